@@ -101,6 +101,7 @@ pub(super) fn figures<A: App>(engine: &Engine<A>, now: Time) -> Figures {
         active_lobbies,
         pending,
         closing,
+        list_watchers,
         ticks,
         counters,
     } = engine.stats();
@@ -144,6 +145,7 @@ pub(super) fn figures<A: App>(engine: &Engine<A>, now: Time) -> Figures {
             ),
         ),
         ("closing", size("lobbyd_closing_connections", "Connections that are closing.", closing)),
+        ("list_watchers", size("lobbyd_list_watchers", "Connections that follow the list of lobbies.", list_watchers)),
         ("ticks", ticks.as_ref().map_or(Node::Off, |ticks| Node::Group(Shown::Whole, tick_figures(ticks)))),
         ("counters", Node::Group(Shown::Whole, Figures(named.collect()))),
         ("closed", Node::Group(Shown::Occurred, close_figures(&counters))),

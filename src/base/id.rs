@@ -122,6 +122,8 @@ keys! {
     UserKey
     /// Key of a remote address that has connections. Reused for another address.
     AddressKey
+    /// Key of the connections that follow the list of lobbies with the same filter. Reused for another filter.
+    ListKey
 }
 
 #[cfg(test)]

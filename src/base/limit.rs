@@ -6,6 +6,10 @@ pub(crate) const MAX_HEADER_LINES: u32 = 256;
 /// Largest file that the members' port serves. A test compares it with the files.
 pub(crate) const MAX_FILE_BYTES: usize = 64 << 10;
 
+/// Largest answer with a part of the list of lobbies: 100 entries with the longest code, name and tags, each byte of which
+/// may be escaped. A test compares it with such a list.
+pub(crate) const MAX_LIST_BYTES: usize = 144 << 10;
+
 /// An upper bound that may be absent.
 ///
 /// ```

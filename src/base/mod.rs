@@ -9,6 +9,7 @@ pub(crate) mod entry;
 pub(crate) mod forwarded_header;
 pub(crate) mod id;
 pub(crate) mod limit;
+pub(crate) mod list_query;
 pub(crate) mod number;
 pub(crate) mod origin;
 pub(crate) mod peer;

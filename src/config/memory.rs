@@ -2,7 +2,7 @@
 
 use super::fields::Config;
 use super::types::ByteSize;
-use crate::base::limit::{Limit, MAX_FILE_BYTES};
+use crate::base::limit::{Limit, MAX_FILE_BYTES, MAX_LIST_BYTES};
 
 /// Bytes of one member in a `presence_state`: a user id of 128 bytes, each perhaps escaped, plus the seat and the keys.
 const PRESENCE_BYTES_PER_MEMBER: usize = 2 * 128 + 64;
@@ -36,6 +36,9 @@ const IDEMPOTENCY_KEY_BYTES: u128 = 192;
 const SESSION_BYTES: u128 = 512;
 /// Bytes of the slab entry, seat, user, lobby, map entries and timer of one connection.
 const CONNECTION_BYTES: u128 = 2048;
+/// Bytes of a connection that follows the list of lobbies with a filter of its own: the filter, and the codes that it was
+/// told.
+const LIST_WATCHER_BYTES: u128 = 16 << 10;
 /// Bytes of the remembered rates of one user or address: the longest name, and the entries in the map and in the order.
 const REMEMBERED_BYTES: u128 = 360;
 
@@ -49,8 +52,16 @@ impl Config {
     pub(crate) fn max_sockets(&self) -> Limit {
         match self.max_connections.bound() {
             None => Limit::UNLIMITED,
-            Some(seats) => Limit::at_most(seats.saturating_add(self.max_pending).saturating_add(self.max_closing)),
+            Some(seats) => {
+                let others = [self.list_watchers(), self.max_pending, self.max_closing];
+                Limit::at_most(others.into_iter().fold(seats, u32::saturating_add))
+            }
         }
+    }
+
+    /// Returns the largest number of connections that follow the list of lobbies.
+    fn list_watchers(&self) -> u32 {
+        if self.lobby_control { self.max_list_watchers } else { 0 }
     }
 
     /// Returns the size of the largest frame that a client can make the server send, with the outbox's overhead.
@@ -144,7 +155,8 @@ impl Config {
     /// assert_eq!(config.worst_case_sockets(), Some(500 + 256 + 64 + 256 + 16));
     /// ```
     pub fn worst_case_sockets(&self) -> Option<u64> {
-        let others = [self.max_pending, self.max_overflow, self.max_closing, self.accept_per_turn];
+        let others =
+            [self.list_watchers(), self.max_pending, self.max_overflow, self.max_closing, self.accept_per_turn];
         Some(u64::from(self.max_connections.bound()?) + others.into_iter().map(u64::from).sum::<u64>())
     }
 
@@ -184,7 +196,10 @@ impl Config {
         let inbound = message + receive_buffer;
         // A file is sent before a connection could have a seat, and so a queue.
         let file = if self.serve_client || self.playground { MAX_FILE_BYTES as u128 } else { 0 };
-        let outbound = (max_outbound + largest_frame).max(file);
+        // So is a part of the list of lobbies. For those that follow it, it comes on top.
+        let list = if self.lobby_control { MAX_LIST_BYTES as u128 } else { 0 };
+        let outbound = (max_outbound + largest_frame).max(file).max(list);
+        let lists = u128::from(self.list_watchers()) * (list + LIST_WATCHER_BYTES);
         // An inbox always accepts one message, however large.
         let inbox = if self.tick_hz.is_some() { max_inbox.max(max_message) } else { 0 };
         // For each operator connection: two requests written with escapes, and a response with the longest page.
@@ -203,7 +218,7 @@ impl Config {
         let fixed = remembered + operators + overflow + 4 * receive_buffer + (4 << 20);
         let sessions = self.max_connections.bound().map_or(0, |seats| self.sessions_memory(seats));
         // At most 2^33 sockets of at most 2^69 bytes, so no step overflows. A result beyond u64 is reported as u64::MAX.
-        let control = self.max_connections.bound().map_or(0, |seats| self.control_memory(seats));
+        let control = self.max_connections.bound().map_or(0, |seats| self.control_memory(seats)) + lists;
         let bytes =
             sockets * (inbound + outbound + inbox + max_identity + CONNECTION_BYTES) + sessions + control + fixed;
         Some(u64::try_from(bytes).unwrap_or(u64::MAX))

@@ -70,7 +70,13 @@ impl Config {
         Config::rate(self.attempts_per_minute, Duration::from_secs(60), self.attempt_burst)
     }
 
-    /// The burst is what one minute allows.
+    /// Rate of requests for the list of lobbies. The burst is what one minute allows.
+    pub(crate) fn list_rate(&self) -> Option<Rate> {
+        let lists = self.lists_per_minute.bound()?;
+        Some(Rate::new(lists, Duration::from_secs(60), lists))
+    }
+
+    /// Rate of wrong passwords and unknown codes. The burst is what one minute allows.
     pub(crate) fn guess_rate(&self) -> Option<Rate> {
         let guesses = self.guesses_per_minute.bound()?;
         Some(Rate::new(guesses, Duration::from_secs(60), guesses))

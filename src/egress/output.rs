@@ -251,6 +251,11 @@ impl Egress {
         self.output(key).outbox.is_some()
     }
 
+    /// Whether the socket accepted less than it was given, and has not become writable since.
+    pub(crate) fn is_blocked(&self, key: ConnKey) -> bool {
+        self.output(key).is_blocked
+    }
+
     /// Whether the connection will be written to in this turn.
     pub(crate) fn is_dirty(&self, key: ConnKey) -> bool {
         self.output(key).is_dirty

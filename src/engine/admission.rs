@@ -44,6 +44,7 @@ impl<A: App> Engine<A> {
                 has_sessions: A::PROTOCOL == Protocol::Json,
                 has_entries: self.core.has_lobby_control(),
                 max_body_bytes: (A::PROTOCOL == Protocol::Json).then(|| self.core.config.max_message_bytes.0 * 2),
+                has_list: self.core.config.lobby_control,
             };
             let read = handshake::read(head, &params, |request, form| self.decide_and_record(key, request, form));
             read.unwrap_or_else(|refusal| {
@@ -98,16 +99,20 @@ impl<A: App> Engine<A> {
             self.core.close_with_file(key, file, !facts.is_head_request);
             return Ok(());
         }
+        if let Some(list) = facts.list {
+            return self.core.answer_list_request(key, *list, facts.cors, !facts.is_head_request);
+        }
         // Only a recorded decision can be missing. The replay ends here in that case.
         let Some(destination) = self.ask_destination(request, decisions) else { return Ok(()) };
         let place = match destination {
             Destination::Nowhere if !facts.is_upgrade() || self.core.record_mode.edition() == Edition::First => {
                 return Err(PlainResponse::new(404, "there is nothing here; lobbies are at /ws/{lobby_code}"));
             }
+            Destination::Lobbies(filter) => return self.core.follow_list(key, request, facts, filter),
             Destination::Lobby(code) => Ok(Place::Lobby(code)),
             Destination::New => Ok(Place::New),
             Destination::Quick(pool) => Ok(Place::Quick(pool)),
-            Destination::BadCode | Destination::Nowhere | Destination::Lobbies => Err(CloseReason::BadLobbyCode),
+            Destination::BadCode | Destination::Nowhere => Err(CloseReason::BadLobbyCode),
         };
         if facts.is_attempt()
             && facts.entry.is_ok_and(|entry| entry.is_guess())
@@ -201,7 +206,8 @@ impl<A: App> Engine<A> {
         decisions: &mut Decisions,
     ) -> Option<Destination> {
         if let Some(request) = request {
-            decisions.destination = Some(Destination::of(self.app.route(request), self.core.has_lobby_control()));
+            let has_lobby_control = self.core.has_lobby_control();
+            decisions.destination = Some(Destination::of(self.app.route(request), has_lobby_control, request));
         }
         self.check_recorded(decisions.destination.clone())
     }
@@ -299,7 +305,12 @@ impl Core {
         let is_origin_allowed = request.is_from_allowed_page(rules);
         // An event stream begins even so, and names the reason.
         let is_forbidden = request.is_for_events && !is_origin_allowed && !matches!(form, Ok(Acceptance::Events));
-        let file = if form.is_err() { self.file_response(request) } else { None };
+        let file = if form.is_err() && !request.is_for_list { self.file_response(request) } else { None };
+        let list = request.is_for_list.then(|| match &form {
+            Err(answer) if answer.status() == 204 => Err(answer.clone()),
+            _ => request.list_query().map_err(|why| PlainResponse::new(400, why)),
+        });
+        let is_cross_origin = request.is_for_events || request.is_for_list;
         Facts {
             probe: request.probe,
             is_head_request: request.is_head_request,
@@ -307,9 +318,10 @@ impl Core {
             is_origin_allowed,
             claim: request.claim,
             entry: request.entry,
-            cors: if request.is_for_events { request.cors(rules) } else { None },
+            cors: if is_cross_origin { request.cors(rules) } else { None },
             form: if is_forbidden { Err(refusal_of(CloseReason::ForbiddenOrigin)) } else { form },
             file: file.map(Box::new),
+            list: list.map(Box::new),
         }
     }
 
@@ -328,7 +340,7 @@ impl Core {
     }
 
     /// Refuses a request before its destination is known: with an HTTP response, or with a stream that ends at once.
-    fn refuse_early(
+    pub(super) fn refuse_early(
         &mut self,
         key: ConnKey,
         facts: &Facts,
@@ -345,7 +357,7 @@ impl Core {
     }
 
     /// Refuses a request for `reason`, in the form in which its sender can read it.
-    fn refuse_form(
+    pub(super) fn refuse_form(
         &mut self,
         key: ConnKey,
         form: &Acceptance,
@@ -401,7 +413,7 @@ impl Core {
     }
 
     /// Opens the WebSocket, or begins the event stream.
-    fn accept_form(&mut self, key: ConnKey, form: &Acceptance, page: &Page) {
+    pub(super) fn accept_form(&mut self, key: ConnKey, form: &Acceptance, page: &Page) {
         match form {
             Acceptance::WebSocket(upgrade) => {
                 let date = self.date_line();

@@ -49,7 +49,7 @@ impl Core {
         let Core { conns, directory, rates, .. } = self;
         let (own, user) = (rates.byte, rates.user_byte);
         let slot = &mut conns[key];
-        let seat = slot.seat();
+        let (seat, is_admitted) = (slot.seat(), slot.is_admitted());
         let meter = &mut slot.meter;
         meter.owed = meter.owed.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
         let charged = match seat {
@@ -71,7 +71,7 @@ impl Core {
         // No complete message is this long, so this one may never end. Its pieces are refused as if they were messages,
         // until the connection is closed.
         let burst = own.into_iter().chain(user).map(Rate::burst).min().unwrap_or(u32::MAX);
-        if seat.is_some() && meter.owed > burst.saturating_mul(2) {
+        if is_admitted && meter.owed > burst.saturating_mul(2) {
             meter.owed = burst;
             self.rate_limited(key, None, over);
         }

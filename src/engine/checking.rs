@@ -8,7 +8,7 @@ use super::state::ticks::Ticks;
 use crate::base::arena::Key;
 use crate::base::close::CloseKind;
 use crate::base::id::ConnKey;
-use crate::base::limit::MAX_FILE_BYTES;
+use crate::base::limit::{MAX_FILE_BYTES, MAX_LIST_BYTES};
 use crate::ws::connection::Connection;
 
 /// Size of an outbox beyond its bound: the bookkeeping of the last frame, a pong, a goodbye and a close frame.
@@ -19,7 +19,7 @@ impl Core {
     pub(super) fn check(&self) {
         self.directory.check();
         self.timers.wheel.check();
-        let (mut pending, mut overflow, mut seated, mut closing, mut closed) = (0, 0, 0, 0, 0);
+        let (mut pending, mut overflow, mut seated, mut listing, mut closing, mut closed) = (0, 0, 0, 0, 0, 0);
         for (key, slot) in self.conns.iter() {
             assert_eq!(slot.id.key(), key);
             self.check_timer(key, slot);
@@ -38,6 +38,11 @@ impl Core {
                     );
                     assert!(slot.health.open_checks() <= self.config.max_health_pings as usize);
                     assert!(slot.strikes <= self.config.max_strikes);
+                }
+                ConnState::Listing(_) => {
+                    listing += 1;
+                    assert!(slot.close_kind.is_none() && slot.wire.is_open(), "its connection is open");
+                    assert!(slot.address.is_some() && slot.strikes <= self.config.max_strikes);
                 }
                 ConnState::Closing(order) => {
                     closing += 1;
@@ -58,7 +63,14 @@ impl Core {
         assert!(pending <= self.config.max_pending as usize, "max_pending");
         assert_eq!(overflow, self.conns.overflow_count());
         assert!(overflow <= self.config.max_overflow as usize, "max_overflow");
-        assert!(self.config.max_sockets().bound().is_none_or(|bound| pending + seated + closing <= bound as usize));
+        assert_eq!(listing, self.lists.len(), "every connection that follows the list is counted");
+        assert!(listing <= self.config.max_list_watchers as usize, "max_list_watchers");
+        self.lists.check(self.list_changes(), |conn| match self.conns.by_key(conn)?.state {
+            ConnState::Listing(list) => Some(list),
+            _ => None,
+        });
+        let open = pending + seated + listing + closing;
+        assert!(self.config.max_sockets().bound().is_none_or(|bound| open <= bound as usize));
         let queued = self.conns.iter().filter(|(_, slot)| slot.close_kind.is_none() && slot.queued_close.is_some());
         self.close_queue.check(queued.map(|(_, slot)| slot.id));
         self.ticks.iter().for_each(Ticks::check);
@@ -105,7 +117,9 @@ impl Core {
         let bound = self.config.max_outbound_bytes.0.max(self.config.max_header_bytes.0) + OUTBOX_OVERRUN;
         // A file of the program has a bound of its own.
         let file = if slot.close_kind == Some(CloseKind::HttpRefused) { MAX_FILE_BYTES + OUTBOX_OVERRUN } else { 0 };
-        assert!(self.egress.queued_size(key).cost <= bound.max(file), "max_outbound_bytes: {slot:?}");
+        // A part of the list of lobbies is sent as a whole.
+        let list = if self.config.lobby_control && slot.seat().is_none() { MAX_LIST_BYTES + OUTBOX_OVERRUN } else { 0 };
+        assert!(self.egress.queued_size(key).cost <= bound.max(file) + list, "max_outbound_bytes: {slot:?}");
     }
 
     fn check_addresses(&self) {

@@ -31,6 +31,7 @@ impl Core {
             users: self.directory.remembered(now),
             addresses: self.addresses.remembered(now),
             guesses: self.addresses.guesses(now),
+            lists: self.addresses.lists(now),
         }
     }
 
@@ -60,5 +61,9 @@ impl Core {
             .guesses
             .iter()
             .for_each(|&(address, guesses)| self.addresses.remember_guesses(address, guesses, checkpoint.now));
+        checkpoint
+            .lists
+            .iter()
+            .for_each(|&(address, lists)| self.addresses.remember_lists(address, lists, checkpoint.now));
     }
 }

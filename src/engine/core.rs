@@ -24,6 +24,7 @@ use super::state::drain::Drain;
 use super::state::events::{AppEvent, AppEvents};
 use super::state::identity_data::IdentityData;
 use super::state::inbox::Inboxes;
+use super::state::lists::Lists;
 use super::state::measurements::{Latencies, Measurements};
 use super::state::meters::{Addresses, Rates};
 use super::state::origins::LoggedOrigins;
@@ -76,6 +77,7 @@ pub(crate) struct Core {
     pub(super) close_queue: CloseQueue,
     pub(super) pings: Pings,
     pub(super) posts: Posts,
+    pub(super) lists: Lists,
     pub(super) shedding: Shedding,
     pub(super) answer: Answer,
     pub(super) buffers: Buffers,
@@ -137,6 +139,7 @@ impl Core {
             close_queue: CloseQueue::default(),
             pings: Pings::default(),
             posts: Posts::default(),
+            lists: Lists::default(),
             shedding: Shedding::default(),
             answer: Answer::default(),
             buffers: Buffers::default(),
@@ -281,6 +284,7 @@ impl Core {
             active_lobbies: self.directory.lobbies_count(),
             pending: self.conns.pending_count() + self.conns.overflow_count(),
             closing: self.conns.closing_count(),
+            list_watchers: self.lists.len(),
             ticks: self.ticks.as_ref().map(|ticks| ticks.stats(self.inboxes.bytes())),
             counters: self.counters.clone(),
         }

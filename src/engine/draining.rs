@@ -161,7 +161,7 @@ impl Core {
         Some(deadline)
     }
 
-    /// Closes all members in batches. Connections whose request is undecided are answered with HTTP 503 at once.
+    /// Closes all members, and the connections that follow the list of lobbies, in batches. Connections whose request is undecided are answered with HTTP 503 at once.
     pub(super) fn close_all_members(&mut self) {
         let pending =
             self.conns.iter().filter(|(_, slot)| matches!(slot.state, ConnState::Pending(_) | ConnState::Overflow));
@@ -178,7 +178,10 @@ impl Core {
                 self.close_with_http(conn.key(), CloseReason::ServerShutdown, &shutting_down());
             }
         }
-        self.close_in_batches(self.members_by_age(), CloseReason::ServerShutdown);
+        let admitted = self.conns.iter().filter(|(_, slot)| slot.is_admitted());
+        let mut admitted: Vec<ConnId> = admitted.map(|(_, slot)| slot.id).collect();
+        admitted.sort_unstable_by_key(|conn| conn.generation());
+        self.close_in_batches(admitted, CloseReason::ServerShutdown);
     }
 
     /// Cuts off all connections that are not closed, for this cause.

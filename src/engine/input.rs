@@ -152,7 +152,7 @@ impl<A: App> Engine<A> {
         match A::PROTOCOL {
             Protocol::Raw => self.on_app_message(key, Message::Text(text)),
             Protocol::Json => {
-                let Some(member) = self.core.member(key) else { return };
+                let Some(member) = self.core.member(key) else { return self.core.on_list_message(key, Some(text)) };
                 self.core.counters.messages_in += 1;
                 self.on_request(&member, text);
             }
@@ -160,7 +160,7 @@ impl<A: App> Engine<A> {
     }
 
     fn on_app_message(&mut self, key: ConnKey, message: Message<'_>) {
-        let Some(member) = self.core.member(key) else { return };
+        let Some(member) = self.core.member(key) else { return self.core.on_list_message(key, None) };
         self.core.counters.messages_in += 1;
         if member.is_watcher() {
             return match self.core.charge_message(key) {

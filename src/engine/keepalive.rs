@@ -21,7 +21,7 @@ impl Core {
         let Some(slot) = self.conns.by_key(key) else { return };
         match (&slot.state, slot.close_kind) {
             (ConnState::Closed, _) => return,
-            (ConnState::Seated(..), _) => self.keep_alive(key),
+            (ConnState::Seated(_) | ConnState::Listing(_), _) => self.keep_alive(key),
             (_, _) if self.now() < slot.deadline => {}
             (_, Some(_)) if self.must_flush(slot.id) => self.set_stage_deadline(key, self.config.close_timeout),
             (_, Some(_)) if slot.wire.is_closing() => {

@@ -29,6 +29,7 @@ mod guessing;
 mod input;
 pub(crate) mod inspect;
 mod keepalive;
+mod lists;
 pub(crate) mod member;
 pub(crate) mod observer;
 mod operating;

@@ -18,12 +18,13 @@ use super::state::counters::Counters;
 use crate::base::checksum::Checksum;
 use crate::base::distribution::Distribution;
 use crate::base::id::ConnId;
+use crate::base::list_query::ListFilter;
 use crate::base::peer::Peer;
 use crate::base::rate::Bucket;
 use crate::base::time::Time;
 use crate::http::PlainResponse;
 use crate::lobby::is_lobby_code;
-use crate::ws::handshake::Facts;
+use crate::ws::handshake::{Facts, Request};
 
 /// An input of the engine.
 #[derive(Clone, Copy, Debug)]
@@ -108,20 +109,20 @@ pub(crate) enum Destination {
     New,
     /// An open lobby of this valid pool, or a new one.
     Quick(String),
-    /// The list of lobbies, as long as it is followed.
-    Lobbies,
+    /// The list of lobbies, as long as it is followed, with the lobbies asked for. `None`: the query breaks a rule.
+    Lobbies(Option<ListFilter>),
 }
 
 impl Destination {
     /// Returns the destination of a route. With lobby control, codes that begin with `~` have a meaning.
-    pub(crate) fn of(route: Route, has_lobby_control: bool) -> Destination {
+    pub(crate) fn of(route: Route, has_lobby_control: bool, request: &Request<'_>) -> Destination {
         let Route::Lobby(code) = route else { return Destination::Nowhere };
         if is_lobby_code(&code) {
             return Destination::Lobby(code);
         }
         match code.strip_prefix('~').filter(|_| has_lobby_control) {
             Some("new") => Destination::New,
-            Some("lobbies") => Destination::Lobbies,
+            Some("lobbies") => Destination::Lobbies(request.list_filter()),
             Some(name) => match name.strip_prefix("quick/") {
                 Some(pool) if is_pool(pool) => Destination::Quick(pool.to_owned()),
                 _ => Destination::BadCode,
@@ -192,6 +193,8 @@ pub(crate) struct Checkpoint {
     pub(crate) addresses: Vec<(IpAddr, Bucket)>,
     /// Buckets of addresses for wrong passwords and unknown codes.
     pub(crate) guesses: Vec<(IpAddr, Bucket)>,
+    /// Buckets of addresses for requests for the list of lobbies.
+    pub(crate) lists: Vec<(IpAddr, Bucket)>,
 }
 
 /// Whether a new journal segment should begin, because the current one is long.

@@ -34,7 +34,7 @@ impl<A: App> Engine<A> {
                     // A client answers every `health_ping` in the same way, so strikes would close it because of its
                     // JSON library.
                     Ok(()) if is_health_pong => self.core.reject(key, reference, Reject::BadMessage, why),
-                    Ok(()) => self.core.malformed(key, reference, why),
+                    Ok(()) => self.core.strike(key, reference, Reject::BadMessage, why),
                     Err(denied) => self.core.rate_limited(key, reference, denied),
                 };
             }
@@ -184,7 +184,7 @@ fn may_watcher_send(request: &ClientRequest<'_>) -> bool {
 }
 
 impl Core {
-    /// Sends the contents of `text` to a member, unless it has left its seat.
+    /// Sends the contents of `text` to a member, or to a connection that follows the list of lobbies, unless it closes.
     pub(super) fn reply(&mut self, key: ConnKey) {
         self.send_text(key, Priority::Normal);
     }
@@ -203,7 +203,7 @@ impl Core {
     }
 
     pub(super) fn send_text(&mut self, key: ConnKey, priority: Priority) {
-        if self.conns[key].seat().is_some() {
+        if self.conns[key].is_admitted() {
             let text = std::mem::take(&mut self.buffers.text);
             self.send(key, Outgoing::Text(&text), priority);
             self.buffers.text = text;
@@ -216,12 +216,13 @@ impl Core {
         self.reply(key);
     }
 
-    fn malformed(&mut self, key: ConnKey, reference: Option<&str>, why: &str) {
+    /// Refuses a message that no client of good will sends. After too many of them the connection is closed.
+    pub(super) fn strike(&mut self, key: ConnKey, reference: Option<&str>, reject: Reject, why: &str) {
         let slot = &mut self.conns[key];
         if slot.strikes == self.config.max_strikes {
             return self.begin_close(key, CloseReason::BadMessage);
         }
         slot.strikes += 1;
-        self.reject(key, reference, Reject::BadMessage, why);
+        self.reject(key, reference, reject, why);
     }
 }

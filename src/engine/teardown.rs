@@ -25,6 +25,7 @@ use crate::base::close::{CloseReason, LeaveReason};
 use crate::base::id::{ConnId, ConnKey, SeatKey};
 use crate::http::PlainResponse;
 use crate::http::file::FileResponse;
+use crate::http::response::JsonResponse;
 use crate::ws::frame::Frame;
 use crate::ws::handshake::Acceptance;
 
@@ -70,7 +71,8 @@ impl Core {
         true
     }
 
-    /// Frees the seat of a connection, or its reservation, and ends its POST.
+    /// Frees the seat of a connection, its reservation, or its place among those that follow the list of lobbies, and ends
+    /// its POST.
     pub(super) fn leave_seat(&mut self, key: ConnKey, reason: CloseReason) {
         self.posts.end(self.conns[key].id);
         match &mut self.conns[key].state {
@@ -85,6 +87,10 @@ impl Core {
                 } else {
                     self.free_seat(key, seat, reason);
                 }
+            }
+            &mut ConnState::Listing(list) => {
+                self.lists.leave(list, key, self.conns[key].address);
+                self.set_closing(key);
             }
             ConnState::Overflow | ConnState::Closing(_) | ConnState::Closed => {}
         }
@@ -184,6 +190,19 @@ impl Core {
             let (response, head) = slot.wire.respond(file, date, with_body);
             self.redact_echo(key, Some(head as u64..response.len() as u64).filter(|body| !body.is_empty()));
             self.push_http(key, response);
+        }
+    }
+
+    /// Answers a request with JSON, and closes the connection.
+    pub(super) fn close_with_json(&mut self, key: ConnKey, response: &JsonResponse, with_body: bool) {
+        if self.record_close_reason(key, CloseReason::HttpRefused) {
+            self.leave_seat(key, CloseReason::HttpRefused);
+            debug!("conn={} answered {}", self.conns[key].id, response.status);
+            let mut bytes = Vec::new();
+            response.write(&mut bytes, self.date_line(), with_body, false);
+            self.conns[key].wire.linger();
+            self.redact_echo(key, response.echo(&bytes));
+            self.push_http(key, bytes.into());
         }
     }
 

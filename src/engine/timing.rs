@@ -36,7 +36,8 @@ impl Core {
         let count_update = self.directory.next_count_update();
         let away = self.directory.next_away_event();
         let control = self.directory.next_control_event();
-        [self.next_timer(), self.next_batch_at(), count_update, away, control, tick].into_iter().flatten().min()
+        let lists = self.next_list_update();
+        [self.next_timer(), self.next_batch_at(), count_update, away, control, lists, tick].into_iter().flatten().min()
     }
 
     /// Time of the next timer of a connection or of an operator's ping.
@@ -71,7 +72,7 @@ impl Core {
         let Some(slot) = self.conns.by_key(key) else { return false };
         let now = self.clock.now();
         // No input can extend a member's token or lifetime.
-        let is_over = slot.seat().is_some() && now >= slot.deadline;
+        let is_over = slot.is_admitted() && now >= slot.deadline;
         let will_write = slot.close_kind.is_some() && self.egress.is_dirty(key);
         let may_wait = will_write || self.timers.unread.contains(slot.id);
         let defers = !is_over && turns < self.config.max_deferred_turns && may_wait;

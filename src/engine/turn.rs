@@ -115,6 +115,7 @@ impl<A: App> Engine<A> {
         self.core.expire_count_updates();
         self.core.expire_away();
         self.core.expire_control();
+        self.core.expire_lists();
         self.dispatch_events();
         self.run_ticks();
     }

@@ -141,17 +141,19 @@ pub(crate) struct JsonResponse {
     body: String,
     /// An additional header line with its line end, or empty.
     line: &'static str,
+    /// Which page of another origin may read it.
+    cors: Option<Cors>,
 }
 
 impl JsonResponse {
     pub(crate) fn new(status: u16, object: &impl Serialize) -> JsonResponse {
         let body = serde_json::to_string(object).expect("strings, numbers and their lists always serialize");
-        JsonResponse { status, media_type: "application/json", body, line: "" }
+        JsonResponse { status, media_type: "application/json", body, line: "", cors: None }
     }
 
     /// Creates a response with status 200 and text instead of JSON, without its last line feed.
     pub(crate) fn text(media_type: &'static str, body: String) -> JsonResponse {
-        JsonResponse { status: 200, media_type, body, line: "" }
+        JsonResponse { status: 200, media_type, body, line: "", cors: None }
     }
 
     /// Creates the answer to a request that means nothing.
@@ -184,9 +186,19 @@ impl JsonResponse {
         JsonResponse { line, ..self }
     }
 
+    /// Lets a page of another origin read the response.
+    pub(crate) fn with_cors(self, cors: Option<Cors>) -> JsonResponse {
+        JsonResponse { cors, ..self }
+    }
+
+    /// Returns where the encoded response repeats text of the client.
+    pub(crate) fn echo(&self, response: &[u8]) -> Option<Range<u64>> {
+        self.cors.as_ref()?.echo(response)
+    }
+
     /// Appends the response's bytes to `out`. The response to a HEAD request has no body.
     pub(crate) fn write(&self, out: &mut Vec<u8>, date: DateLine, with_body: bool, keep_alive: bool) {
-        let JsonResponse { status, media_type, body, line } = self;
+        let JsonResponse { status, media_type, body, line, cors } = self;
         let phrase = reason_phrase(*status);
         let connection = if keep_alive { "keep-alive" } else { "close" };
         let length = body.len() + 1;
@@ -195,10 +207,12 @@ impl JsonResponse {
         out.extend_from_slice(
             format!(
                 "Content-Type: {media_type}\r\nContent-Length: {length}\r\n\
-                 Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n{line}Connection: {connection}\r\n\r\n"
+                 Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n{line}Connection: {connection}\r\n"
             )
             .as_bytes(),
         );
+        cors.iter().for_each(|cors| cors.put_lines(out));
+        out.extend_from_slice(b"\r\n");
         if with_body {
             out.extend_from_slice(body.as_bytes());
             out.push(b'\n');

@@ -3,6 +3,7 @@
 //! Each text frame is one JSON object, and its `type` names the kind. Knows no lobby and no connection.
 
 mod control;
+mod lists;
 mod object;
 mod portable;
 mod read;
@@ -14,6 +15,7 @@ pub(crate) use self::control::{
     ControlRequest, DataChanges, LobbyState, write_conflict, write_countdown, write_host, write_settings, write_start,
     write_state,
 };
+pub(crate) use self::lists::{lobbies_json, write_lobbies, write_lobbies_diff};
 pub(crate) use self::portable::check_data;
 pub(crate) use self::read::{ClientRequest, Envelope, MalformedMessage, read};
 pub(crate) use self::settings::{read_settings, settings_json};

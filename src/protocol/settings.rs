@@ -145,8 +145,8 @@ pub(super) fn push_settings(
         }
     }
     if has(|change| change.tags.is_some()) {
-        let tags = push_tags(&settings.tags);
-        fields.raw("tags", &tags);
+        fields.raw("tags", "");
+        push_tags(fields.out, &settings.tags);
     }
     if has(|change| change.password.is_some()) {
         fields.raw("has_password", if settings.password.is_some() { "true" } else { "false" });
@@ -185,13 +185,11 @@ pub(crate) fn settings_json(settings: &Settings, is_locked: bool, bounds: Settin
     text
 }
 
-/// Returns tags as a JSON object.
-pub(crate) fn push_tags(tags: &[(SmolStr, SmolStr)]) -> String {
-    let mut out = String::new();
-    let mut fields = Fields { out: &mut out, is_first: true };
+/// Appends tags as an object.
+pub(super) fn push_tags(out: &mut String, tags: &[(SmolStr, SmolStr)]) {
+    let mut fields = Fields { out, is_first: true };
     tags.iter().for_each(|(key, value)| fields.string(key, value));
     fields.end();
-    out
 }
 
 /// Writer of the fields of one object.

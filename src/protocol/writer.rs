@@ -55,12 +55,7 @@ impl MessageWriter<'_> {
     }
 
     fn push_string(&mut self, value: &str) {
-        // Fast path: names rarely contain characters that JSON must escape.
-        if value.bytes().all(|c| c >= b' ' && c != b'"' && c != b'\\') {
-            self.0.extend(["\"", value, "\""]);
-        } else {
-            self.0.push_str(&serde_json::to_string(value).expect("a string always serializes"));
-        }
+        push_string(self.0, value);
     }
 
     pub(super) fn optional_number(self, key: &str, value: Option<u64>) -> Self {
@@ -135,5 +130,9 @@ pub(super) fn push_changes<'a>(out: &mut String, changes: impl Iterator<Item = (
 
 /// Appends a string as JSON.
 pub(super) fn push_string(out: &mut String, value: &str) {
+    // Names rarely have characters that JSON must escape.
+    if value.bytes().all(|c| c >= b' ' && c != b'"' && c != b'\\') {
+        return out.extend(["\"", value, "\""]);
+    }
     out.push_str(&serde_json::to_string(value).expect("a string always serializes"));
 }

@@ -14,9 +14,11 @@ use tungstenite::handshake::derive_accept_key;
 
 use super::claim::{read_claim, read_entry};
 use super::event_stream;
+use super::list_query::read_list_query;
 use super::post::PostHead;
 use crate::base::entry::{BadEntry, Entry};
 use crate::base::id::ConnId;
+use crate::base::list_query::{ListFilter, ListQuery};
 use crate::base::peer::Peer;
 use crate::base::session::{BadClaim, Claim, SessionHash};
 use crate::config::{ForwardedHeader, Origins};
@@ -32,6 +34,8 @@ use crate::http::{Cors, DateLine, PlainResponse};
 const BEARER_PREFIX: &str = "base64url.bearer.lobby.";
 /// What the paths of event streams begin with.
 const EVENTS_PATH: &str = "/sse/";
+/// Path of the list of lobbies.
+const LIST_PATH: &str = "/lobbies";
 
 /// Subprotocols that a server supports (RFC 6455 section 1.9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,10 +59,14 @@ pub struct Request<'a> {
     pub(crate) is_head_request: bool,
     /// Whether it asks for an event stream, or belongs to one: see [`event_stream`].
     pub(crate) is_for_events: bool,
+    /// Whether it asks for a part of the list of lobbies.
+    pub(crate) is_for_list: bool,
     address: IpAddr,
     forwarded_fault: Option<ForwardedFault>,
     path: Cow<'a, str>,
     query: &'a str,
+    /// Whether it has a query that cannot be decoded. Then `query` is empty.
+    has_bad_query: bool,
     token: Option<Cow<'a, str>>,
     /// The session of the client. `Err`: the request has one that is not valid.
     pub(crate) claim: Result<Option<Claim>, BadClaim>,
@@ -108,6 +116,19 @@ impl Request<'_> {
     /// belongs neither in a log nor in an answer. Nor does `password`, with lobby control.
     pub fn query(&self, name: &str) -> Option<Cow<'_, str>> {
         query_value(self.query, name).expect("read() has decoded the whole query")
+    }
+
+    /// Returns which part of the list of lobbies the request asks for, or the rule that its query breaks.
+    pub(crate) fn list_query(&self) -> Result<ListQuery, &'static str> {
+        if self.has_bad_query {
+            return Err("the query is not properly percent-encoded UTF-8");
+        }
+        read_list_query(self.query)
+    }
+
+    /// Returns which lobbies of the list the request asks for; `None` if its query breaks a rule.
+    pub(crate) fn list_filter(&self) -> Option<ListFilter> {
+        self.list_query().ok().map(|query| query.filter)
     }
 
     /// Returns whether `rules` allow the request's origin. Depends only on the headers `Origin` and `Host`. A request
@@ -182,6 +203,8 @@ pub(crate) struct Facts {
     pub(crate) form: Result<Acceptance, PlainResponse>,
     /// The response to a request for a file of the program.
     pub(crate) file: Option<Box<FileResponse>>,
+    /// The part of the list of lobbies that it asks for. `Err`: the answer to another request for the same path.
+    pub(crate) list: Option<Box<Result<ListQuery, PlainResponse>>>,
 }
 
 /// What a valid request asks for.
@@ -272,6 +295,8 @@ pub(crate) struct ReadParams {
     pub(crate) has_entries: bool,
     /// Longest body of a POST; `None` if there are no event streams.
     pub(crate) max_body_bytes: Option<usize>,
+    /// Whether there is a list of lobbies.
+    pub(crate) has_list: bool,
 }
 
 /// Parses a complete request head and calls `decide` with the [`Request`] and its upgrade.
@@ -307,10 +332,12 @@ fn try_read<R>(
     let RequestHead { method, target, is_http_1_1, headers } = parsed;
 
     let is_head_request = method == "HEAD";
-    let max_body_bytes =
-        params.max_body_bytes.filter(|_| target.starts_with(EVENTS_PATH) && !headers.has_token("upgrade", "websocket"));
+    let asks_upgrade = || headers.has_token("upgrade", "websocket");
+    let max_body_bytes = params.max_body_bytes.filter(|_| target.starts_with(EVENTS_PATH) && !asks_upgrade());
     let is_for_events = max_body_bytes.is_some();
-    if method != "GET" && !is_head_request && !is_for_events {
+    let is_for_list = params.has_list && target.split('?').next() == Some(LIST_PATH) && !asks_upgrade();
+    let is_preflight = is_for_list && method == "OPTIONS";
+    if method != "GET" && !is_head_request && !is_for_events && !is_preflight {
         return Err(PlainResponse::new(405, "only GET is understood here"));
     }
     let (path, query) = split_target(target)
@@ -328,6 +355,7 @@ fn try_read<R>(
     }
     let form = match max_body_bytes {
         Some(max_bytes) => event_stream::read(method, headers, max_bytes).map(Acceptance::for_events),
+        None if is_preflight => Err(list_methods()),
         None if is_head_request || !is_http_1_1 => Err(needs_upgrade()),
         None => upgrade(headers, subprotocols).map(Acceptance::WebSocket),
     };
@@ -345,10 +373,10 @@ fn try_read<R>(
         claim = event_stream::continued(claimed, headers).map(Some);
     }
     let entry = if params.has_entries { read_entry(query) } else { Ok(Entry::ORDINARY) };
-    let (query, query_token) = match query_value(query, "token") {
-        Ok(token) => (query, token),
+    let (query, query_token, has_bad_query) = match query_value(query, "token") {
+        Ok(token) => (query, token, false),
         // The application finds no parameters in it.
-        Err(()) if is_upgrade => ("", None),
+        Err(()) if is_upgrade => ("", None, true),
         Err(()) => return Err(PlainResponse::new(400, "the query is not properly percent-encoded UTF-8")),
     };
 
@@ -361,10 +389,12 @@ fn try_read<R>(
         probe,
         is_head_request,
         is_for_events,
+        is_for_list,
         address,
         forwarded_fault,
         path,
         query,
+        has_bad_query,
         token,
         claim,
         entry,
@@ -401,6 +431,14 @@ fn has_no_body(headers: Headers<'_, '_>) -> bool {
     lengths.next().is_none_or(|length| is_zero(length.trim_ascii()))
         && lengths.next().is_none()
         && headers.values("transfer-encoding").next().is_none()
+}
+
+/// The answer to a browser that asks whether a page of another origin may read the list of lobbies.
+fn list_methods() -> PlainResponse {
+    PlainResponse::new(204, "GET and HEAD are allowed").with_lines(
+        "Allow: GET, HEAD, OPTIONS\r\nAccess-Control-Allow-Methods: GET, HEAD\r\n\
+         Access-Control-Allow-Headers: authorization, cache-control\r\nAccess-Control-Max-Age: 7200\r\n",
+    )
 }
 
 fn needs_upgrade() -> PlainResponse {
@@ -509,6 +547,7 @@ mod tests {
             has_sessions: true,
             has_entries: true,
             max_body_bytes: Some(100),
+            has_list: true,
         };
         let decided = read(head.as_bytes(), &params, |request, form| {
             // No parameter of a query that cannot be decoded is there.

@@ -8,5 +8,6 @@ pub(crate) mod connection;
 pub(crate) mod event_stream;
 pub(crate) mod frame;
 pub(crate) mod handshake;
+mod list_query;
 pub(crate) mod post;
 pub(crate) mod websocket;

@@ -6,7 +6,7 @@ use super::health::Health;
 use super::meters::Meter;
 use crate::base::close::CloseKind;
 use crate::base::entry::{Entry, Place};
-use crate::base::id::{AddressKey, ConnId, SeatKey};
+use crate::base::id::{AddressKey, ConnId, ListKey, SeatKey};
 use crate::base::peer::{CompactPeer, Peer};
 use crate::base::session::Claim;
 use crate::base::time::Time;
@@ -18,8 +18,9 @@ use crate::ws::connection::Connection;
 ///
 /// ```text
 /// Pending --seat()--> Seated --leave_seat(), or replaced--> Closing --mark_closed()--> Closed --poll_closed()--> freed
-///    ^  |                                                      ^                         ^
-///    |  +-------------------------------------mark_closed()----+-------------------------+
+///    ^  | |                                                    ^ ^                       ^
+///    |  | +--follow_list()--> Listing --leave_seat()-----------+ |                       |
+///    |  +-------------------------------------mark_closed()------+-----------------------+
 ///    |                                                         |                         |
 ///    |                          +----------refused unread------+                         |
 /// Overflow ---------------------+-------------------------mark_closed()------------------+
@@ -35,6 +36,8 @@ pub(crate) enum ConnState {
     Overflow,
     /// Has this seat.
     Seated(SeatKey),
+    /// Follows the list of lobbies, in this group, and has no seat.
+    Listing(ListKey),
     /// Has left its seat, or was refused because `max_pending` was reached. The number orders connections by the time
     /// at which they began to close.
     Closing(u64),
@@ -113,6 +116,16 @@ impl Slot {
         }
     }
 
+    /// Whether it follows the list of lobbies.
+    pub(crate) fn is_listing(&self) -> bool {
+        matches!(self.state, ConnState::Listing(_))
+    }
+
+    /// Whether it has a seat or follows the list of lobbies, so that it is kept alive and receives messages.
+    pub(crate) fn is_admitted(&self) -> bool {
+        matches!(self.state, ConnState::Seated(_) | ConnState::Listing(_))
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         matches!(self.state, ConnState::Closed)
     }
@@ -121,7 +134,7 @@ impl Slot {
     pub(crate) fn deadline(&self, config: &Config) -> Time {
         match &self.state {
             ConnState::Closed => Time::NEVER,
-            ConnState::Seated(..) => {
+            ConnState::Seated(..) | ConnState::Listing(_) => {
                 let path = self.health.path_deadline(config.ping_interval, config.pong_timeout);
                 path.min(self.health.check_deadline()).min(self.deadline)
             }

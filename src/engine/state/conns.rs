@@ -11,7 +11,7 @@ use super::conn::{ConnState, Slot};
 use crate::base::arena::{Arena, Key};
 use crate::base::close::CloseReason;
 use crate::base::codes::CloseCode;
-use crate::base::id::{ConnId, ConnKey, SeatKey};
+use crate::base::id::{ConnId, ConnKey, ListKey, SeatKey};
 use crate::base::peer::Peer;
 use crate::base::time::Time;
 
@@ -113,6 +113,12 @@ impl Conns {
         slot.state = ConnState::Seated(seat);
     }
 
+    pub(crate) fn set_listing(&mut self, key: ConnKey, list: ListKey) {
+        let slot = &mut self.slots[key];
+        self.pending.remove(&slot.id.generation());
+        slot.state = ConnState::Listing(list);
+    }
+
     /// Makes a connection beyond `max_pending` an ordinary pending one.
     pub(crate) fn set_pending(&mut self, key: ConnKey) {
         let slot = &mut self.slots[key];
@@ -131,7 +137,7 @@ impl Conns {
                 self.pending.remove(&slot.id.generation());
             }
             ConnState::Overflow => drop(self.overflow.remove(&slot.id.generation())),
-            ConnState::Seated(_) | ConnState::Closing(_) | ConnState::Closed => {}
+            ConnState::Seated(_) | ConnState::Listing(_) | ConnState::Closing(_) | ConnState::Closed => {}
         }
     }
 
@@ -147,7 +153,7 @@ impl Conns {
             ConnState::Closing(order) => {
                 self.closing.remove(&order);
             }
-            ConnState::Seated(_) => unreachable!("leave_seat() has freed the seat"),
+            ConnState::Seated(_) | ConnState::Listing(_) => unreachable!("leave_seat() has freed the seat"),
             ConnState::Closed => return false,
         }
         self.closed.push_back(slot.id);

@@ -22,6 +22,8 @@ pub(crate) struct Rates {
     pub(crate) user_byte: Option<Rate>,
     pub(crate) control: Option<Rate>,
     pub(crate) attempt: Option<Rate>,
+    /// Of requests for the list of lobbies.
+    pub(crate) list: Option<Rate>,
     /// Of wrong passwords and unknown codes.
     pub(crate) guess: Option<Rate>,
     pub(crate) strike: Rate,
@@ -45,6 +47,7 @@ impl Rates {
             is_byte_same: byte.is_some() && byte == user_byte,
             control: config.control_rate(),
             attempt: config.attempt_rate(),
+            list: config.list_rate(),
             guess: config.guess_rate(),
             strike: Rate::new(1, Duration::from_secs(1), config.max_rate_strikes),
         }
@@ -124,6 +127,8 @@ pub(crate) struct Addresses {
     connected: Arena<AddressKey, ConnectedAddress>,
     keys: HashMap<IpAddr, AddressKey>,
     remembered: Remembered<IpAddr, Bucket>,
+    /// Buckets for requests for the list of lobbies, with or without a connection of the address.
+    lists: Remembered<IpAddr, Bucket>,
     /// Buckets for guesses, with or without a connection of the address.
     guesses: Remembered<IpAddr, Bucket>,
 }
@@ -141,6 +146,7 @@ impl Addresses {
             connected: Arena::default(),
             keys: HashMap::new(),
             remembered: Remembered::new(config.max_remembered_rates),
+            lists: Remembered::new(config.max_remembered_rates),
             guesses: Remembered::new(config.max_remembered_rates),
         }
     }
@@ -183,6 +189,37 @@ impl Addresses {
     pub(crate) fn remember_guesses(&mut self, address: IpAddr, guesses: Bucket, now: Time) {
         self.guesses.take(&address);
         self.guesses.put(now, address, guesses, guesses.full_at());
+    }
+
+    /// Charges a request for the list of lobbies.
+    ///
+    /// # Errors
+    ///
+    /// HTTP 429 if the address has made too many, and the wait until the next one.
+    pub(crate) fn charge_list(
+        &mut self,
+        key: AddressKey,
+        now: Time,
+        rate: Rate,
+    ) -> Result<(), (PlainResponse, Duration)> {
+        let address = self.connected[key].address;
+        let mut lists = self.lists.get(&address).copied().unwrap_or_default();
+        lists.take(now, 1, rate).map_err(|Denied { retry_after }| {
+            let refusal = PlainResponse::too_many(rate, lists.remaining(now, rate), retry_after, lists.full_after(now));
+            (refusal.with_sentence("you ask for the list of lobbies too often; wait a little"), retry_after)
+        })?;
+        self.remember_lists(address, lists, now);
+        Ok(())
+    }
+
+    /// The buckets for requests for the list of lobbies. The bucket that is full first comes first.
+    pub(crate) fn lists(&self, now: Time) -> Vec<(IpAddr, Bucket)> {
+        self.lists.entries(now).map(|(&address, &lists)| (address, lists)).collect()
+    }
+
+    pub(crate) fn remember_lists(&mut self, address: IpAddr, lists: Bucket, now: Time) {
+        self.lists.take(&address);
+        self.lists.put(now, address, lists, lists.full_at());
     }
 
     /// Counts a connection from `address`, until [`left`](Self::left).

@@ -14,6 +14,7 @@ mod histogram;
 pub(crate) mod history;
 pub(crate) mod identity_data;
 pub(crate) mod inbox;
+pub(crate) mod lists;
 pub(crate) mod measurements;
 pub(crate) mod meters;
 pub(crate) mod origins;

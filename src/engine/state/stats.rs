@@ -41,6 +41,8 @@ pub struct Stats {
     pub pending: usize,
     /// Connections that are closing.
     pub closing: usize,
+    /// Connections that follow the list of lobbies.
+    pub list_watchers: usize,
     /// The game clock; `None` when `tick_hz` is off.
     pub ticks: Option<TickStats>,
     /// Counters since the start.
@@ -57,6 +59,9 @@ impl Stats {
         );
         if self.away > 0 {
             line.push_str(&format!(" away={}", self.away));
+        }
+        if self.list_watchers > 0 {
+            line.push_str(&format!(" list_watchers={}", self.list_watchers));
         }
         if let Some(ticks) = &self.ticks {
             line.push_str(&format!(" {ticks}"));

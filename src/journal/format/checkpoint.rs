@@ -49,6 +49,7 @@ pub(crate) fn read_checkpoint(from: &mut EntryReader<'_>) -> Read<Checkpoint> {
         users: Vec::new(),
         addresses: Vec::new(),
         guesses: Vec::new(),
+        lists: Vec::new(),
     };
     let count: usize = from.number_as()?;
     let layout = Counters::LAYOUTS.into_iter().find(|layout| layout.count() == count).ok_or(BadEntry)?;
@@ -128,6 +129,7 @@ mod tests {
             users: Vec::new(),
             addresses: Vec::new(),
             guesses: Vec::new(),
+            lists: Vec::new(),
         };
         // Each counter has another value.
         checkpoint.counters.all_mut().zip(100..).for_each(|(counter, value)| *counter = value);

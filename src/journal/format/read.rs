@@ -7,6 +7,7 @@ use super::block::MAX_BLOCK;
 use crate::base::close::CloseReason;
 use crate::base::codes::CloseCode;
 use crate::base::entry::{self, Entry, PasswordHash, Role};
+use crate::base::list_query::{ListFilter, ListQuery, MAX_TAGS};
 use crate::base::peer::Peer;
 use crate::base::rate::Rate;
 use crate::base::session::{BadClaim, Claim, Position, SessionHash};
@@ -176,8 +177,9 @@ impl<'a> EntryReader<'a> {
     /// `max_header_bytes`, like the head it comes from.
     pub(crate) fn facts(&mut self, edition: Edition, max_header_bytes: usize) -> Read<Facts> {
         let form = self.byte()?;
-        let (is_head_request, has_file, has_entry) = (form & 4 != 0, form & 8 != 0, form & 16 != 0);
-        let probe = match form & !(4 | 8 | 16) {
+        let (is_head_request, has_file) = (form & 4 != 0, form & 8 != 0);
+        let (has_entry, has_list) = (form & 16 != 0, form & 32 != 0);
+        let probe = match form & !(4 | 8 | 16 | 32) {
             0 => None,
             1 => Some(Probe::Live),
             2 => Some(Probe::Ready),
@@ -206,7 +208,26 @@ impl<'a> EntryReader<'a> {
         let claim = if edition < Edition::Third { Ok(None) } else { self.claim()? };
         let entry = if has_entry { self.entry()? } else { Ok(Entry::ORDINARY) };
         let file = if has_file { Some(Box::new(self.file()?)) } else { None };
-        Ok(Facts { probe, is_head_request, address, is_origin_allowed, claim, entry, cors, form, file })
+        let list = if has_list { Some(Box::new(self.list_query()?)) } else { None };
+        Ok(Facts { probe, is_head_request, address, is_origin_allowed, claim, entry, cors, form, file, list })
+    }
+
+    fn list_query(&mut self) -> Read<Result<ListQuery, PlainResponse>> {
+        Ok(match self.byte()? {
+            0 => Err(self.refusal()?),
+            1 => {
+                let (filter, after) = (self.list_filter()?, self.number()?);
+                Ok(ListQuery { filter, after: Some(after).filter(|&after| after < Position::END).ok_or(BadEntry)? })
+            }
+            _ => return Err(BadEntry),
+        })
+    }
+
+    fn list_filter(&mut self) -> Read<ListFilter> {
+        let pool = self.option(|from| Ok(from.text()?.into()))?;
+        let count = self.number_as().ok().filter(|&count: &usize| count <= MAX_TAGS).ok_or(BadEntry)?;
+        let tags = (0..count).map(|_| Ok((self.text()?.into(), self.text()?.into()))).collect::<Read<_>>()?;
+        Some(ListFilter { pool, tags }).filter(ListFilter::is_valid).ok_or(BadEntry)
     }
 
     fn file(&mut self) -> Read<FileResponse> {
@@ -275,7 +296,7 @@ impl<'a> EntryReader<'a> {
             2 => Ok(Destination::BadCode),
             3 => Ok(Destination::New),
             4 => from.text().map(Destination::Quick),
-            5 => Ok(Destination::Lobbies),
+            5 => Ok(Destination::Lobbies(from.option(EntryReader::list_filter)?)),
             _ => Err(BadEntry),
         })?;
         let authorization = self.option(EntryReader::authorization)?;
@@ -412,6 +433,7 @@ mod tests {
                 cors: None,
                 form: Err(PlainResponse::new(426, "no upgrade")),
                 file: file(status, length).map(Box::new),
+                list: None,
             };
             let mut bytes = Vec::new();
             bytes.put_facts(&facts);
@@ -459,6 +481,7 @@ mod tests {
                     cors,
                     form,
                     file: None,
+                    list: None,
                 };
                 let mut bytes = Vec::new();
                 bytes.put_facts(&facts);
@@ -479,6 +502,51 @@ mod tests {
     }
 
     #[test]
+    fn requests_for_the_list_of_lobbies_survive_a_round_trip() {
+        let tag = |key: &str| (key.into(), "v".into());
+        let filter = ListFilter { pool: Some("p".into()), tags: vec![tag("a"), tag("b")] };
+        let lists = [
+            Ok(ListQuery::default()),
+            Ok(ListQuery { filter: filter.clone(), after: Position::END - 1 }),
+            Err(PlainResponse::new(400, "a bad query")),
+        ];
+        for list in lists {
+            let facts = Facts {
+                probe: None,
+                is_head_request: false,
+                address: IpAddr::from([10, 0, 0, 1]),
+                is_origin_allowed: true,
+                claim: Ok(None),
+                entry: Ok(Entry::ORDINARY),
+                cors: Some(Cors::Any),
+                form: Err(PlainResponse::new(426, "no upgrade")),
+                file: None,
+                list: Some(Box::new(list)),
+            };
+            let mut bytes = Vec::new();
+            bytes.put_facts(&facts);
+            assert_eq!(EntryReader::new(&bytes[..bytes.len() - 1]).facts(Edition::CURRENT, 3), Err(BadEntry));
+            assert_eq!(EntryReader::new(&bytes).facts(Edition::CURRENT, 3), Ok(facts));
+        }
+        for filter in [None, Some(filter)] {
+            let decisions = Decisions { destination: Some(Destination::Lobbies(filter)), ..Decisions::default() };
+            let mut bytes = Vec::new();
+            bytes.put_decisions(&decisions);
+            assert_eq!(EntryReader::new(&bytes).decisions(), Ok(decisions));
+        }
+        // No client can ask for this: keys out of order, one twice, an empty value, a long name, too many tags.
+        let tags = |keys: &[&str]| ListFilter { pool: None, tags: keys.iter().map(|key| tag(key)).collect() };
+        let pool = |name: String| ListFilter { pool: Some(name.into()), tags: Vec::new() };
+        let bad =
+            [tags(&["b", "a"]), tags(&["a", "a"]), tags(&[""]), pool("x".repeat(33)), tags(&["a", "b", "c", "d", "e"])];
+        for filter in bad {
+            let mut bytes = Vec::new();
+            bytes.put_list_filter(&filter);
+            assert_eq!(EntryReader::new(&bytes).list_filter(), Err(BadEntry), "{filter:?}");
+        }
+    }
+
+    #[test]
     fn the_ways_to_enter_a_lobby_survive_a_round_trip() {
         let facts = |entry| Facts {
             probe: None,
@@ -490,6 +558,7 @@ mod tests {
             cors: None,
             form: Ok(Acceptance::Events),
             file: None,
+            list: None,
         };
         let password = PasswordHash::of("a rose");
         let mut lengths = Vec::new();

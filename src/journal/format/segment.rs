@@ -68,13 +68,17 @@ impl Segment {
             config: from.text()?,
             start: match from.byte()? {
                 0 => None,
-                form @ 1..=4 => {
+                form @ 1..=8 => {
                     let mut checkpoint = read_checkpoint(&mut from)?;
-                    if matches!(form, 2 | 4) {
+                    let parts = form - 1;
+                    if parts & 1 != 0 {
                         read_app_codes(&mut from, &mut checkpoint.counters)?;
                     }
-                    if matches!(form, 3 | 4) {
+                    if parts & 2 != 0 {
                         checkpoint.guesses = read_buckets(&mut from)?;
+                    }
+                    if parts & 4 != 0 {
+                        checkpoint.lists = read_buckets(&mut from)?;
                     }
                     Some((checkpoint, from.slice()?.to_vec()))
                 }
@@ -90,14 +94,17 @@ fn put_start(to: &mut Vec<u8>, start: Option<&(Checkpoint, Vec<u8>)>) {
     let Some((checkpoint, snapshot)) = start else { return to.put_byte(0) };
     let counters = &checkpoint.counters;
     let has_app_codes = counters.app_closes.len() + counters.app_rejects.len() > 0;
-    let has_guesses = !checkpoint.guesses.is_empty();
-    to.put_byte(1 + u8::from(has_app_codes) + 2 * u8::from(has_guesses));
+    let (has_guesses, has_lists) = (!checkpoint.guesses.is_empty(), !checkpoint.lists.is_empty());
+    to.put_byte(1 + u8::from(has_app_codes) + 2 * u8::from(has_guesses) + 4 * u8::from(has_lists));
     put_checkpoint(to, checkpoint);
     if has_app_codes {
         put_app_codes(to, counters);
     }
     if has_guesses {
         put_buckets(to, &checkpoint.guesses);
+    }
+    if has_lists {
+        put_buckets(to, &checkpoint.lists);
     }
     to.put_slice(snapshot);
 }

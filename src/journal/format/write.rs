@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::base::close::CloseReason;
 use crate::base::codes::CloseCode;
 use crate::base::entry::{self, Entry, Role};
+use crate::base::list_query::{ListFilter, ListQuery};
 use crate::base::peer::Peer;
 use crate::base::session::{BadClaim, Claim, Position};
 use crate::engine::member::{Authorization, Identity};
@@ -120,7 +121,9 @@ pub(crate) trait Put: Sized {
         };
         let head_request = if facts.is_head_request { 4 } else { 0 };
         let has_entry = facts.entry != Ok(Entry::ORDINARY);
-        self.put_byte(probe + head_request + if facts.file.is_some() { 8 } else { 0 } + if has_entry { 16 } else { 0 });
+        let mut parts = if facts.file.is_some() { 8 } else { 0 };
+        parts += if has_entry { 16 } else { 0 } + if facts.list.is_some() { 32 } else { 0 };
+        self.put_byte(probe + head_request + parts);
         self.put_ip(facts.address);
         self.put_byte(facts.is_origin_allowed.into());
         match (&facts.form, &facts.cors) {
@@ -159,6 +162,27 @@ pub(crate) trait Put: Sized {
             self.put_number(status.into());
             self.put_slice(lines.as_bytes());
             self.put_number(length as u64);
+        }
+        match facts.list.as_deref() {
+            None => {}
+            Some(Ok(ListQuery { filter, after })) => {
+                self.put_byte(1);
+                self.put_list_filter(filter);
+                self.put_number(*after);
+            }
+            Some(Err(response)) => {
+                self.put_byte(0);
+                self.put_refusal(response);
+            }
+        }
+    }
+
+    fn put_list_filter(&mut self, ListFilter { pool, tags }: &ListFilter) {
+        self.put_option(pool.as_ref(), |to, pool| to.put_slice(pool.as_bytes()));
+        self.put_number(tags.len() as u64);
+        for (key, value) in tags {
+            self.put_slice(key.as_bytes());
+            self.put_slice(value.as_bytes());
         }
     }
 
@@ -211,7 +235,10 @@ pub(crate) trait Put: Sized {
                 to.put_byte(4);
                 to.put_slice(pool.as_bytes());
             }
-            Destination::Lobbies => to.put_byte(5),
+            Destination::Lobbies(filter) => {
+                to.put_byte(5);
+                to.put_option(filter.as_ref(), Put::put_list_filter);
+            }
         });
         self.put_option(decisions.authorization.as_ref(), Put::put_authorization);
         self.put_option(decisions.random, |to, state| state.iter().for_each(|word| to.put_number(*word)));

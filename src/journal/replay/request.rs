@@ -5,6 +5,7 @@ use super::super::format::kinds;
 use super::super::format::read::{BadEntry, EntryReader, Read};
 use crate::base::entry::{self, Entry, Role};
 use crate::base::id::ConnId;
+use crate::base::list_query::{ListFilter, ListQuery};
 use crate::base::session::{BadClaim, Claim, Position, SessionHash};
 use crate::engine::recording::{Decisions, Destination, Edition, RecordedDecision};
 use crate::ws::handshake::Acceptance;
@@ -68,9 +69,18 @@ pub(super) fn describe_request(record: &RecordedDecision, is_proxied: bool) -> S
         (Some(Destination::Lobby(code)), _) => format!("lobby {code}"),
         (Some(Destination::New), _) => "a new lobby".to_owned(),
         (Some(Destination::Quick(pool)), _) => format!("an open lobby of the pool {pool}"),
-        (Some(Destination::Lobbies), _) => "the list of lobbies".to_owned(),
         (Some(Destination::BadCode), _) => "a lobby with an invalid code".to_owned(),
+        (Some(Destination::Lobbies(filter)), _) => {
+            let filter = filter.as_ref().map_or("with a bad query".to_owned(), describe_filter);
+            format!("the list of lobbies, to follow it, {filter}")
+        }
         (Some(Destination::Nowhere), _) => "a path that does not exist".to_owned(),
+        (None, _) if facts.list.is_some() => match facts.list.as_deref().expect("it is there") {
+            Ok(ListQuery { filter, after }) => {
+                format!("the list of lobbies after {after}, {}", describe_filter(filter))
+            }
+            Err(answer) => format!("the list of lobbies: {}", answer.sentence()),
+        },
         (None, _) if facts.file.is_some() => "a file of the program".to_owned(),
         (None, Some(_)) if !facts.is_upgrade() => "a health check".to_owned(),
         (None, _) => "a seat".to_owned(),
@@ -94,6 +104,13 @@ fn describe_entry(entry: &Entry) -> String {
     let seats = seats.map(|seats| format!(", {seats} seats")).unwrap_or_default();
     let (watching, existing) = (word(*role == Role::Watch, ", to watch"), word(!create, ", if it exists"));
     format!("{watching}{existing}{}{seats}", word(password.is_some(), ", with a password"))
+}
+
+fn describe_filter(ListFilter { pool, tags }: &ListFilter) -> String {
+    let pool = pool.as_ref().map(|pool| format!("pool={pool}"));
+    let tags = tags.iter().map(|(key, value)| format!("tag.{key:?}={value:?}"));
+    let parts: Vec<String> = pool.into_iter().chain(tags).collect();
+    if parts.is_empty() { "all".to_owned() } else { parts.join(", ") }
 }
 
 /// Describes a claim with the beginnings of the hashes, which suffice to tell the sessions of a journal apart.

@@ -216,6 +216,7 @@ impl Directory {
             assert_eq!(is_armed, control.timer != Time::NEVER, "every deadline has its timer");
         }
         self.check_listing();
+        self.check_list();
         for seat in controls.data_of_members.keys() {
             let seat = self.seats.get(seat).expect("data belongs to a member");
             assert!(!seat.is_watcher, "watchers have no data");

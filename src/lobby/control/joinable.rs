@@ -1,6 +1,7 @@
 //! Which lobbies can be joined. The indexes are updated with every change that the answer depends on, so they are always
 //! exact.
 
+use super::listed::{ListedLobbies, ListedLobby};
 use super::listing::Pool;
 use crate::base::entry::Role;
 use crate::base::id::LobbyKey;
@@ -39,6 +40,7 @@ impl Directory {
         let controls = self.control.as_mut().expect("lobby control is on");
         let pool = controls.lobbies.get(lobby).and_then(|control| control.pool.as_ref());
         controls.listing.set_open(pool, epoch, lobby, is_open);
+        self.update_list(lobby);
     }
 
     /// Returns the oldest open lobby of a pool that the user is not kept out of.
@@ -61,5 +63,42 @@ impl Directory {
             self.is_open(key).then_some((pool, lobby.epoch, key))
         });
         controls.listing.check_open(pooled.collect());
+    }
+
+    // ---- the list ----
+
+    /// Returns the list of lobbies; `None` with `lobby_control` off.
+    pub(crate) fn listed(&self) -> Option<&ListedLobbies> {
+        self.control.as_ref().map(|controls| &controls.listed)
+    }
+
+    /// Updates the list after a change of a lobby.
+    pub(super) fn update_list(&mut self, lobby: LobbyKey) {
+        let (epoch, entry) = (self.lobbies[lobby].epoch, self.list_entry(lobby));
+        self.control.as_mut().expect("lobby control is on").listed.set(epoch, entry);
+    }
+
+    /// Returns what the list shows of a lobby; `None` if it is not in the list.
+    fn list_entry(&self, key: LobbyKey) -> Option<ListedLobby> {
+        let (lobby, control) = (&self.lobbies[key], self.control(key)?);
+        let settings = &control.settings;
+        if !settings.listed || !self.is_joinable(key) {
+            return None;
+        }
+        Some(ListedLobby {
+            code: lobby.code.clone(),
+            name: settings.name.clone(),
+            tags: settings.tags.clone(),
+            members: lobby.seats_count(),
+            max: self.seats_limit(Some(key), Role::Play).bound(),
+            has_password: settings.password.is_some(),
+            pool: control.pool.as_ref().map(|pool| pool.name().clone()),
+        })
+    }
+
+    /// Asserts that the list of lobbies is exact.
+    pub(super) fn check_list(&self) {
+        let Some(listed) = self.listed() else { return };
+        listed.check(self.lobbies.iter().filter_map(|(key, lobby)| Some((lobby.epoch, self.list_entry(key)?))));
     }
 }

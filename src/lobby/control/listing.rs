@@ -22,6 +22,10 @@ impl Pool {
         Pool { name: name.into(), seats: seats.unwrap_or(0) }
     }
 
+    pub(super) fn name(&self) -> &SmolStr {
+        &self.name
+    }
+
     /// Returns the number of members with which its lobbies are created.
     pub(super) fn seats(&self) -> Option<u32> {
         Some(self.seats).filter(|&seats| seats > 0)

@@ -8,6 +8,7 @@ mod empty;
 pub(crate) mod entries;
 pub(crate) mod host;
 mod joinable;
+pub(crate) mod listed;
 pub(crate) mod listing;
 pub(crate) mod settings;
 pub(crate) mod start;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use smol_str::SmolStr;
 
 use self::entries::{Entries, EntriesBounds};
+use self::listed::ListedLobbies;
 use self::listing::{Listing, Pool};
 use self::settings::{Settings, SettingsBounds};
 use crate::base::arena::SideTable;
@@ -35,6 +37,7 @@ pub(crate) struct Controls {
     timers: BTreeSet<(Time, LobbyKey)>,
     /// Lobbies without members, and since when they have none.
     pub(super) empty: BTreeSet<(Time, LobbyKey)>,
+    pub(super) listed: ListedLobbies,
     listing: Listing,
 }
 
@@ -98,6 +101,7 @@ impl Controls {
             data_of_members: SideTable::default(),
             timers: BTreeSet::new(),
             empty: BTreeSet::new(),
+            listed: ListedLobbies::default(),
             listing: Listing::default(),
         }
     }
@@ -123,6 +127,7 @@ impl Controls {
 
     /// Removes a lobby.
     pub(super) fn removed(&mut self, lobby: LobbyKey, epoch: u64) {
+        self.listed.remove(epoch);
         if let Some(control) = self.lobbies.get(lobby) {
             self.listing.set_open(control.pool.as_ref(), epoch, lobby, false);
             self.timers.remove(&(control.timer, lobby));

@@ -6,6 +6,7 @@
 
 mod context;
 mod flush;
+pub(crate) mod inspect;
 mod requests;
 
 use std::error::Error;

@@ -164,6 +164,18 @@ behaviours! {
     Events = "events";
     /// A client with an event stream and a session posts messages.
     Post = "post";
+    /// Lobbies have data, a host and settings, which clients with a session change.
+    LobbyControl = "lobby-control";
+    /// A client changes data of its lobby or of a member, with or without a condition.
+    SetData = "set-data";
+    /// A client makes another member the host.
+    HandOver = "hand-over";
+    /// A client kicks or bans a user, or ends a ban.
+    Expel = "expel";
+    /// A client changes settings of its lobby.
+    Settings = "settings";
+    /// A client is ready, or not ready any more.
+    Ready = "ready";
 }
 
 /// Behaviours that only clients with a session show.
@@ -176,6 +188,16 @@ pub(crate) const OF_SESSIONS: &[Behaviour] = &[
     Behaviour::ForeignSession,
     Behaviour::BadClaim,
     Behaviour::Repeat,
+];
+
+/// Behaviours that only clients show whose lobbies have data, a host and settings.
+pub(crate) const OF_CONTROL: &[Behaviour] = &[
+    Behaviour::LobbyControl,
+    Behaviour::SetData,
+    Behaviour::HandOver,
+    Behaviour::Expel,
+    Behaviour::Settings,
+    Behaviour::Ready,
 ];
 
 /// Behaviours that only clients with an event stream show.

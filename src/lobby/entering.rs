@@ -64,7 +64,7 @@ impl Directory {
 
     /// Returns a code that no lobby has. It follows from the numbers of the directory, so a replay draws the same, and no
     /// number of the application's generator is used up.
-    fn new_code(&self) -> String {
+    pub(crate) fn new_code(&self) -> String {
         let mut random = Random::new(self.last_epoch ^ self.seats_created.rotate_left(40));
         let mut draw = |letters: usize| -> String {
             (0..letters).map(|_| char::from(LETTERS[random.below(LETTERS.len() as u64) as usize])).collect()

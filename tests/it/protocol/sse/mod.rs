@@ -2,6 +2,7 @@
 
 mod entering;
 mod hostile;
+mod lists;
 mod posts;
 mod streams;
 

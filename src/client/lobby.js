@@ -668,6 +668,7 @@ export class Lobby {
   // A list, or what has changed since.
   #listing({ lobbies, more = this.more, set = lobbies, gone = [] }) {
     if (lobbies) this.#connected();
+    this.#link.isWelcome = true;
     const all = new Map((lobbies ? [] : this.lobbies).map((entry) => [entry.code, entry]));
     for (const code of gone) all.delete(code);
     for (const entry of set) all.set(entry.code, entry);

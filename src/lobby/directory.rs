@@ -62,7 +62,7 @@ pub(crate) struct Directory {
 /// The lobby and the user of a reservation that was [released](Directory::release).
 #[must_use]
 pub(crate) struct Released {
-    lobby: LobbyKey,
+    pub(super) lobby: LobbyKey,
     user: UserKey,
 }
 
@@ -431,11 +431,6 @@ impl Directory {
 
     pub(crate) fn user_of(&self, seat: SeatKey) -> &SmolStr {
         self.name_of(self.seats[seat].user)
-    }
-
-    /// Returns the lobby of a reservation that was released.
-    pub(crate) fn lobby_of(&self, released: &Released) -> LobbyKey {
-        released.lobby
     }
 
     pub(crate) fn find_lobby(&self, code: &str) -> Option<LobbyKey> {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::control::listing::Pool;
-use super::directory::Directory;
+use super::directory::{Directory, Released};
 use super::records::SeatRequest;
 use crate::base::close::CloseReason;
 use crate::base::entry::{Entry, Place, Role};
@@ -114,6 +114,13 @@ impl Directory {
             return Some(CloseReason::Banned);
         }
         self.is_kicked(lobby, user, now).then_some(CloseReason::Kicked)
+    }
+}
+
+impl Released {
+    /// Returns the lobby in which the seat was reserved.
+    pub(crate) fn lobby(&self) -> LobbyKey {
+        self.lobby
     }
 }
 

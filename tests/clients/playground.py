@@ -230,7 +230,7 @@ async def lobby_control_is_shown_and_changed(rig):
         assert await tab.evaluate(f"{pane(1)}.querySelector('.settings').elements.max.value") == "3"
         await tab.until("document.querySelector('#list summary').textContent.includes('1')")
         assert await tab.evaluate("document.querySelector('#list li').textContent") == "playground · Friday · game: go · 2 of 3"
-        await fill(tab, 0, ".settings", max="0")
+        await fill(tab, 0, ".settings", max="99")
         await logged(tab, 0, "settings: bad_message")
         await control(tab, 0, "[data-do=start]")
         await control(tab, 0, "[data-do=ready]")
@@ -444,7 +444,7 @@ async def a_party_game_is_played_by_two(rig):
         assert link.endswith(f"#{code}") and len(code) == 5, link
         bob = await enter(link, "Bob <b>", PHONE)
         for tab in ann, bob:
-            await tab.until(f"JSON.stringify({points}) === '[\"👑 Ann: 0\",\"Bob <b>: 0\"]'")
+            await tab.until(f"JSON.stringify({points}) === '[\"★ Ann: 0\",\"Bob <b>: 0\"]'")
         await ann.evaluate("(max.value = 2, max.onchange(), true)")
         await bob.until("max.value === '2' && max.disabled")
         full = await rig.browser.open(link, allowed=SOCKETS)
@@ -456,7 +456,7 @@ async def a_party_game_is_played_by_two(rig):
         await set_ready(bob)
         await bob.until(says("It starts in"))
         await set_ready(bob, False)
-        await ann.until(says("when all are ready"))
+        await ann.until(says("two or more are here and ready"))
         await rig.show(ann, "party-lobby")
         await set_ready(bob)
         await answer(bob, error=1)
@@ -466,7 +466,7 @@ async def a_party_game_is_played_by_two(rig):
         await ann.call("Page.reload")
         await ann.until(f"globalThis.players && {points}[1]?.startsWith('Bob <b>: 1')")
         await answer(ann)
-        await ann.until(f"{points}[0].startsWith('👑 Ann: 1')")
+        await ann.until(f"{points}[0].startsWith('★ Ann: 1')")
         for number in 2, 3:
             await answer(bob)
             if number == 2:
@@ -475,15 +475,15 @@ async def a_party_game_is_played_by_two(rig):
             await tab.until(says("Bob <b> wins!"))
         await rig.show(bob, "party")
         await ann.click("#again")
-        await bob.until(says("when all are ready"))
+        await bob.until(says("two or more are here and ready"))
         await set_ready(bob)
         await set_ready(ann)
         await ann.until(says(" + "))
         # The other one becomes the host, and the game goes on.
         await ann.evaluate("location.href = 'about:blank'")
-        await bob.until(f"{points}[1].startsWith('👑')")
+        await bob.until(f"{points}[1].startsWith('★')")
         await answer(bob)
-        await bob.until(f"{points}[1].startsWith('👑 Bob <b>: 1')")
+        await bob.until(f"{points}[1].startsWith('★ Bob <b>: 1')")
         await bob.evaluate("players.querySelector('button').click()")
         await bob.until("players.children.length === 1")
         await finish(bob)

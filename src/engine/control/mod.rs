@@ -7,6 +7,7 @@
 pub(crate) mod command;
 mod context;
 mod flush;
+pub(crate) mod inspect;
 mod operating;
 mod requests;
 

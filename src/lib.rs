@@ -126,7 +126,8 @@ pub mod operator {
     //! [`admin`](crate::admin) offers them as JSON over HTTP.
 
     pub use crate::engine::operator::{
-        KickTarget, LobbyView, OperatorAnswer, OperatorCommand, OperatorRefusal, Page, Payload, PingReport, SeatView,
+        ControlSummary, KickTarget, LobbyChange, LobbyControlView, LobbyView, NewLobby, OperatorAnswer,
+        OperatorCommand, OperatorRefusal, Page, Payload, PingReport, SeatView, SettingsText,
     };
 }
 

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 
 use super::figures::{Figures, as_displayed, clock_figures, drain_figures, figures};
 use crate::base::time::Time;
 use crate::engine::Engine;
 use crate::engine::app::App;
 use crate::engine::member::Sent;
-use crate::engine::operator::{LobbyView, Page, PingReport, SeatView};
+use crate::engine::operator::{LobbyControlView, LobbyView, Page, PingReport, SeatView};
 use crate::engine::state::drain::DrainTotals;
 use crate::engine::state::readiness::Readiness;
 use crate::engine::state::ticks::ClockView;
@@ -41,18 +42,53 @@ struct LobbyObject<'a> {
     locked: bool,
     epoch: u64,
     seq: u64,
+    #[serde(flatten)]
+    control: Option<SummaryObject<'a>>,
+}
+
+/// With lobby control on.
+#[derive(Serialize)]
+struct SummaryObject<'a> {
+    watchers: u32,
+    listed: bool,
+    name: Option<&'a str>,
+    has_password: bool,
+    reserved: usize,
 }
 
 impl<'a> From<&'a LobbyView> for LobbyObject<'a> {
     fn from(view: &'a LobbyView) -> LobbyObject<'a> {
-        let &LobbyView { ref code, members, away, locked, epoch, seq, .. } = view;
-        LobbyObject { lobby: code, members, away, locked, epoch, seq }
+        let &LobbyView { ref code, members, away, locked, epoch, seq, ref control, .. } = view;
+        let control = control.as_ref().map(|control| SummaryObject {
+            watchers: control.watchers,
+            listed: control.is_listed,
+            name: control.name.as_deref(),
+            has_password: control.has_password,
+            reserved: control.reserved,
+        });
+        LobbyObject { lobby: code, members, away, locked, epoch, seq, control }
+    }
+}
+
+/// JSON that is written as it is.
+struct Raw<'a>(&'a str);
+
+impl Serialize for Raw<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let raw: &RawValue = serde_json::from_str(self.0).map_err(serde::ser::Error::custom)?;
+        raw.serialize(serializer)
     }
 }
 
 #[derive(Serialize)]
-struct SeatObject {
+struct SeatObject<'a> {
     conn: String,
+    /// Only of a watcher.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'static str>,
+    /// With lobby control on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Raw<'a>>,
     away: bool,
     peer: String,
     address: String,
@@ -60,10 +96,12 @@ struct SeatObject {
     idle_ms: u128,
 }
 
-impl From<&SeatView> for SeatObject {
-    fn from(view: &SeatView) -> SeatObject {
+impl<'a> From<&'a SeatView> for SeatObject<'a> {
+    fn from(view: &'a SeatView) -> SeatObject<'a> {
         SeatObject {
             conn: view.seat.to_string(),
+            role: view.is_watcher.then_some("watch"),
+            data: view.data.as_deref().map(Raw),
             away: view.away,
             peer: view.peer.to_string(),
             address: view.address.to_string(),
@@ -84,11 +122,13 @@ pub(super) fn lobbies(page: &Page<LobbyView>) -> JsonResponse {
 }
 
 /// The answer about one lobby, with a page of its members.
-pub(super) fn lobby(view: &LobbyView, members: &Page<SeatView>) -> JsonResponse {
+pub(super) fn lobby(view: &LobbyView, control: Option<&LobbyControlView>, members: &Page<SeatView>) -> JsonResponse {
     #[derive(Serialize)]
     struct MembersObject<'a> {
         #[serde(flatten)]
         lobby: LobbyObject<'a>,
+        #[serde(flatten)]
+        control: Option<ControlObject<'a>>,
         users: Vec<MemberObject<'a>>,
         next: Option<u64>,
     }
@@ -96,10 +136,46 @@ pub(super) fn lobby(view: &LobbyView, members: &Page<SeatView>) -> JsonResponse 
     struct MemberObject<'a> {
         user: &'a str,
         #[serde(flatten)]
-        seat: SeatObject,
+        seat: SeatObject<'a>,
     }
     let users = members.items.iter().map(|view| MemberObject { user: &view.user, seat: view.into() }).collect();
-    JsonResponse::new(200, &MembersObject { lobby: view.into(), users, next: members.next })
+    let control = control.map(ControlObject::from);
+    JsonResponse::new(200, &MembersObject { lobby: view.into(), control, users, next: members.next })
+}
+
+/// What lobby control knows of one lobby.
+#[derive(Serialize)]
+struct ControlObject<'a> {
+    host: Option<String>,
+    countdown: Option<u64>,
+    settings: Raw<'a>,
+    data: Raw<'a>,
+    bans: &'a [String],
+    reserved_users: &'a [String],
+    reserved_ms: Option<u128>,
+}
+
+impl<'a> From<&'a LobbyControlView> for ControlObject<'a> {
+    fn from(view: &'a LobbyControlView) -> ControlObject<'a> {
+        ControlObject {
+            host: view.host.map(|host| host.to_string()),
+            countdown: view.countdown,
+            settings: Raw(&view.settings),
+            data: Raw(&view.data),
+            bans: &view.bans,
+            reserved_users: &view.reserved,
+            reserved_ms: view.reserved_for.map(|left| left.as_millis()),
+        }
+    }
+}
+
+pub(super) fn bans(code: &str, bans: &[String]) -> JsonResponse {
+    #[derive(Serialize)]
+    struct BansObject<'a> {
+        lobby: &'a str,
+        bans: &'a [String],
+    }
+    JsonResponse::new(200, &BansObject { lobby: code, bans })
 }
 
 /// The answer about one user, with a page of its seats.
@@ -114,7 +190,7 @@ pub(super) fn user(user: &str, seats: &Page<SeatView>) -> JsonResponse {
     struct UserSeatObject<'a> {
         lobby: &'a str,
         #[serde(flatten)]
-        seat: SeatObject,
+        seat: SeatObject<'a>,
     }
     let items = seats.items.iter().map(|view| UserSeatObject { lobby: &view.lobby, seat: view.into() }).collect();
     JsonResponse::new(200, &UserObject { user, seats: items, next: seats.next })
@@ -154,6 +230,44 @@ pub(super) fn locked(locked: bool) -> JsonResponse {
         locked: bool,
     }
     JsonResponse::new(200, &LockedObject { locked })
+}
+
+/// The answer to a change of data, settings or the host.
+pub(super) fn changed(seq: u64) -> JsonResponse {
+    #[derive(Serialize)]
+    struct ChangedObject {
+        seq: u64,
+    }
+    JsonResponse::new(200, &ChangedObject { seq })
+}
+
+pub(super) fn unbanned() -> JsonResponse {
+    #[derive(Serialize)]
+    struct UnbannedObject {
+        banned: bool,
+    }
+    JsonResponse::new(200, &UnbannedObject { banned: false })
+}
+
+pub(super) fn created(lobby: &str, epoch: u64) -> JsonResponse {
+    #[derive(Serialize)]
+    struct CreatedObject<'a> {
+        lobby: &'a str,
+        epoch: u64,
+    }
+    JsonResponse::new(201, &CreatedObject { lobby, epoch })
+}
+
+/// The refusal of a conditional change, with the present values.
+pub(super) fn conflict(seq: u64, data: &str, message: &str) -> JsonResponse {
+    #[derive(Serialize)]
+    struct ConflictObject<'a> {
+        error: &'static str,
+        message: &'a str,
+        seq: u64,
+        data: Raw<'a>,
+    }
+    JsonResponse::new(409, &ConflictObject { error: "conflict", message, seq, data: Raw(data) })
 }
 
 pub(super) fn draining(so_far: DrainTotals) -> JsonResponse {

@@ -31,7 +31,15 @@ pub(super) fn carry_out<A: App>(
         AdminRequest::Lobbies(PageQuery { limit, after }) => answers::lobbies(&engine.lobbies(after, limit)),
         AdminRequest::Lobby(code, PageQuery { limit, after }) => match engine.lobby(&code) {
             None => refused(OperatorRefusal::NoSuchLobby),
-            Some(view) => answers::lobby(&view, &engine.lobby_members(&code, after, limit)),
+            Some(view) => {
+                let (members, control) = (engine.lobby_members(&code, after, limit), engine.lobby_control(&code));
+                answers::lobby(&view, control.as_ref(), &members)
+            }
+        },
+        AdminRequest::Bans(code) => match (engine.lobby(&code), engine.lobby_control(&code)) {
+            (None, _) => refused(OperatorRefusal::NoSuchLobby),
+            (_, None) => refused(OperatorRefusal::ControlOff),
+            (_, Some(control)) => answers::bans(&code, &control.bans),
         },
         AdminRequest::User(user, PageQuery { limit, after }) => {
             let page = engine.user_seats(&user, after, limit);
@@ -46,6 +54,9 @@ pub(super) fn carry_out<A: App>(
             Ok(OperatorAnswer::Sent { seq, sent, repeated }) => answers::sent(seq, sent, repeated),
             Ok(OperatorAnswer::Ending(count)) => answers::closing(count),
             Ok(OperatorAnswer::Locked(locked)) => answers::locked(locked),
+            Ok(OperatorAnswer::Changed { seq }) => answers::changed(seq),
+            Ok(OperatorAnswer::Unbanned) => answers::unbanned(),
+            Ok(OperatorAnswer::Created { lobby, epoch }) => answers::created(&lobby, epoch),
             Ok(OperatorAnswer::Draining(so_far)) => answers::draining(so_far),
             Ok(OperatorAnswer::Clock(view)) => answers::clock(view),
             Err(refusal) => refused(refusal),
@@ -55,7 +66,7 @@ pub(super) fn carry_out<A: App>(
 }
 
 fn refused(refusal: OperatorRefusal) -> JsonResponse {
-    let (status, code) = match refusal {
+    let (status, code) = match &refusal {
         OperatorRefusal::NoSuchLobby => (404, "no_such_lobby"),
         OperatorRefusal::NoSuchUser => (404, "no_such_user"),
         OperatorRefusal::NotJson => (409, "not_json"),
@@ -63,6 +74,15 @@ fn refused(refusal: OperatorRefusal) -> JsonResponse {
         OperatorRefusal::BadMessage => (400, "bad_message"),
         OperatorRefusal::BadKey => (400, "bad_request"),
         OperatorRefusal::KeyReused => (409, "key_reused"),
+        OperatorRefusal::ControlOff => (409, "lobby_control_off"),
+        OperatorRefusal::NoSuchMember => (404, "no_such_member"),
+        OperatorRefusal::NotBanned => (404, "not_banned"),
+        OperatorRefusal::Invalid(_) => (400, "bad_request"),
+        OperatorRefusal::TooLarge(_) => (413, "too_large"),
+        OperatorRefusal::Conflict { seq, data } => return answers::conflict(*seq, data, &refusal.to_string()),
+        OperatorRefusal::LobbyExists => (409, "lobby_exists"),
+        OperatorRefusal::LobbyLimit => (503, "lobby_limit"),
+        OperatorRefusal::Draining => (503, "draining"),
         OperatorRefusal::Busy => (503, "busy"),
         OperatorRefusal::NoTicks => (409, "no_ticks"),
         OperatorRefusal::ClockRuns => (409, "clock_runs"),

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
+use crate::base::id::SeatId;
 use crate::base::number::integer;
-use crate::engine::operator::{KickTarget, OperatorCommand, Payload};
+use crate::engine::operator::{KickTarget, LobbyChange, NewLobby, OperatorCommand, Payload, SettingsText};
 use crate::engine::state::ticks::ClockCommand;
 use crate::http::probe::Probe;
 use crate::http::request::HttpRequest;
@@ -31,6 +32,8 @@ pub(super) enum AdminRequest {
     Lobbies(PageQuery),
     Lobby(String, PageQuery),
     User(String, PageQuery),
+    /// The users that are banned from a lobby.
+    Bans(String),
     Do(OperatorCommand),
 }
 
@@ -56,13 +59,20 @@ pub(super) fn read(request: &HttpRequest<'_>) -> Result<AdminRequest, JsonRespon
         segments.ok_or_else(|| JsonResponse::bad_request("the path is not properly percent-encoded UTF-8"))?;
     let segments: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
     let is_query = match segments[..] {
-        ["stats" | "metrics"] | ["lobbies"] | ["lobbies" | "users", _] => true,
+        // A lobby is created with POST on the path of the list.
+        ["lobbies"] => request.method != "POST",
+        ["stats" | "metrics"] | ["lobbies" | "users", _] | ["lobbies", _, "bans"] => true,
         ["lobbies", _, "publish" | "kick" | "lock" | "close"] | ["users", _, "send" | "ping" | "kick"] => false,
+        ["lobbies", _, "data" | "settings" | "host" | "ban" | "unban"] => false,
         ["kick" | "drain"] | ["clock", "pause" | "resume" | "step" | "slow"] => false,
         _ => return Err(JsonResponse::error(404, "not_found", "there is nothing here")),
     };
     match (is_query, request.method) {
         (true, "GET" | "HEAD") => query_request(&segments, request.query),
+        (true, _) if segments == ["lobbies"] => {
+            Err(JsonResponse::error(405, "method_not_allowed", "use GET or POST")
+                .with_line("Allow: GET, HEAD, POST\r\n"))
+        }
         (true, _) => Err(use_get()),
         (false, "POST") => command(&segments, request),
         (false, _) => Err(JsonResponse::error(405, "method_not_allowed", "use POST").with_line("Allow: POST\r\n")),
@@ -83,6 +93,7 @@ fn query_request(segments: &[&str], query: &str) -> Result<AdminRequest, JsonRes
         ["stats"] => AdminRequest::Stats,
         ["lobbies"] => AdminRequest::Lobbies(page_query),
         ["lobbies", code] => AdminRequest::Lobby(code.into(), page_query),
+        ["lobbies", code, "bans"] => AdminRequest::Bans(code.into()),
         ["users", user] => AdminRequest::User(user.into(), page_query),
         _ => unreachable!("read() passes only the paths of queries"),
     })
@@ -128,6 +139,10 @@ fn command(segments: &[&str], request: &HttpRequest<'_>) -> Result<AdminRequest,
         ["lobbies", lobby, "lock"] => {
             let locked = fields.take("locked", "must be true or false")?.unwrap_or(true);
             OperatorCommand::Lock { lobby: lobby.into(), locked }
+        }
+        ["lobbies"] => OperatorCommand::Create(fields.new_lobby()?),
+        ["lobbies", lobby, verb @ ("data" | "settings" | "host" | "ban" | "unban")] => {
+            OperatorCommand::Change { lobby: lobby.into(), change: fields.change(verb)? }
         }
         ["lobbies", lobby, "close"] => OperatorCommand::Close { lobby: lobby.into() },
         ["lobbies", lobby, "kick"] => fields.kick(KickTarget::Lobby(lobby.into()))?,
@@ -187,6 +202,58 @@ impl<'a> BodyFields<'a> {
             (None, Some(text)) => Ok(Payload::Text(text)),
             _ => Err(JsonResponse::bad_request("send `data`, any JSON, or `text`, a string")),
         }
+    }
+
+    /// The fields of a new lobby.
+    fn new_lobby(&mut self) -> Result<NewLobby, JsonResponse> {
+        let rule = "must be a positive number of milliseconds";
+        let ttl: u64 =
+            self.integer("ttl_ms", rule)?.ok_or_else(|| JsonResponse::bad_request(&format!("ttl_ms {rule}")))?;
+        Ok(NewLobby {
+            code: self.take("code", "must be a string")?,
+            seats: self.take("seats", "must be a list of user ids")?.unwrap_or_default(),
+            settings: self.json("settings").map(SettingsText),
+            data: self.json("data"),
+            ttl: Duration::from_millis(ttl),
+            pool: self.take("pool", "must be a string")?,
+        })
+    }
+
+    /// The fields of a change of a lobby.
+    fn change(&mut self, verb: &str) -> Result<LobbyChange, JsonResponse> {
+        let missing = |key: &str, what: &str| JsonResponse::bad_request(&format!("{key} must be {what}"));
+        let rule = "must be the conn of a member, such as \"s3\"";
+        Ok(match verb {
+            "data" => LobbyChange::Data {
+                of: self.seat("of", rule)?,
+                if_seq: self.integer("if", "must be a seq")?,
+                data: self.json("data").ok_or_else(|| missing("data", "an object"))?,
+            },
+            "settings" => {
+                let settings = self.json("settings").ok_or_else(|| missing("settings", "an object"))?;
+                LobbyChange::Settings(SettingsText(settings))
+            }
+            "host" => LobbyChange::Host(
+                self.seat("conn", rule)?.ok_or_else(|| JsonResponse::bad_request(&format!("conn {rule}")))?,
+            ),
+            _ => {
+                let user: Option<String> = self.take("user", "must be a user id")?;
+                let user = user.ok_or_else(|| missing("user", "a user id"))?;
+                if verb == "ban" { LobbyChange::Ban(user) } else { LobbyChange::Unban(user) }
+            }
+        })
+    }
+
+    /// Removes a field with any JSON. `null` counts as absent.
+    fn json(&mut self, key: &str) -> Option<String> {
+        self.0.remove(key).map(RawValue::get).filter(|&json| json != "null").map(str::to_owned)
+    }
+
+    fn seat(&mut self, key: &str, rule: &str) -> Result<Option<SeatId>, JsonResponse> {
+        let text: Option<String> = self.take(key, rule)?;
+        let read =
+            |text: String| SeatId::read(&text).ok_or_else(|| JsonResponse::bad_request(&format!("{key} {rule}")));
+        text.map(read).transpose()
     }
 
     fn kick(&mut self, target: KickTarget) -> Result<OperatorCommand, JsonResponse> {

@@ -83,6 +83,15 @@ impl fmt::Display for ConnId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SeatId(pub(crate) u64);
 
+impl SeatId {
+    /// Reads an id as it is displayed: `s3`.
+    pub(crate) fn read(text: &str) -> Option<SeatId> {
+        let digits = text.strip_prefix('s')?;
+        let is_number = !digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit());
+        digits.parse().ok().filter(|_| is_number).map(SeatId)
+    }
+}
+
 impl fmt::Display for SeatId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "s{}", self.0)

@@ -8,7 +8,7 @@ use std::vec;
 
 use super::fields::Config;
 use super::listen::Listen;
-use super::types::{ByteSize, DuplicateLogin, Flush, Form, PerUser};
+use super::types::{ByteSize, DuplicateLogin, Flush, Form};
 use super::value::Value;
 use crate::base::forwarded_header::ForwardedHeader;
 use crate::base::limit::{Limit, MAX_HEADER_LINES};
@@ -226,7 +226,7 @@ impl Config {
 
 /// Use of a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Purpose {
+pub(super) enum Purpose {
     Service,
     /// Replay of a session that was recorded with it, possibly by an older build.
     Replay,
@@ -235,7 +235,7 @@ enum Purpose {
 /// The problems found so far. Problems are reported in the order of the calls.
 pub(super) struct Rules<'a> {
     pub(super) config: &'a Config,
-    purpose: Purpose,
+    pub(super) purpose: Purpose,
     problems: Vec<Problem>,
 }
 
@@ -364,6 +364,7 @@ impl Rules<'_> {
         let config = self.config;
         self.require(config.max_admin_connections <= 1024, "max_admin_connections", "must be at most 1024");
         self.require(config.max_admin_pending <= 1024, "max_admin_pending", "must be at most 1024");
+        self.require(config.max_seats_ttl <= DAY, "max_seats_ttl", "must be at most 24h");
         let rule = "must be from 1 to 4096; with 0 no repeated message would be recognized";
         self.require((1..=4096).contains(&config.max_idempotency_keys), "max_idempotency_keys", rule);
         let is_exposed = config.admin.as_ref().is_some_and(|admin| !admin.is_local());
@@ -442,42 +443,6 @@ impl Rules<'_> {
         let (low, high) = (self.config.outbound_low_mark, self.config.outbound_high_mark);
         let rule = format!("must be below outbound_high_mark ({high}), or a frame could cross both");
         self.require(low < high, "outbound_low_mark", rule);
-    }
-
-    fn check_bursts(&mut self) {
-        let config = self.config;
-        // A user limit that is the same as that of a connection is checked for the connection, and is skipped here.
-        let own_limit = |is_same: bool, rate: Limit| if is_same { Limit::UNLIMITED } else { rate };
-        let (user_messages, user_message_burst) = config.user_messages();
-        let is_same = (config.user_messages_per_second, config.user_message_burst) == (PerUser::Same, PerUser::Same);
-        let user_messages = own_limit(is_same, user_messages);
-        let (user_bytes, user_byte_burst) = config.user_bytes();
-        let is_same = (config.user_bytes_per_second, config.user_byte_burst) == (PerUser::Same, PerUser::Same);
-        let user_bytes = own_limit(is_same, user_bytes);
-        for (field, rate, burst_field, burst) in [
-            ("messages_per_second", config.messages_per_second, "message_burst", config.message_burst),
-            ("user_messages_per_second", user_messages, "user_message_burst", user_message_burst),
-            ("control_per_second", config.control_per_second, "control_burst", config.control_burst),
-            ("attempts_per_minute", config.attempts_per_minute, "attempt_burst", config.attempt_burst),
-        ] {
-            let is_limited = rate.bound().is_some();
-            self.require(!is_limited || burst > 0, burst_field, format!("must be at least 1 while {field} is limited"));
-        }
-        let max_message = config.max_message_bytes;
-        let posts = !config.seat_grace.is_zero() && self.purpose == Purpose::Service;
-        let received = config.most_charged(posts);
-        let way = if posts { " that is posted to an event stream" } else { "" };
-        for (field, rate, burst_field, burst) in [
-            ("bytes_per_second", config.bytes_per_second, "byte_burst", config.byte_burst),
-            ("user_bytes_per_second", user_bytes, "user_byte_burst", user_byte_burst),
-        ] {
-            let is_limited = rate.bound().is_some();
-            let rule = format!(
-                "must be at least {received} while {field} is limited, or a message of max_message_bytes ({max_message}){way} \
-                 would always be refused"
-            );
-            self.require(!is_limited || burst.0 >= received, burst_field, rule);
-        }
     }
 
     fn check_drain(&mut self) {

@@ -108,6 +108,8 @@ config! {
     max_admin_pending: u32 = "64";
     /// Time for an operator's request to arrive, for its response to be read, and for an idle connection to stay open.
     admin_timeout: Duration = "30s";
+    /// Longest time for which an operator may keep seats of a new lobby for users (`POST /lobbies`).
+    max_seats_ttl: Duration = "1h";
     /// Idempotency keys of published messages that are kept for each lobby; a further one replaces the oldest.
     max_idempotency_keys: u32 = "64";
 

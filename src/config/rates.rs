@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::check::{Purpose, Rules};
 use super::fields::Config;
-use super::types::ByteSize;
+use super::types::{ByteSize, PerUser};
 use crate::base::limit::Limit;
 use crate::base::rate::Rate;
 
@@ -80,5 +81,43 @@ impl Config {
     pub(crate) fn guess_rate(&self) -> Option<Rate> {
         let guesses = self.guesses_per_minute.bound()?;
         Some(Rate::new(guesses, Duration::from_secs(60), guesses))
+    }
+}
+
+impl Rules<'_> {
+    pub(super) fn check_bursts(&mut self) {
+        let config = self.config;
+        // A user limit that is the same as that of a connection is checked for the connection, and is skipped here.
+        let own_limit = |is_same: bool, rate: Limit| if is_same { Limit::UNLIMITED } else { rate };
+        let (user_messages, user_message_burst) = config.user_messages();
+        let is_same = (config.user_messages_per_second, config.user_message_burst) == (PerUser::Same, PerUser::Same);
+        let user_messages = own_limit(is_same, user_messages);
+        let (user_bytes, user_byte_burst) = config.user_bytes();
+        let is_same = (config.user_bytes_per_second, config.user_byte_burst) == (PerUser::Same, PerUser::Same);
+        let user_bytes = own_limit(is_same, user_bytes);
+        for (field, rate, burst_field, burst) in [
+            ("messages_per_second", config.messages_per_second, "message_burst", config.message_burst),
+            ("user_messages_per_second", user_messages, "user_message_burst", user_message_burst),
+            ("control_per_second", config.control_per_second, "control_burst", config.control_burst),
+            ("attempts_per_minute", config.attempts_per_minute, "attempt_burst", config.attempt_burst),
+        ] {
+            let is_limited = rate.bound().is_some();
+            self.require(!is_limited || burst > 0, burst_field, format!("must be at least 1 while {field} is limited"));
+        }
+        let max_message = config.max_message_bytes;
+        let posts = !config.seat_grace.is_zero() && self.purpose == Purpose::Service;
+        let received = config.most_charged(posts);
+        let way = if posts { " that is posted to an event stream" } else { "" };
+        for (field, rate, burst_field, burst) in [
+            ("bytes_per_second", config.bytes_per_second, "byte_burst", config.byte_burst),
+            ("user_bytes_per_second", user_bytes, "user_byte_burst", user_byte_burst),
+        ] {
+            let is_limited = rate.bound().is_some();
+            let rule = format!(
+                "must be at least {received} while {field} is limited, or a message of max_message_bytes ({max_message}){way} \
+                 would always be refused"
+            );
+            self.require(!is_limited || burst.0 >= received, burst_field, rule);
+        }
     }
 }

@@ -15,14 +15,14 @@ use super::recording::{Decisions, Destination, Edition, RecordedDecision};
 use super::state::conn::{ConnState, PendingAuth};
 use super::state::record_mode::RecordMode;
 use crate::base::close::CloseReason;
-use crate::base::entry::{self, Place};
+use crate::base::entry::{self, Entry, Place};
 use crate::base::id::{ConnId, ConnKey};
-use crate::base::session::BadClaim;
+use crate::base::session::{BadClaim, Claim};
 use crate::config::Limit;
 use crate::http::PlainResponse;
 use crate::http::file::FileResponse;
 use crate::http::probe::Probe;
-use crate::lobby::directory::SeatRequest;
+use crate::lobby::directory::{Released, SeatRequest};
 use crate::lobby::entering::Wanted;
 use crate::pages::{self, FileRequest, Served};
 use crate::ws::handshake::{self, Acceptance, Facts, Page, ReadParams, Request};
@@ -104,34 +104,24 @@ impl<A: App> Engine<A> {
         }
         // Only a recorded decision can be missing. The replay ends here in that case.
         let Some(destination) = self.ask_destination(request, decisions) else { return Ok(()) };
-        let place = match destination {
-            Destination::Nowhere if !facts.is_upgrade() || self.core.record_mode.edition() == Edition::First => {
-                return Err(PlainResponse::new(404, "there is nothing here; lobbies are at /ws/{lobby_code}"));
-            }
-            Destination::Lobbies(filter) => return self.core.follow_list(key, request, facts, filter),
-            Destination::Lobby(code) => Ok(Place::Lobby(code)),
-            Destination::New => Ok(Place::New),
-            Destination::Quick(pool) => Ok(Place::Quick(pool)),
-            Destination::BadCode | Destination::Nowhere => Err(CloseReason::BadLobbyCode),
-        };
-        if facts.is_attempt()
-            && facts.entry.is_ok_and(|entry| entry.is_guess())
+        if destination == Destination::Nowhere
+            && (!facts.is_upgrade() || self.core.record_mode.edition() == Edition::First)
+        {
+            return Err(PlainResponse::new(404, "there is nothing here; lobbies are at /ws/{lobby_code}"));
+        }
+        if let Destination::Lobbies(filter) = destination {
+            return self.core.follow_list(key, request, facts, filter);
+        }
+        if facts.is_guess()
             && let Err((response, wait)) = self.core.check_guesses(key)
         {
             return self.core.refuse_early(key, &facts, response, CloseReason::RateLimited, Some(wait));
         }
-        let Facts { form, cors, claim, entry, is_origin_allowed, .. } = facts;
-        let form = form?;
         // From here on a refusal accepts the upgrade first, so that a page can read the close reason.
-        let origin = if is_origin_allowed { Ok(()) } else { Err(CloseReason::ForbiddenOrigin) };
-        let has_sessions = !self.core.config.seat_grace.is_zero();
+        let asked = self.core.check_facts(destination.place(), &facts);
+        let Facts { form, cors, claim, .. } = facts;
+        let form = form?;
         let page = Page { cors, session: claim.ok().flatten().map(|claim| claim.session) };
-        let claim = claim.map(|claim| claim.filter(|_| has_sessions)).map_err(|BadClaim| CloseReason::BadMessage);
-        let max_seats = self.core.config.max_per_lobby;
-        let asked = origin.and(place).and_then(|place| {
-            let (claim, entry) = (claim?, entry.map_err(|entry::BadEntry| CloseReason::BadMessage)?);
-            if entry.suits(&place, max_seats) { Ok((place, claim, entry)) } else { Err(CloseReason::BadMessage) }
-        });
         let (place, claim, entry) = match asked {
             Ok(asked) => asked,
             Err(reason) => {
@@ -264,7 +254,7 @@ impl<A: App> Engine<A> {
             return Some(early);
         }
         let released = reservation.map(|reservation| self.core.directory.release(reservation));
-        let reserved = released.as_ref().map(|released| self.core.directory.lobby_of(released));
+        let reserved = released.as_ref().map(Released::lobby);
         let wanted = Wanted { place: &place, claim, entry, reserved };
         self.complete_session(key, wanted, &decision);
         // The application may have closed the connection meanwhile.
@@ -322,6 +312,26 @@ impl Core {
             form: if is_forbidden { Err(refusal_of(CloseReason::ForbiddenOrigin)) } else { form },
             file: file.map(Box::new),
             list: list.map(Box::new),
+        }
+    }
+
+    /// Checks what a request says about its lobby, in this order: whether its page may connect, the lobby's code, the
+    /// session, and how the client enters.
+    fn check_facts(
+        &self,
+        place: Result<Place, CloseReason>,
+        facts: &Facts,
+    ) -> Result<(Place, Option<Claim>, Entry), CloseReason> {
+        if !facts.is_origin_allowed {
+            return Err(CloseReason::ForbiddenOrigin);
+        }
+        let (place, has_sessions) = (place?, !self.config.seat_grace.is_zero());
+        let claim = facts.claim.map_err(|BadClaim| CloseReason::BadMessage)?.filter(|_| has_sessions);
+        let entry = facts.entry.map_err(|entry::BadEntry| CloseReason::BadMessage)?;
+        if entry.suits(&place, self.config.max_per_lobby) {
+            Ok((place, claim, entry))
+        } else {
+            Err(CloseReason::BadMessage)
         }
     }
 

@@ -264,7 +264,10 @@ fn diff_frame(before: &[Shown], part: &ListPart<'_>) -> Option<Frame> {
     let is_new = |&&(epoch, change, _): &&(u64, u64, _)| find(epoch).is_none_or(|shown| shown.change != change);
     let is_gone = |shown: &&Shown| part.lobbies.binary_search_by_key(&shown.epoch, |&(epoch, ..)| epoch).is_err();
     let set: Vec<_> = part.lobbies.iter().filter(is_new).map(|&(.., lobby)| lobby).collect();
-    let gone: Vec<&str> = before.iter().filter(is_gone).map(|shown| &*shown.code).collect();
+    // A lobby may have been created anew under its code.
+    let is_back = |code: &&str| set.iter().any(|lobby| lobby.code == *code);
+    let gone: Vec<&str> =
+        before.iter().filter(is_gone).map(|shown| &*shown.code).filter(|code| !is_back(code)).collect();
     if set.is_empty() && gone.is_empty() {
         return None;
     }

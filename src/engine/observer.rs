@@ -91,6 +91,18 @@ impl Observer {
 }
 
 impl ObservedEvent {
+    /// Returns the seat that got or lost its connection, or was freed.
+    pub(crate) fn changed_seat(&self) -> Option<SeatId> {
+        match self {
+            ObservedEvent::Joined(member)
+            | ObservedEvent::TookOver(member)
+            | ObservedEvent::Away(member, _)
+            | ObservedEvent::Back(member)
+            | ObservedEvent::Left(member, _) => Some(member.seat()),
+            _ => None,
+        }
+    }
+
     /// Whether the application was called.
     pub(crate) fn is_callback(&self) -> bool {
         !matches!(self, ObservedEvent::Said { .. } | ObservedEvent::SaidDirectly { .. })

@@ -80,10 +80,10 @@ impl<A: App> Engine<A> {
         self.core.directory.find_lobby(code).map(|key| self.core.lobby_view(key))
     }
 
-    /// At most `limit` members of a lobby, in the order of joining.
+    /// At most `limit` members and watchers of a lobby, in the order of joining.
     pub fn lobby_members(&self, code: &str, after: Option<u64>, limit: usize) -> Page<SeatView> {
         let directory = &self.core.directory;
-        let seats = directory.find_lobby(code).map_or(Vec::new(), |lobby| directory.seats_in(lobby).collect());
+        let seats = directory.find_lobby(code).map_or(Vec::new(), |lobby| directory.all_seats_in(lobby).collect());
         self.core.seats_page(&seats, |&seat| seat, after, limit)
     }
 
@@ -134,10 +134,15 @@ impl Core {
                 let (conns, away) = self.seats_in_named(&lobby).ok_or(OperatorRefusal::NoSuchLobby)?;
                 // Locked, so that no user joins between two batches.
                 self.lock_lobby(&lobby, true);
+                if let Some(lobby) = self.directory.find_lobby(&lobby) {
+                    self.directory.end_named_seats(lobby, self.clock.now());
+                }
                 let reason = CloseReason::LobbyClosed;
                 let ended = self.close_away(&away, reason);
                 Ok(OperatorAnswer::Ending(ended + self.order_close(&KickTarget::Lobby(lobby), conns, reason)))
             }
+            OperatorCommand::Change { lobby, change } => self.change_lobby(&lobby, change),
+            OperatorCommand::Create(new) => self.create_lobby(&new),
             OperatorCommand::Clock(command) => {
                 let (ticks, now) = (self.ticks.as_mut().ok_or(OperatorRefusal::NoTicks)?, self.clock.now());
                 ticks.command(now, command)?;
@@ -233,6 +238,7 @@ impl Core {
             locked: lobby.locked,
             epoch: lobby.epoch,
             seq: lobby.seq,
+            control: self.control_summary(key),
         }
     }
 
@@ -268,6 +274,8 @@ impl Core {
             user: self.directory.user_of(key).to_string(),
             lobby: self.directory.lobby_ref(seat.lobby).code.to_string(),
             seat: seat.id,
+            is_watcher: seat.is_watcher,
+            data: self.member_data_json(key),
             away: away.is_some(),
             peer,
             address,

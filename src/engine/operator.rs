@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+pub use super::control::command::{ControlSummary, LobbyChange, LobbyControlView, NewLobby, SettingsText};
 use super::member::Sent;
 use super::state::drain::DrainTotals;
 use super::state::ticks::{ClockCommand, ClockView};
@@ -89,6 +90,15 @@ pub enum OperatorCommand {
         /// The lobby's code.
         lobby: String,
     },
+    /// Changes data, settings, host or bans of a lobby, with [`lobby_control`](crate::Config::lobby_control) on.
+    Change {
+        /// The lobby's code.
+        lobby: String,
+        /// The change.
+        change: LobbyChange,
+    },
+    /// Creates a lobby, with [`lobby_control`](crate::Config::lobby_control) on.
+    Create(NewLobby),
     /// Drains the server, as [`Engine::handle_drain`](crate::Engine::handle_drain) does.
     Drain,
     /// Changes the game clock. The protocol, keep-alive and all timeouts are not affected.
@@ -150,6 +160,20 @@ pub enum OperatorAnswer {
     Ending(usize),
     /// Whether the lobby is locked now.
     Locked(bool),
+    /// Data, settings or the host were changed.
+    Changed {
+        /// The `seq` of the message that all members are sent.
+        seq: u64,
+    },
+    /// The ban has ended.
+    Unbanned,
+    /// A lobby was created.
+    Created {
+        /// Its code.
+        lobby: String,
+        /// Its epoch.
+        epoch: u64,
+    },
     /// The server is draining, with these totals so far.
     Draining(DrainTotals),
     /// The state of the game clock after the command.
@@ -159,7 +183,7 @@ pub enum OperatorAnswer {
 /// Why an [`OperatorCommand`] was not carried out.
 ///
 /// [`OperatorCommand`] has an example.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OperatorRefusal {
     /// No lobby with that code exists.
@@ -177,6 +201,29 @@ pub enum OperatorRefusal {
     BadKey,
     /// Something else was published to the lobby under the idempotency key.
     KeyReused,
+    /// [`lobby_control`](crate::Config::lobby_control) is off.
+    ControlOff,
+    /// The lobby has no member in that seat, or it cannot be the host.
+    NoSuchMember,
+    /// The user is not banned from the lobby.
+    NotBanned,
+    /// Data, settings or the description of a new lobby are not valid. The sentence names the rule.
+    Invalid(String),
+    /// A bound has no room for the data. The sentence names the bound.
+    TooLarge(String),
+    /// One of the keys has changed since the `seq` of the condition.
+    Conflict {
+        /// The `seq` of the newest change of these keys.
+        seq: u64,
+        /// JSON object with their values; `null` for a key without a value.
+        data: String,
+    },
+    /// A lobby with the code exists.
+    LobbyExists,
+    /// There are `max_lobbies`.
+    LobbyLimit,
+    /// The server is draining.
+    Draining,
     /// Too many pings wait for their answers, or for their reports to be taken.
     Busy,
     /// `tick_hz` is off.
@@ -200,6 +247,14 @@ impl fmt::Display for OperatorRefusal {
             }
             OperatorRefusal::BadKey => "idempotency_key must have 1 to 64 bytes",
             OperatorRefusal::KeyReused => "another message was published to this lobby under this idempotency_key",
+            OperatorRefusal::ControlOff => "lobby_control is off",
+            OperatorRefusal::NoSuchMember => "the lobby has no such member, or it cannot be the host",
+            OperatorRefusal::NotBanned => "the user is not banned from this lobby",
+            OperatorRefusal::Invalid(why) | OperatorRefusal::TooLarge(why) => why,
+            OperatorRefusal::Conflict { .. } => "the data has changed since; read seq and data, and try again",
+            OperatorRefusal::LobbyExists => "a lobby of that code exists",
+            OperatorRefusal::LobbyLimit => "there are max_lobbies lobbies",
+            OperatorRefusal::Draining => "the server is draining",
             OperatorRefusal::Busy => "too many pings wait for their answers",
             OperatorRefusal::NoTicks => "there is no clock to set: tick_hz is off",
             OperatorRefusal::ClockRuns => "pause the clock before you step it",
@@ -253,6 +308,8 @@ pub struct LobbyView {
     pub epoch: u64,
     /// The lobby's last sequence number.
     pub seq: u64,
+    /// With [`lobby_control`](crate::Config::lobby_control) on.
+    pub control: Option<ControlSummary>,
 }
 
 /// A member, as an operator sees it.
@@ -267,6 +324,10 @@ pub struct SeatView {
     pub lobby: String,
     /// Id of the seat: the `conn` field of the protocol.
     pub seat: SeatId,
+    /// Whether it watches: it receives what the lobby is sent, and is no member for the others.
+    pub is_watcher: bool,
+    /// Data of the member as a JSON object, with [`lobby_control`](crate::Config::lobby_control) on.
+    pub data: Option<String>,
     /// Whether the connection was lost and the seat is kept. The following is about that connection then.
     pub away: bool,
     /// Remote end of the connection: behind a proxy that of the proxy.

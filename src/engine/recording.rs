@@ -16,7 +16,9 @@ use super::member::{Authorization, Route};
 use super::operator::OperatorCommand;
 use super::state::counters::Counters;
 use crate::base::checksum::Checksum;
+use crate::base::close::CloseReason;
 use crate::base::distribution::Distribution;
+use crate::base::entry::Place;
 use crate::base::id::ConnId;
 use crate::base::list_query::ListFilter;
 use crate::base::peer::Peer;
@@ -128,6 +130,20 @@ impl Destination {
                 _ => Destination::BadCode,
             },
             None => Destination::BadCode,
+        }
+    }
+
+    /// Returns the lobby that it names.
+    ///
+    /// # Errors
+    ///
+    /// [`CloseReason::BadLobbyCode`] if it names none.
+    pub(crate) fn place(self) -> Result<Place, CloseReason> {
+        match self {
+            Destination::Lobby(code) => Ok(Place::Lobby(code)),
+            Destination::New => Ok(Place::New),
+            Destination::Quick(pool) => Ok(Place::Quick(pool)),
+            Destination::BadCode | Destination::Nowhere | Destination::Lobbies(_) => Err(CloseReason::BadLobbyCode),
         }
     }
 }

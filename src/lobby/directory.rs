@@ -19,7 +19,7 @@ use smol_str::SmolStr;
 use super::control::Controls;
 use super::control::listing::Pool;
 use super::presence::{Changes, CountRules, Departure, Presence};
-use super::published::PublishedKeys;
+use super::published::{Published, PublishedKeys};
 use super::records::{AddressSeats, Lobby, User, UserMeter, UserSeats};
 pub(crate) use super::records::{LobbyMember, Plan, Reservation, Seat, SeatRequest};
 use super::session_records::Sessions;
@@ -62,7 +62,7 @@ pub(crate) struct Directory {
 /// The lobby and the user of a reservation that was [released](Directory::release).
 #[must_use]
 pub(crate) struct Released {
-    lobby: LobbyKey,
+    pub(super) lobby: LobbyKey,
     user: UserKey,
 }
 
@@ -153,6 +153,7 @@ impl Directory {
         self.users[user].reserved += u32::from(in_user);
         if in_lobby {
             self.lobbies[lobby].reserve(entry.role, true);
+            self.note_seat_taken(lobby, user, entry.role);
         }
         self.reserved += usize::from(in_server);
         self.update_listing(lobby);
@@ -175,6 +176,7 @@ impl Directory {
         self.users[user].reserved -= u32::from(in_user);
         if in_lobby {
             self.lobbies[lobby].reserve(role, false);
+            self.note_seat_given_back(lobby, user, role);
         }
         self.reserved -= usize::from(in_server);
         self.update_listing(lobby);
@@ -250,6 +252,7 @@ impl Directory {
         lobby.members.push(LobbyMember { seat, conn: conn.key() });
         lobby.watchers += u32::from(is_watcher);
         lobby.presence.joined(is_watcher);
+        self.note_seat_taken(key, user, entry.role);
         self.set_session(seat, session);
         self.update_listing(key);
         self.note_members_changed(key, now);
@@ -294,6 +297,7 @@ impl Directory {
             self.lobbies[lobby].presence.watcher_left(is_announced);
         } else {
             self.lobbies[lobby].presence.left(is_announced, Departure { user: name, seat: id, reason });
+            self.note_seat_given_back(lobby, user, Role::Play);
         }
         self.update_listing(lobby);
         self.note_members_changed(lobby, now);
@@ -301,7 +305,7 @@ impl Directory {
     }
 
     /// Returns the key of the user `name`, and creates the user if there is none.
-    fn user(&mut self, name: &str) -> UserKey {
+    pub(super) fn user(&mut self, name: &str) -> UserKey {
         if let Some(&user) = self.user_keys.get(name) {
             return user;
         }
@@ -315,7 +319,7 @@ impl Directory {
 
     /// Returns the key of the lobby `code`, and creates the lobby if there is none: in this pool, with this number of
     /// seats.
-    fn lobby(&mut self, code: &str, now: u64, pool: Option<&str>, seats: Option<u32>) -> LobbyKey {
+    pub(super) fn lobby(&mut self, code: &str, now: u64, pool: Option<&str>, seats: Option<u32>) -> LobbyKey {
         if let Some(&lobby) = self.lobby_keys.get(code) {
             self.end_emptiness(lobby);
             return lobby;
@@ -346,28 +350,14 @@ impl Directory {
         lobby
     }
 
-    /// Removes the lobby and the user if they have neither seats nor connections that are being authorized.
-    fn remove_if_empty(&mut self, lobby: LobbyKey, user: UserKey, now: Time) {
-        let is_empty = self.lobbies.get(lobby).is_some_and(|lobby| lobby.has_no_seats() && lobby.authorizing == 0);
-        if is_empty && !self.begin_emptiness(lobby, now) {
-            self.remove_lobby(lobby);
-        }
-        if self.users.get(user).is_some_and(|user| user.seats.as_slice().is_empty() && user.authorizing == 0) {
-            let user = self.users.remove(user);
-            self.user_keys.remove(&user.name);
-            self.remembered.put(now, user.name, user.meter, user.meter.full_at());
-        }
+    /// Returns what was published to a lobby under an idempotency key.
+    pub(crate) fn published(&self, lobby: LobbyKey, key: &str) -> Option<&Published> {
+        self.published.get(lobby, key)
     }
 
-    /// Removes a lobby without seats.
-    pub(super) fn remove_lobby(&mut self, key: LobbyKey) {
-        let lobby = self.lobbies.remove(key);
-        self.lobby_keys.remove(&lobby.code);
-        self.published.remove(key);
-        self.count_updates.remove(&(lobby.presence.update_at(), key));
-        if let Some(controls) = &mut self.control {
-            controls.removed(key, lobby.epoch);
-        }
+    /// Keeps an idempotency key that the lobby does not have yet.
+    pub(crate) fn note_published(&mut self, lobby: LobbyKey, key: String, published: Published) {
+        self.published.insert(lobby, key, published);
     }
 
     /// Takes a lobby's unsent presence changes, as [`Presence`] does.
@@ -441,11 +431,6 @@ impl Directory {
 
     pub(crate) fn user_of(&self, seat: SeatKey) -> &SmolStr {
         self.name_of(self.seats[seat].user)
-    }
-
-    /// Returns the lobby of a reservation that was released.
-    pub(crate) fn lobby_of(&self, released: &Released) -> LobbyKey {
-        released.lobby
     }
 
     pub(crate) fn find_lobby(&self, code: &str) -> Option<LobbyKey> {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::control::listing::Pool;
-use super::directory::Directory;
+use super::directory::{Directory, Released};
 use super::records::SeatRequest;
 use crate::base::close::CloseReason;
 use crate::base::entry::{Entry, Place, Role};
@@ -64,7 +64,7 @@ impl Directory {
 
     /// Returns a code that no lobby has. It follows from the numbers of the directory, so a replay draws the same, and no
     /// number of the application's generator is used up.
-    fn new_code(&self) -> String {
+    pub(crate) fn new_code(&self) -> String {
         let mut random = Random::new(self.last_epoch ^ self.seats_created.rotate_left(40));
         let mut draw = |letters: usize| -> String {
             (0..letters).map(|_| char::from(LETTERS[random.below(LETTERS.len() as u64) as usize])).collect()
@@ -114,6 +114,13 @@ impl Directory {
             return Some(CloseReason::Banned);
         }
         self.is_kicked(lobby, user, now).then_some(CloseReason::Kicked)
+    }
+}
+
+impl Released {
+    /// Returns the lobby in which the seat was reserved.
+    pub(crate) fn lobby(&self) -> LobbyKey {
+        self.lobby
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod entering;
 pub(crate) mod presence;
 pub(crate) mod published;
 mod records;
+mod removing;
 mod seat_limits;
 mod session_records;
 pub(crate) mod sessions;

@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use crate::base::arena::SideTable;
 use crate::base::id::LobbyKey;
 use crate::config::Config;
-use crate::lobby::directory::Directory;
 
 /// The first publish under a key: a checksum of its content, and its outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,13 +36,13 @@ impl PublishedKeys {
         self.max_keys
     }
 
-    fn get(&self, lobby: LobbyKey, key: &str) -> Option<&Published> {
+    pub(super) fn get(&self, lobby: LobbyKey, key: &str) -> Option<&Published> {
         let keys = self.of_lobbies.get(lobby)?;
         keys.iter().find(|(known, _)| **known == *key).map(|(_, published)| published)
     }
 
     /// Keeps a key that the lobby does not have. The oldest key is forgotten if there are too many.
-    fn insert(&mut self, lobby: LobbyKey, key: String, published: Published) {
+    pub(super) fn insert(&mut self, lobby: LobbyKey, key: String, published: Published) {
         if self.of_lobbies.get(lobby).is_none() {
             self.of_lobbies.insert(lobby, Box::default());
         }
@@ -62,17 +61,5 @@ impl PublishedKeys {
     /// The lobbies that have keys, each with their number.
     pub(super) fn counts(&self) -> impl Iterator<Item = (LobbyKey, usize)> {
         self.of_lobbies.keys().filter_map(|lobby| Some((lobby, self.of_lobbies.get(lobby)?.len())))
-    }
-}
-
-impl Directory {
-    /// Returns what was published to a lobby under an idempotency key.
-    pub(crate) fn published(&self, lobby: LobbyKey, key: &str) -> Option<&Published> {
-        self.published.get(lobby, key)
-    }
-
-    /// Keeps an idempotency key that the lobby does not have yet.
-    pub(crate) fn note_published(&mut self, lobby: LobbyKey, key: String, published: Published) {
-        self.published.insert(lobby, key, published);
     }
 }

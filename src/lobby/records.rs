@@ -27,9 +27,10 @@ pub(crate) struct Lobby {
     pub(super) members: Vec<LobbyMember>,
     /// Away seats and users that are kept out; `None` while there is neither, nor a seat with a session.
     pub(super) sessions: Option<Box<LobbySessions>>,
-    /// Seats of members that are reserved for connections that are being authorized.
+    /// Seats of members that are reserved for connections that are being authorized, or kept for users by name.
     pub(super) reserved: u32,
-    /// Connections that are being authorized, including those that will take over a seat and reserve none.
+    /// Connections that are being authorized, including those that will take over a seat and reserve none. One more while
+    /// seats are kept for users by name.
     pub(super) authorizing: u32,
     /// Number of watchers, present and away. They are among the members with a connection and the away seats.
     pub(super) watchers: u32,

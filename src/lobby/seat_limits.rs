@@ -62,7 +62,8 @@ impl Directory {
         if role == Role::Play && lobby.is_some_and(is_locked) {
             return Err(CloseReason::LobbyLocked);
         }
-        let taken = lobby.map_or(0, |lobby| self.lobbies[lobby].taken(role));
+        let own = lobby.zip(user).is_some_and(|(lobby, user)| role == Role::Play && self.keeps_seat_for(lobby, user));
+        let taken = lobby.map_or(0, |lobby| self.lobbies[lobby].taken(role)) - usize::from(own);
         if !self.seats_limit(lobby, role).has_room(taken) {
             return Err(CloseReason::LobbyFull);
         }

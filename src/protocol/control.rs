@@ -148,9 +148,7 @@ pub(super) fn read_control<'a>(kind: &str, text: &'a str) -> Result<Option<Contr
 struct BorrowedText<'a>(#[serde(borrow)] Cow<'a, str>);
 
 fn seat(raw: &str) -> Option<SeatId> {
-    let digits = raw.strip_prefix("\"s")?.strip_suffix('"')?;
-    let is_number = !digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit());
-    digits.parse().ok().filter(|_| is_number).map(SeatId)
+    SeatId::read(raw.strip_prefix('"')?.strip_suffix('"')?)
 }
 
 fn seq(raw: &str) -> Result<u64, &'static str> {

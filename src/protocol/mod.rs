@@ -25,7 +25,7 @@ pub(crate) use self::write::{
     write_presence_state, write_rate_limited, write_repeated_ack, write_repeated_error, write_server_direct,
     write_server_message, write_volatile_message,
 };
-pub(crate) use self::writer::push_data;
+pub(crate) use self::writer::{push_changes, push_data};
 
 /// Name of the WebSocket subprotocol.
 pub(crate) const SUBPROTOCOL: &str = "lobby.v1.json";

@@ -115,7 +115,8 @@ pub(crate) fn push_data(out: &mut String, data: &Entries) {
     push_changes(out, data.iter().map(|(key, value)| (key, Some(value))));
 }
 
-pub(super) fn push_changes<'a>(out: &mut String, changes: impl Iterator<Item = (&'a str, Option<&'a str>)>) {
+/// Appends keys and values as a JSON object. A key without a value is `null`.
+pub(crate) fn push_changes<'a>(out: &mut String, changes: impl Iterator<Item = (&'a str, Option<&'a str>)>) {
     out.push('{');
     for (index, (key, value)) in changes.enumerate() {
         if index > 0 {

@@ -81,7 +81,9 @@ fn longest_wait<A: App>(world: &World<A>) -> Duration {
     let before = config.handshake_timeout.max(config.auth_timeout).max(path);
     // A seat is kept for a session while a claim is authorized, and then for seat_grace.
     let away = if world.clients.shared.has_sessions { config.seat_grace + config.auth_timeout } else { Duration::ZERO };
-    before + away + config.close_timeout * 2 + config.linger_timeout + config.health_timeout * 4 + granules
+    // A lobby may be kept without members, and a countdown goes on.
+    let empty = if config.lobby_control { config.max_empty_ttl } else { Duration::ZERO };
+    before + empty + away + config.close_timeout * 2 + config.linger_timeout + config.health_timeout * 4 + granules
 }
 
 /// Checks that all members know their number, if none has left for the interval at which they are told it. Tokens may

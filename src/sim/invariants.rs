@@ -2,11 +2,17 @@
 //!
 //! Compares the engine with the models and the clients. Changes nothing in the engine.
 
+use std::collections::BTreeSet;
+
+use super::client::clients::Clients;
 use super::client::link::Link;
 use super::client::pipe::Side;
 use super::models::addresses::OpenConn;
 use super::models::close_reasons::Circumstances;
+use super::models::control::Members;
+use super::models::feed::Models;
 use super::report::Expectation;
+use super::server::Server;
 use super::swarm::behaviour::Behaviour;
 use super::transcript::EventKind;
 use super::world::World;
@@ -66,6 +72,7 @@ pub(super) fn after_turn<A: App>(world: &mut World<A>) -> Result<(), String> {
         ticks.check(now, inbox_bytes)?;
     }
     server.models.check_members(now, server.config())?;
+    check_control(server, clients)?;
     let models = &server.models;
     // A session that has come back from another address may go on counting for the earlier one.
     let networks = models.seats.iter().filter_map(|(_, seated)| {
@@ -117,6 +124,36 @@ fn check_operators<A: App>(world: &mut World<A>) -> Result<(), String> {
         server.models.operators.check_pings(now)?;
     }
     server.models.operators.turn_ended(now, &server.models.seats)
+}
+
+/// Compares, after a turn, the lobby control of each lobby with its model, and with what the clients know that have read
+/// everything.
+fn check_control<A: App>(server: &mut Server<A>, clients: &mut Clients) -> Result<(), String> {
+    let Some(mut control) = server.models.control.take() else { return Ok(()) };
+    let engine = server.engine();
+    let inspect = |code: &str| {
+        let (epoch, ..) = engine.lobby_state(code)?;
+        Some((epoch, engine.inspect_control(code)?))
+    };
+    let Models { seats, sessions, wall_clock, .. } = &server.models;
+    let members = Members { seats, sessions, unsettled: &BTreeSet::new() };
+    let is_stepped = wall_clock.stepped_at.is_some();
+    control.check(inspect, members, server.now, server.is_draining(), is_stepped)?;
+    clients.shared.relay.changed(control.take_done());
+    for link in clients.links.iter().flatten() {
+        let code = &clients.shared.lobbies[link.lobby];
+        let (Some((epoch, view)), Some((_, seq, _))) = (control.view_of(code), server.engine().lobby_state(code))
+        else {
+            continue;
+        };
+        if link.view.is_at(epoch, seq) && link.reason.is_none() {
+            link.view
+                .check_lobby_view(view, is_stepped)
+                .map_err(|error| format!("client #{}: {error}", link.number))?;
+        }
+    }
+    server.models.control = Some(control);
+    Ok(())
 }
 
 /// Checks, after a turn, the measurements for monitoring against the counters and the models.

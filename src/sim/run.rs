@@ -12,7 +12,7 @@ use super::final_phase;
 use super::record;
 use super::report::{DEFAULT_CLIENTS, Expectation, Failure, Plan, Report, RunKind};
 use super::steps::Steps;
-use super::swarm::behaviour::{Behaviour, Behaviours, OF_EVENTS, OF_SESSIONS};
+use super::swarm::behaviour::{Behaviour, Behaviours, OF_CONTROL, OF_EVENTS, OF_SESSIONS};
 use super::swarm::config::{draw_config, draw_for_behaviours};
 use super::swarm::parameters::Swarm;
 use super::world::{Invariant, Setup, World};
@@ -150,7 +150,7 @@ impl<A: App> Simulator<A> {
     /// Panics if [`Config::check`] rejects the configuration.
     pub fn run(mut self, steps: u64) -> Result<Report, Box<Failure>> {
         if A::PROTOCOL == Protocol::Raw || !self.relays {
-            OF_SESSIONS.iter().for_each(|&behaviour| self.without.insert(behaviour));
+            OF_SESSIONS.iter().chain(OF_CONTROL).for_each(|&behaviour| self.without.insert(behaviour));
             // An application may serve no event streams.
             OF_EVENTS.iter().for_each(|&behaviour| self.without.insert(behaviour));
         }
@@ -161,7 +161,7 @@ impl<A: App> Simulator<A> {
         let without = self.named_without();
         let config = self.config.check().unwrap_or_else(|problems| panic!("seed {}: {problems}", self.seed));
         let plan = Plan { seed: self.seed, steps, clients: self.clients, without };
-        let steps_of_run = Steps::new(&swarm);
+        let steps_of_run = Steps::new(&swarm, &config);
         let Simulator { seed, app, relays, players, invariant, commands, make_app, run_kind, .. } = self;
         let mut world = World::new(Setup { seed, config, swarm, relays, players, invariant, commands }, app);
         if make_app.is_some() {
@@ -198,8 +198,8 @@ impl<A: App> Simulator<A> {
     fn named_without(&self) -> Vec<Behaviour> {
         let has_sessions = A::PROTOCOL == Protocol::Json && self.relays;
         let is_named = |behaviour: &Behaviour| {
-            (self.relays || !INJECTING.contains(behaviour))
-                && (has_sessions || !(OF_SESSIONS.contains(behaviour) || OF_EVENTS.contains(behaviour)))
+            let needs_sessions = [OF_SESSIONS, OF_EVENTS, OF_CONTROL].iter().any(|of| of.contains(behaviour));
+            (self.relays || !INJECTING.contains(behaviour)) && (has_sessions || !needs_sessions)
         };
         self.without.iter().filter(is_named).collect()
     }

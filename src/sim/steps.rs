@@ -3,7 +3,7 @@
 //! A step is one action: some bytes arrive or are read, a client sends a message, the driver finishes its turn, or time
 //! passes.
 
-use super::actions::{admin_port, app, client, connect, operator, post, session};
+use super::actions::{admin_port, app, client, connect, lobby, operator, post, session};
 use super::client::link::Link;
 use super::invariants;
 use super::swarm::behaviour::Behaviour;
@@ -12,6 +12,7 @@ use super::time;
 use super::transcript::EventKind;
 use super::world::World;
 use crate::base::random::Random;
+use crate::config::Config;
 use crate::engine::app::App;
 
 /// The actions of a run, each with its weight.
@@ -76,8 +77,12 @@ const STEP_BEHAVIOURS: &[Behaviour] = &[
 /// Behaviours that are actions of their own in runs with sessions.
 const SESSION_STEPS: &[Behaviour] = &[Behaviour::Resume, Behaviour::BadClaim, Behaviour::Repeat];
 
+/// Behaviours that are actions of their own in runs with lobby control.
+const CONTROL_STEPS: &[Behaviour] =
+    &[Behaviour::SetData, Behaviour::HandOver, Behaviour::Expel, Behaviour::Settings, Behaviour::Ready];
+
 impl Steps {
-    pub(super) fn new(swarm: &Swarm) -> Steps {
+    pub(super) fn new(swarm: &Swarm, config: &Config) -> Steps {
         let mut actions = vec![
             (Action::Deliver, 300),
             (Action::Read, 300),
@@ -100,6 +105,15 @@ impl Steps {
         }
         for &behaviour in SESSION_STEPS.iter().filter(|_| swarm.weight(Behaviour::Session) > 0) {
             let divisor = if behaviour == Behaviour::BadClaim { 8 } else { 1 };
+            actions.push((Action::Do(behaviour), swarm.weight(behaviour).div_ceil(divisor)));
+        }
+        for &behaviour in CONTROL_STEPS.iter().filter(|_| config.lobby_control) {
+            // Kicks and locks end what the others do.
+            let divisor = match behaviour {
+                Behaviour::Expel => 8,
+                Behaviour::HandOver | Behaviour::Settings => 4,
+                _ => 1,
+            };
             actions.push((Action::Do(behaviour), swarm.weight(behaviour).div_ceil(divisor)));
         }
         actions.push((Action::Do(Behaviour::Drain), u32::from(swarm.weight(Behaviour::Drain) > 16)));
@@ -217,6 +231,9 @@ fn perform<A: App>(world: &mut World<A>, behaviour: Behaviour) -> Result<bool, S
         Behaviour::BadClaim => return Ok(connect::connect(world, Some(behaviour))),
         Behaviour::Resume => return Ok(session::resume(world)),
         Behaviour::Repeat => return Ok(session::repeat(world)),
+        Behaviour::SetData | Behaviour::HandOver | Behaviour::Expel | Behaviour::Settings | Behaviour::Ready => {
+            return Ok(lobby::change(world, behaviour));
+        }
         Behaviour::Probe => return connect::probe(world),
         Behaviour::AdminPort => admin_port::act(world)?,
         Behaviour::Hangup | Behaviour::Reset | Behaviour::Vanish | Behaviour::HalfClose => {

@@ -6,6 +6,7 @@
 use super::admin_port::AdminPort;
 use super::app::authorizer::{Authorizer, percent_late};
 use super::app::under_test::AppUnderTest;
+use super::client::asked::ControlBook;
 use super::client::clients::Clients;
 use super::client::player::Players;
 use super::client::request::user_name;
@@ -49,6 +50,8 @@ pub(super) struct Generators {
     pub(super) clients: Random,
     /// Generator for the application's and the operators' commands, and for the wall clock.
     pub(super) control: Random,
+    /// Generator for requests of lobby control.
+    pub(super) lobby: Random,
 }
 
 /// What is tested in a run, besides the application.
@@ -75,7 +78,8 @@ impl<A: App> World<A> {
         let models = Models::new(A::PROTOCOL, &config, allowances);
         let grace = config.seat_grace.as_millis() as u64;
         let seat_grace_ms = Some(grace).filter(|&grace| grace > 0 && swarm.weight(Behaviour::Session) > 0);
-        let shared = SharedState::new(users, lobbies, relays, may_refuse, models.may_be_counted, seat_grace_ms);
+        let mut shared = SharedState::new(users, lobbies, relays, may_refuse, models.may_be_counted, seat_grace_ms);
+        shared.control = ControlBook::new(&config);
         let authorizer = Authorizer::new(&swarm, config.ping_interval, stream(1), stream(6));
         let may_post = swarm.weight(Behaviour::Events) > 0 && swarm.weight(Behaviour::Post) > 0;
         World {
@@ -83,7 +87,13 @@ impl<A: App> World<A> {
             server: Server::new(seed, config, AppUnderTest::new(app, authorizer), models),
             clients: Clients::new(swarm.clients.max(1), may_post, shared, players),
             swarm,
-            random: Generators { schedule: stream(2), network: stream(3), clients: stream(4), control: stream(5) },
+            random: Generators {
+                schedule: stream(2),
+                network: stream(3),
+                clients: stream(4),
+                control: stream(5),
+                lobby: stream(8),
+            },
             transcript: Transcript::new(seed),
             invariant,
             commands,

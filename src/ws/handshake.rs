@@ -242,6 +242,11 @@ impl Facts {
         }
     }
 
+    /// Whether it is an attempt to connect from which a client may learn whether a lobby exists, or what its password is not.
+    pub(crate) fn is_guess(&self) -> bool {
+        self.is_attempt() && self.entry.is_ok_and(|entry| entry.is_guess())
+    }
+
     pub(crate) fn is_upgrade(&self) -> bool {
         matches!(self.form, Ok(Acceptance::WebSocket(_)))
     }
@@ -340,8 +345,7 @@ fn try_read<R>(
     if method != "GET" && !is_head_request && !is_for_events && !is_preflight {
         return Err(PlainResponse::new(405, "only GET is understood here"));
     }
-    let (path, query) = split_target(target)
-        .ok_or_else(|| PlainResponse::new(400, "ask for a path that starts with /, not for a whole URL"))?;
+    let (path, query) = path_and_query(target)?;
     let probe = Probe::at(path);
     if !is_http_1_1 && probe.is_none() {
         return Err(PlainResponse::new(505, "use HTTP/1.1"));
@@ -401,6 +405,11 @@ fn try_read<R>(
         headers,
     };
     Ok(decide(&request, form))
+}
+
+fn path_and_query(target: &str) -> Result<(&str, &str), PlainResponse> {
+    let parts = split_target(target);
+    parts.ok_or_else(|| PlainResponse::new(400, "ask for a path that starts with /, not for a whole URL"))
 }
 
 /// Returns the client's address, and why the trusted proxies have named none.

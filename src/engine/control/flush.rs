@@ -80,7 +80,7 @@ impl Core {
         }
     }
 
-    fn unix_millis_at(&self, at: crate::base::time::Time) -> u64 {
+    pub(super) fn unix_millis_at(&self, at: crate::base::time::Time) -> u64 {
         self.clock.unix_at_zero().saturating_add(at.as_micros()) / 1000
     }
 

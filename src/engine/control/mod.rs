@@ -4,8 +4,11 @@
 //! [`Context`](super::context::Context) in [`context`], operators with their commands. All of them use the functions here. What
 //! follows from changes among the members is sent by [`flush`].
 
+pub(crate) mod command;
 mod context;
 mod flush;
+pub(crate) mod inspect;
+mod operating;
 mod requests;
 
 use std::error::Error;
@@ -177,6 +180,7 @@ impl Core {
     pub(super) fn kick_user(&mut self, lobby: LobbyKey, user: &str, is_banned: bool) -> usize {
         if is_banned {
             self.directory.ban(lobby, user);
+            self.directory.forget_named_seat(lobby, user, self.clock.now());
         }
         let reason = if is_banned { CloseReason::Banned } else { CloseReason::Kicked };
         let seats = self.directory.seats_of(user).iter().copied();

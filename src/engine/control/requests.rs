@@ -6,7 +6,8 @@ use super::super::core::Core;
 use super::super::member::{Member, RelayRequest};
 use super::ControlError;
 use crate::base::close::Reject;
-use crate::base::id::SeatKey;
+use crate::base::id::{LobbyKey, SeatKey};
+use crate::lobby::control::entries::{Change, Entries};
 use crate::lobby::control::settings::Writers;
 use crate::protocol::{self, ControlRequest};
 
@@ -151,7 +152,7 @@ impl Core {
             ControlRequest::Set { data, if_seq, .. } => {
                 let changes = data.changes();
                 if let Some(if_seq) = *if_seq
-                    && self.newest_change(member, target, &changes) > if_seq
+                    && self.newest_change(lobby, target, &changes) > if_seq
                 {
                     return Ok(Served::Conflict);
                 }
@@ -173,17 +174,17 @@ impl Core {
         }
     }
 
-    fn newest_change(
-        &self,
-        member: &Member,
-        target: Option<SeatKey>,
-        changes: &[crate::lobby::control::entries::Change<'_>],
-    ) -> u64 {
-        let data = match target {
-            None => self.directory.control(member.lobby_key).map(|control| &control.data),
+    /// Returns the `seq` of the newest change of these keys of a lobby, or of a member of it; 0 if none was ever set.
+    pub(super) fn newest_change(&self, lobby: LobbyKey, target: Option<SeatKey>, changes: &[Change<'_>]) -> u64 {
+        self.entries_of(lobby, target).map_or(0, |data| data.newest(changes.iter().map(|&(key, _)| key)))
+    }
+
+    /// Returns the data of a lobby, or of a member of it, if there is some.
+    pub(super) fn entries_of(&self, lobby: LobbyKey, target: Option<SeatKey>) -> Option<&Entries> {
+        match target {
+            None => self.directory.control(lobby).map(|control| &control.data),
             Some(seat) => self.directory.member_data(seat),
-        };
-        data.map_or(0, |data| data.newest(changes.iter().map(|&(key, _)| key)))
+        }
     }
 
     /// Writes the answer to a conditional `set` whose condition does not hold.
@@ -195,12 +196,11 @@ impl Core {
         reference: Option<&str>,
     ) {
         let changes = data.changes();
-        let newest = self.newest_change(member, target, &changes);
-        let current = match target {
-            None => self.directory.control(member.lobby_key).map(|control| &control.data),
-            Some(seat) => self.directory.member_data(seat),
-        };
+        let newest = self.newest_change(member.lobby_key, target, &changes);
+        let mut text = std::mem::take(&mut self.buffers.text);
+        let current = self.entries_of(member.lobby_key, target);
         let values = changes.iter().map(|&(key, _)| (key, current.and_then(|data| data.get(key))));
-        protocol::write_conflict(&mut self.buffers.text, reference, newest, values);
+        protocol::write_conflict(&mut text, reference, newest, values);
+        self.buffers.text = text;
     }
 }

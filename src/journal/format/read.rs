@@ -7,12 +7,13 @@ use super::block::MAX_BLOCK;
 use crate::base::close::CloseReason;
 use crate::base::codes::CloseCode;
 use crate::base::entry::{self, Entry, PasswordHash, Role};
+use crate::base::id::SeatId;
 use crate::base::list_query::{ListFilter, ListQuery, MAX_TAGS};
 use crate::base::peer::Peer;
 use crate::base::rate::Rate;
 use crate::base::session::{BadClaim, Claim, Position, SessionHash};
 use crate::engine::member::{Authorization, Identity};
-use crate::engine::operator::{KickTarget, OperatorCommand, Payload};
+use crate::engine::operator::{KickTarget, LobbyChange, NewLobby, OperatorCommand, Payload, SettingsText};
 use crate::engine::recording::{Decisions, Destination, Edition, REDACTED};
 use crate::engine::state::ticks::ClockCommand;
 use crate::http::file::FileResponse;
@@ -328,6 +329,21 @@ impl<'a> EntryReader<'a> {
         }
     }
 
+    fn lobby_change(&mut self) -> Read<LobbyChange> {
+        Ok(match self.byte()? {
+            0 => LobbyChange::Data {
+                of: self.option(|from| from.number().map(SeatId))?,
+                if_seq: self.option(EntryReader::number)?,
+                data: self.text()?,
+            },
+            1 => LobbyChange::Settings(SettingsText(self.text()?)),
+            2 => LobbyChange::Host(SeatId(self.number()?)),
+            3 => LobbyChange::Ban(self.text()?),
+            4 => LobbyChange::Unban(self.text()?),
+            _ => return Err(BadEntry),
+        })
+    }
+
     pub(crate) fn operator(&mut self) -> Read<OperatorCommand> {
         Ok(match self.byte()? {
             0 => OperatorCommand::publish(self.text()?, self.payload()?),
@@ -358,6 +374,15 @@ impl<'a> EntryReader<'a> {
                 exclude: (0..self.number()?).map(|_| self.text()).collect::<Read<_>>()?,
                 idempotency_key: self.option(EntryReader::text)?,
             },
+            9 => OperatorCommand::Change { lobby: self.text()?, change: self.lobby_change()? },
+            10 => OperatorCommand::Create(NewLobby {
+                code: self.option(EntryReader::text)?,
+                seats: (0..self.number()?).map(|_| self.text()).collect::<Read<_>>()?,
+                settings: self.option(EntryReader::text)?.map(SettingsText),
+                data: self.option(EntryReader::text)?,
+                ttl: self.duration()?,
+                pool: self.option(EntryReader::text)?,
+            }),
             _ => return Err(BadEntry),
         })
     }
@@ -399,6 +424,37 @@ mod tests {
             let mut bytes = Vec::new();
             bytes.put_operator(&command);
             assert_eq!(bytes[0], form);
+            let mut from = EntryReader::new(&bytes);
+            assert_eq!((from.operator(), from.is_empty()), (Ok(command), true));
+            assert_eq!(EntryReader::new(&bytes[..bytes.len() - 1]).operator(), Err(BadEntry));
+        }
+    }
+
+    #[test]
+    fn commands_of_lobby_control_survive_a_round_trip() {
+        let change = |change| OperatorCommand::Change { lobby: "chess".into(), change };
+        let data = |of, if_seq| LobbyChange::Data { of, if_seq, data: r#"{"a":1}"#.into() };
+        let new = NewLobby::new(Duration::from_millis(1500));
+        let whole = NewLobby {
+            code: Some("a".into()),
+            seats: vec!["ann".into(), "bob".into()],
+            settings: Some(SettingsText("{}".into())),
+            data: Some("{}".into()),
+            pool: Some("duel".into()),
+            ..new.clone()
+        };
+        for command in [
+            change(data(None, None)),
+            change(data(Some(SeatId(300)), Some(1 << 40))),
+            change(LobbyChange::Settings(SettingsText("{}".into()))),
+            change(LobbyChange::Host(SeatId(3))),
+            change(LobbyChange::Ban("ann".into())),
+            change(LobbyChange::Unban("ann".into())),
+            OperatorCommand::Create(new),
+            OperatorCommand::Create(whole),
+        ] {
+            let mut bytes = Vec::new();
+            bytes.put_operator(&command);
             let mut from = EntryReader::new(&bytes);
             assert_eq!((from.operator(), from.is_empty()), (Ok(command), true));
             assert_eq!(EntryReader::new(&bytes[..bytes.len() - 1]).operator(), Err(BadEntry));

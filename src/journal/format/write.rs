@@ -6,11 +6,12 @@ use std::time::Duration;
 use crate::base::close::CloseReason;
 use crate::base::codes::CloseCode;
 use crate::base::entry::{self, Entry, Role};
+use crate::base::id::SeatId;
 use crate::base::list_query::{ListFilter, ListQuery};
 use crate::base::peer::Peer;
 use crate::base::session::{BadClaim, Claim, Position};
 use crate::engine::member::{Authorization, Identity};
-use crate::engine::operator::{KickTarget, OperatorCommand, Payload};
+use crate::engine::operator::{KickTarget, LobbyChange, NewLobby, OperatorCommand, Payload, SettingsText};
 use crate::engine::recording::{Decisions, Destination};
 use crate::engine::state::ticks::ClockCommand;
 use crate::http::probe::Probe;
@@ -281,6 +282,44 @@ pub(crate) trait Put: Sized {
         self.put_slice(text.as_bytes());
     }
 
+    fn put_lobby_change(&mut self, change: &LobbyChange) {
+        match change {
+            LobbyChange::Data { of, if_seq, data } => {
+                self.put_byte(0);
+                self.put_option(*of, |to, SeatId(seat)| to.put_number(seat));
+                self.put_option(*if_seq, Put::put_number);
+                self.put_slice(data.as_bytes());
+            }
+            LobbyChange::Settings(SettingsText(settings)) => {
+                self.put_byte(1);
+                self.put_slice(settings.as_bytes());
+            }
+            LobbyChange::Host(SeatId(seat)) => {
+                self.put_byte(2);
+                self.put_number(*seat);
+            }
+            LobbyChange::Ban(user) => {
+                self.put_byte(3);
+                self.put_slice(user.as_bytes());
+            }
+            LobbyChange::Unban(user) => {
+                self.put_byte(4);
+                self.put_slice(user.as_bytes());
+            }
+        }
+    }
+
+    fn put_new_lobby(&mut self, NewLobby { code, seats, settings, data, ttl, pool }: &NewLobby) {
+        let put_text = |to: &mut Self, text: &String| to.put_slice(text.as_bytes());
+        self.put_option(code.as_ref(), put_text);
+        self.put_number(seats.len() as u64);
+        seats.iter().for_each(|user| self.put_slice(user.as_bytes()));
+        self.put_option(settings.as_ref().map(|SettingsText(settings)| settings), put_text);
+        self.put_option(data.as_ref(), put_text);
+        self.put_duration(*ttl);
+        self.put_option(pool.as_ref(), put_text);
+    }
+
     fn put_operator(&mut self, command: &OperatorCommand) {
         match command {
             OperatorCommand::Publish { lobby, payload, exclude, idempotency_key } => {
@@ -323,6 +362,15 @@ pub(crate) trait Put: Sized {
             OperatorCommand::Close { lobby } => {
                 self.put_byte(5);
                 self.put_slice(lobby.as_bytes());
+            }
+            OperatorCommand::Change { lobby, change } => {
+                self.put_byte(9);
+                self.put_slice(lobby.as_bytes());
+                self.put_lobby_change(change);
+            }
+            OperatorCommand::Create(new) => {
+                self.put_byte(10);
+                self.put_new_lobby(new);
             }
             OperatorCommand::Drain => self.put_byte(6),
             OperatorCommand::Clock(command) => {

@@ -2,12 +2,25 @@
 
 use smol_str::SmolStr;
 
-use super::entries::{Change, Entries};
+use super::entries::{Change, Entries, EntriesBounds};
 use super::settings::SettingsChange;
 use super::{Bounds, Control, Refused};
 use crate::base::id::{LobbyKey, SeatId, SeatKey};
 use crate::base::time::Time;
 use crate::lobby::directory::Directory;
+
+impl EntriesBounds {
+    /// Checks the number of keys and bytes that the lobby, or a member, would have.
+    fn check(self, after: EntriesBounds, whose: &str) -> Result<(), Refused> {
+        for (what, count, most) in [("keys", after.keys, self.keys), ("bytes", after.bytes, self.bytes)] {
+            if count > most {
+                let why = format!("{whose} would have {count} {what} of data: at most {most} are allowed");
+                return Err(Refused::TooLarge(why));
+            }
+        }
+        Ok(())
+    }
+}
 
 impl Directory {
     // ---- lobby control ----
@@ -58,15 +71,7 @@ impl Directory {
             Some(seat) => (self.member_data(seat).unwrap_or(&empty), member_data, "a member"),
         };
         let after = entries.after(changes);
-        let too_large = |what: &str, count: usize, most: usize| {
-            Err(Refused::TooLarge(format!("{whose} would have {count} {what} of data: at most {most} are allowed")))
-        };
-        if after.keys > bounds.keys {
-            return too_large("keys", after.keys, bounds.keys);
-        }
-        if after.bytes > bounds.bytes {
-            return too_large("bytes", after.bytes, bounds.bytes);
-        }
+        bounds.check(after, whose)?;
         if member.is_some() {
             let all = control.members_bytes - entries.bytes() + after.bytes;
             if all > members_bytes {
@@ -76,6 +81,16 @@ impl Directory {
             }
         }
         Ok(())
+    }
+
+    /// Checks whether a lobby can be created with this data.
+    ///
+    /// # Errors
+    ///
+    /// As [`fits_data`](Self::fits_data).
+    pub(crate) fn fits_new_data(&self, changes: &[Change<'_>]) -> Result<(), Refused> {
+        let bounds = self.control.as_ref().expect("lobby control is on").bounds.lobby_data;
+        bounds.check(Entries::default().after(changes), "the lobby")
     }
 
     /// Changes data of a lobby, or of a member of it, for which there is [room](Self::fits_data).
@@ -191,8 +206,13 @@ impl Directory {
         let control = controls.get_mut(lobby).expect("a lobby with a deadline exists");
         control.timer = Time::NEVER;
         control.is_dirty = true;
-        if control.empty_until <= now {
+        let is_over = control.empty_until <= now;
+        let is_named_over = control.named.as_ref().is_some_and(|named| named.until <= now);
+        controls.rearm_after(lobby, now);
+        if is_over {
             self.remove_lobby(lobby);
+        } else if is_named_over {
+            self.end_named_seats(lobby, now);
         }
         Some(lobby)
     }
@@ -214,6 +234,7 @@ impl Directory {
             assert_eq!(is_empty, controls.empty.contains(&(control.empty_since, key)));
             let is_armed = controls.timers.contains(&(control.timer, key));
             assert_eq!(is_armed, control.timer != Time::NEVER, "every deadline has its timer");
+            assert!(self.check_named(key) <= lobby.reserved as usize, "seats that are kept count as reserved");
         }
         self.check_listing();
         self.check_list();

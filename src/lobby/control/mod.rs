@@ -8,8 +8,10 @@ mod empty;
 pub(crate) mod entries;
 pub(crate) mod host;
 mod joinable;
+pub(crate) mod keeping;
 pub(crate) mod listed;
 pub(crate) mod listing;
+mod named;
 pub(crate) mod settings;
 pub(crate) mod start;
 
@@ -21,6 +23,7 @@ use smol_str::SmolStr;
 use self::entries::{Entries, EntriesBounds};
 use self::listed::ListedLobbies;
 use self::listing::{Listing, Pool};
+use self::named::NamedSeats;
 use self::settings::{Settings, SettingsBounds};
 use crate::base::arena::SideTable;
 use crate::base::id::{LobbyKey, SeatId, SeatKey};
@@ -76,6 +79,8 @@ pub(crate) struct Control {
     is_dirty: bool,
     /// The pool that created it.
     pool: Option<Pool>,
+    /// Seats that are kept for users.
+    named: Option<Box<NamedSeats>>,
 }
 
 /// Why data was not changed.
@@ -121,6 +126,7 @@ impl Controls {
             timer: Time::NEVER,
             is_dirty: false,
             pool,
+            named: None,
         };
         self.lobbies.insert(lobby, Box::new(control));
     }
@@ -146,8 +152,16 @@ impl Controls {
 
     /// Updates the time of a lobby's next deadline.
     pub(super) fn rearm(&mut self, lobby: LobbyKey) {
+        self.rearm_after(lobby, Time::ZERO);
+    }
+
+    /// The same without the deadlines until `now`, which are being handled.
+    pub(super) fn rearm_after(&mut self, lobby: LobbyKey, now: Time) {
         let Some(control) = self.lobbies.get_mut(lobby) else { return };
-        let next = control.host_until.min(control.countdown.unwrap_or(Time::NEVER)).min(control.empty_until);
+        let named_until = control.named.as_ref().map_or(Time::NEVER, |named| named.until);
+        let deadlines =
+            [control.host_until, control.countdown.unwrap_or(Time::NEVER), control.empty_until, named_until];
+        let next = deadlines.into_iter().filter(|&at| at > now).min().unwrap_or(Time::NEVER);
         let before = std::mem::replace(&mut control.timer, next);
         if before != next {
             self.timers.remove(&(before, lobby));

@@ -7,6 +7,7 @@ pub(super) mod app;
 pub(super) mod claim;
 pub(super) mod client;
 pub(super) mod connect;
+pub(super) mod lobby;
 pub(super) mod operator;
 pub(super) mod post;
 pub(super) mod session;

@@ -35,7 +35,9 @@ pub(crate) fn send_command<A: App>(world: &mut World<A>, behaviour: Behaviour) -
     let spares_away = matches!(command, OperatorCommand::Kick { reconnect: true, .. });
     let found = if spares_away { found.without_away(&server.models.seats) } else { found };
     server.models.sessions.is_kicking = matches!(command, OperatorCommand::Kick { reconnect: false, .. });
+    server.models.control.iter_mut().for_each(|control| control.is_commanding = true);
     let answer = server.call(|engine, now| engine.handle_operator(now, command.clone()));
+    server.models.control.iter_mut().for_each(|control| control.is_commanding = false);
     server.models.sessions.is_kicking = false;
     transcript.mix(answer.is_ok().into());
     if let (OperatorCommand::Publish { exclude, .. }, Ok(OperatorAnswer::Sent { seq, repeated: false, .. })) =
@@ -164,7 +166,8 @@ pub(crate) fn set_final_game_clock<A: App>(world: &mut World<A>, span: Duration)
 
 /// Sets the wall clock forward or back.
 pub(crate) fn step_wall_clock<A: App>(world: &mut World<A>) {
-    let World { server, random, .. } = &mut *world;
+    let World { server, random, clients, .. } = &mut *world;
+    clients.shared.control.iter_mut().for_each(|book| book.is_wall_stepped = true);
     let random = &mut random.control;
     let step = pick(random, &[1_000, 50_000, 2_000_000, 3_600_000_000]);
     let before = server.models.wall_clock.micros_at_zero;

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use super::lobby::ControlAnswer;
 use super::payload::read_number;
 use super::sent::{Outcome, RequestKind, SentRequest};
 use super::server_text::{ServerText, field, require};
@@ -86,7 +87,8 @@ impl Answers {
         if request.kind == RequestKind::Leave {
             self.leave_ref = request.reference;
         }
-        self.queue(self.has_ticks && request.kind.waits_for_tick()).push_back(request);
+        let waits_for_tick = self.has_ticks && request.kind.waits_for_tick();
+        self.queue(waits_for_tick).push_back(request);
     }
 
     /// Returns the first unanswered request.
@@ -136,13 +138,14 @@ impl Answers {
         Ok(())
     }
 
-    /// Handles an `ack`, an `error` or a `pong`: it must answer the first request that may have an answer.
+    /// Handles an `ack`, an `error` or a `pong`: it must answer the first request that may have an answer. Returns the answer
+    /// to a request of lobby control, which is checked by what the client knows.
     pub(super) fn handle_answer(
         &mut self,
         kind: &str,
         fields: &ServerText<'_>,
         shared: &mut SharedState,
-    ) -> Result<(), String> {
+    ) -> Result<Option<ControlAnswer>, String> {
         let reference: Option<u32> = match fields.reference {
             None => None,
             Some(raw) => {
@@ -152,10 +155,10 @@ impl Answers {
         };
         let code = fields.code.map(|raw| raw.get().trim_matches('"'));
         if code == Some("rate_limited") {
-            return self.handle_refusal(reference, fields.retry_after_ms, shared);
+            return self.handle_refusal(reference, fields.retry_after_ms, shared).map(|()| None);
         }
         if fields.repeated == Some(true) {
-            return self.handle_repeated(kind, reference, code, shared);
+            return self.handle_repeated(kind, reference, code, shared).map(|()| None);
         }
         // An error without a `ref` answers the first request that it fits.
         let answers = |front: &SentRequest| {
@@ -164,6 +167,8 @@ impl Answers {
                     ("pong", asked) => asked == RequestKind::Ping,
                     ("error", RequestKind::Malformed | RequestKind::BadPong) => code == Some("bad_message"),
                     ("error", RequestKind::Direct) => code == Some("user_not_found"),
+                    // What has a malformed value is asked for with a `ref` only.
+                    ("error", RequestKind::Control { .. }) => reference.is_some() || code != Some("bad_message"),
                     ("error", _) => false,
                     (_, RequestKind::Ping | RequestKind::Malformed | RequestKind::BadPong | RequestKind::Repeat(_)) => {
                         false
@@ -173,7 +178,7 @@ impl Answers {
         };
         let on_tick = match (kind, reference) {
             ("pong", _) => false,
-            (_, None) => self.has_ticks && code == Some("user_not_found"),
+            (_, None) => self.has_ticks && kind == "error" && code != Some("bad_message"),
             (_, reference) => self.on_tick.iter().any(|request| request.reference == reference),
         };
         while !self.queue(on_tick).front().is_some_and(answers) {
@@ -181,7 +186,10 @@ impl Answers {
         }
         let front = self.queue(on_tick).pop_front().expect("the loop ends at a matching request");
         self.note_outcome(&front, if kind == "error" { Outcome::Refused } else { Outcome::Executed }, shared);
-        self.handle_served(front, fields.seq, shared)
+        self.handle_served(front, fields.seq, shared)?;
+        let RequestKind::Control { asked, .. } = front.kind else { return Ok(None) };
+        let code = code.filter(|_| kind == "error").map(Into::into);
+        Ok(Some(ControlAnswer { asked, code, is_certain: reference.is_some() }))
     }
 
     /// Handles the answer to a request whose number was used before.
@@ -254,6 +262,7 @@ impl Answers {
             | RequestKind::Leave => {
                 require(seq.is_none(), "a seq in the answer to a request that takes none")?;
             }
+            RequestKind::Control { .. } => {}
         }
         Ok(())
     }
@@ -297,6 +306,7 @@ impl Answers {
             | RequestKind::Ping
             | RequestKind::Malformed
             | RequestKind::Repeat(_)
+            | RequestKind::Control { .. }
             | RequestKind::BadPong => {}
         }
         Ok(())
@@ -321,7 +331,7 @@ impl Answers {
         match front.kind {
             RequestKind::Broadcast | RequestKind::App if shared.may_refuse => self.slack += 1,
             RequestKind::Broadcast | RequestKind::App => self.seq += 1,
-            RequestKind::Direct | RequestKind::Volatile => {}
+            RequestKind::Direct | RequestKind::Volatile | RequestKind::Control { .. } => {}
             RequestKind::Presence if self.is_counted => {}
             _ if shared.may_refuse => {}
             _ => return false,

@@ -1,5 +1,6 @@
 //! What a client knows of its lobby, and how far it has read. A session keeps these books over its connections.
 
+use super::lobby::KnownLobby;
 use super::payload::LastReceived;
 use crate::sim::models::relay::MessageId;
 
@@ -40,6 +41,8 @@ pub(crate) struct Books {
     pub(super) last_messages: LastReceived,
     pub(super) last_directs: LastReceived,
     pub(super) last_volatiles: LastReceived,
+    /// Data, host and settings of the lobby. `None` with lobby control off, and until it is known.
+    pub(super) lobby: Option<KnownLobby>,
 }
 
 impl Books {

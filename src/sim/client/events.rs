@@ -137,7 +137,8 @@ impl View {
         let comes_back = self.goodbye.is_some() && fields.reconnect == Some(true);
         let ReadPosition { epoch, seq, n } = self.books.position;
         let is_numbered = match &*kind.kind {
-            "presence_state" => true,
+            "presence_state" | "lobby_state" => true,
+            "state" | "host" | "settings" | "countdown" | "start" => fields.seq.is_some(),
             "presence_diff" | "message" | "ack" => fields.seq.is_some(),
             "direct" => fields.n.is_some(),
             _ => false,

@@ -5,11 +5,14 @@
 
 pub(crate) mod address;
 pub(crate) mod answers;
+pub(crate) mod asked;
 pub(crate) mod books;
+mod changing;
 pub(crate) mod clients;
 mod events;
 mod in_session;
 pub(crate) mod link;
+pub(crate) mod lobby;
 pub(crate) mod payload;
 pub(crate) mod pipe;
 pub(crate) mod player;

@@ -53,6 +53,9 @@ impl View {
             // Meanwhile the lobby may have been too large for a list, and then no changes are replayed.
             self.books.members = None;
         }
+        if !recovered {
+            self.books.lobby = None;
+        }
         let Resume { recovered: must_recover, replay: frames, last_direct, min_directs, .. } = expected;
         if must_recover.is_some_and(|must| must != recovered) {
             return Err(format!("recovered is {recovered}, and must be {must_recover:?}"));

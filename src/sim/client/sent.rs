@@ -32,6 +32,11 @@ pub(crate) enum RequestKind {
     /// A malformed `health_pong`. It is answered with an error, but charged as a `health_pong`.
     BadPong,
     Leave,
+    /// A request of lobby control, by its index. `is_marked`: the change has the client's mark.
+    Control {
+        asked: u32,
+        is_marked: bool,
+    },
     /// In a session, a request whose number was used before, with the answer it must get. `None` if its outcome was not
     /// known.
     Repeat(Option<Outcome>),
@@ -40,14 +45,14 @@ pub(crate) enum RequestKind {
 impl RequestKind {
     /// Whether a number as its `ref` counts, in a session.
     pub(crate) fn is_numbered(self) -> bool {
-        use RequestKind::{App, Broadcast, Direct, Malformed, Volatile};
-        matches!(self, Broadcast | App | Direct | Volatile | Malformed)
+        use RequestKind::{App, Broadcast, Control, Direct, Malformed, Volatile};
+        matches!(self, Broadcast | App | Direct | Volatile | Malformed | Control { .. })
     }
 
-    /// Whether it waits for a tick, if there are ticks.
+    /// Whether it waits for the next tick, if ticks are on.
     pub(crate) fn waits_for_tick(self) -> bool {
-        use RequestKind::{App, Broadcast, Direct, Volatile};
-        matches!(self, Broadcast | App | Direct | Volatile)
+        use RequestKind::{App, Broadcast, Control, Direct, Volatile};
+        matches!(self, Broadcast | App | Direct | Volatile | Control { .. })
     }
 
     /// Whether it takes a `seq` and reaches all other members.

@@ -22,6 +22,9 @@ const KNOWN: &[&str] = &[
     "latest",
 ];
 
+/// Types of the messages of lobby control. With it off they are the application's.
+const OF_CONTROL: &[&str] = &["state", "host", "settings", "countdown", "start", "lobby_state"];
+
 #[derive(Deserialize)]
 pub(super) struct Kind<'a> {
     #[serde(borrow, rename = "type")]
@@ -73,6 +76,13 @@ pub(super) struct ServerText<'a> {
     pub(super) away: Option<Vec<UserState<'a>>>,
     #[serde(borrow)]
     pub(super) back: Option<Vec<UserState<'a>>>,
+    /// In `lobby_state`: the name of the host's seat.
+    #[serde(borrow)]
+    pub(super) host: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) settings: Option<&'a RawValue>,
+    pub(super) watchers: Option<u64>,
+    pub(super) countdown: Option<u64>,
     pub(super) key: Option<u64>,
     pub(super) value: Option<u64>,
 }
@@ -87,6 +97,9 @@ pub(super) struct UserState<'a> {
     pub(super) reason: Option<Cow<'a, str>>,
     /// In `presence_state`: whether the member is away.
     pub(super) away: Option<bool>,
+    /// In `presence_state`, with lobby control: its data, if there is any.
+    #[serde(borrow)]
+    pub(super) data: Option<&'a RawValue>,
 }
 
 impl<'a> Kind<'a> {
@@ -95,8 +108,8 @@ impl<'a> Kind<'a> {
     }
 
     /// Whether the message is the server's own and not the application's.
-    pub(super) fn is_known(&self) -> bool {
-        KNOWN.contains(&&*self.kind)
+    pub(super) fn is_known(&self, has_control: bool) -> bool {
+        KNOWN.contains(&&*self.kind) || (has_control && OF_CONTROL.contains(&&*self.kind))
     }
 }
 

@@ -135,16 +135,20 @@ impl Sessions {
 impl Session {
     /// Returns the next number for a request; `None` if too many are unanswered. A number may be skipped.
     pub(crate) fn next_reference(&mut self, skips: bool) -> Option<u32> {
-        let oldest = self.unanswered.front().map_or(self.last_ref, |oldest| oldest.reference);
-        if self.unanswered.len() >= MAX_UNANSWERED || self.last_ref + 2 - oldest > MAX_SPAN {
-            return None;
-        }
+        self.peek_reference()?;
         if skips {
             self.last_ref += 1;
             self.note_outcome(self.last_ref, Outcome::Skipped);
         }
         self.last_ref += 1;
         Some(self.last_ref)
+    }
+
+    /// Returns the number that the next request gets, unless it skips one; `None` if too many are unanswered.
+    pub(crate) fn peek_reference(&self) -> Option<u32> {
+        let oldest = self.unanswered.front().map_or(self.last_ref, |oldest| oldest.reference);
+        let has_room = self.unanswered.len() < MAX_UNANSWERED && self.last_ref + 2 - oldest <= MAX_SPAN;
+        has_room.then_some(self.last_ref + 1)
     }
 
     /// A numbered request was sent for the first time.
@@ -203,6 +207,15 @@ impl Session {
         for sent in std::mem::take(&mut self.unanswered) {
             let id = (self.marker, sent.k);
             let is_message = sent.kind.is_message();
+            if matches!(sent.kind, RequestKind::Control { is_marked: true, .. }) {
+                let is_done = outcome_in(sent.reference, done, refused) == Some(Outcome::Executed);
+                if is_done != relay.is_changed((self.marker, sent.reference)) {
+                    return Err(format!(
+                        "ref {} has changed the lobby: {}, according to done {done} and refused {refused:x} {is_done}",
+                        sent.reference, !is_done
+                    ));
+                }
+            }
             match outcome_in(sent.reference, done, refused) {
                 Some(outcome) => {
                     if is_message && (outcome == Outcome::Executed) != relay.is_executed(id) {

@@ -1,5 +1,6 @@
 //! State shared by all model clients of a run: who they are, what they may rely on, and the record of their messages.
 
+use super::asked::ControlBook;
 use super::sessions::Sessions;
 use crate::sim::models::relay::RelayModel;
 
@@ -26,6 +27,8 @@ pub(crate) struct SharedState {
     pub(crate) sessions: Sessions,
     /// `seat_grace` in milliseconds.
     pub(crate) seat_grace_ms: u64,
+    /// `None` with lobby control off.
+    pub(crate) control: Option<ControlBook>,
     /// The messages of the clients and the operator, compared among all receivers.
     pub(crate) relay: RelayModel,
 }
@@ -54,6 +57,7 @@ impl SharedState {
             has_sessions,
             sessions: Sessions::default(),
             seat_grace_ms: seat_grace_ms.unwrap_or(0),
+            control: None,
             relay: RelayModel::new(may_refuse || has_sessions),
         }
     }

@@ -15,12 +15,15 @@
 //!
 //! Of a session that was resumed, the frames of the replay precede the `presence_state`.
 
+use std::collections::BTreeMap;
+
 use super::answers::{Answers, StateForm};
 use super::books::{Books, KnownMember};
 use super::in_session::InSession;
 use super::payload::{Gaps, LastReceived, Marker, OperatorMessage, VolatileMarker, read_raw_latest};
 use super::server_text::{Kind, ServerText, UserState, field, require};
 use super::shared_state::SharedState;
+use crate::sim::models::lobby_view::Values;
 use crate::sim::models::relay::MessageId;
 
 /// What the client has to do after a message from the server.
@@ -65,6 +68,10 @@ pub(crate) struct View {
     pub(crate) session: Option<InSession>,
     /// The last latest-wins value received under each key.
     pub(crate) latest: [u64; 3],
+    /// Whether the first `presence_state` was read, and not yet the `lobby_state` that follows it.
+    pub(super) awaits_lobby_state: bool,
+    /// Data of the members in the last `presence_state`.
+    pub(super) listed_data: BTreeMap<Box<str>, Values>,
     last_raws: LastReceived,
     last_nonce: u64,
     /// Code and reason of the `goodbye`, if one was received.
@@ -90,6 +97,8 @@ impl View {
             books: Books::default(),
             session: None,
             latest: [0; 3],
+            awaits_lobby_state: false,
+            listed_data: BTreeMap::new(),
             last_raws: LastReceived::default(),
             last_nonce: 0,
             goodbye: None,
@@ -134,7 +143,7 @@ impl View {
         if self.stage == Stage::New && kind.kind != "welcome" && kind.kind != "goodbye" {
             return Err(format!("a message before the welcome: {text}"));
         }
-        if !kind.is_known() {
+        if !kind.is_known(shared.control.is_some()) {
             return Ok(Reaction::Nothing);
         }
         let fields = ServerText::parse(text)?;
@@ -162,9 +171,18 @@ impl View {
                 let seq = self.follow_lobby(&fields, text, strict, shared)?;
                 self.handle_message(&fields, seq, shared)?;
             }
+            "state" | "host" | "settings" | "countdown" | "start" => {
+                let seq = self.follow_lobby(&fields, text, strict, shared)?;
+                self.follow_control(kind, seq, text)?;
+            }
+            "lobby_state" => self.handle_lobby_state(&fields, shared)?,
             "direct" => self.handle_direct(fields, shared)?,
             "ack" if self.is_replayed(&fields) => self.handle_replayed_ack(&fields)?,
-            "ack" | "error" | "pong" if strict => self.answers.handle_answer(kind, &fields, shared)?,
+            "ack" | "error" | "pong" if strict => {
+                if let Some(answer) = self.answers.handle_answer(kind, &fields, shared)? {
+                    self.check_control_answer(&answer, &fields, expected.user, shared)?;
+                }
+            }
             "latest" => self.handle_latest(field(fields.key)?, field(fields.value)?)?,
             "error" if self.answers.leave_ref.is_some() => self.answers.handle_unmatched_error(&fields),
             "health_ping" => {
@@ -240,6 +258,9 @@ impl View {
             require(leave.reason.is_some(), "a leave without a reason")?;
             let at = members.iter().position(|there| *there.conn == *leave.conn && *there.user == *leave.user);
             members.remove(at.ok_or("a leave of a user that is not a member")?);
+            if let Some(known) = &mut self.books.lobby {
+                known.now.member_left(&leave.conn);
+            }
         }
         for join in &field(fields.joins)? {
             require(members.iter().all(|there| *there.conn != *join.conn), "a join of a seat that is already known")?;
@@ -356,6 +377,12 @@ impl View {
             )?;
         }
         let was_listed = was.is_some();
+        if shared.control.is_some()
+            && let Some(users) = &fields.users
+        {
+            let is_known = was_listed && !self.has_lost_frames() && !shared.is_draining;
+            self.take_member_data(users, is_known)?;
+        }
         // The changes before it precede it, so that it is no news to a client that has a list.
         if let (Some(was), Some(now)) = (was, &self.books.members)
             && was != *now
@@ -370,11 +397,14 @@ impl View {
                 self.end_replay(seq)?;
             }
             let welcome = self.answers.seq;
+            // The joins, and another host.
+            let most = if shared.control.is_some() { 2 } else { 1 };
             require(
-                seq == welcome || seq == welcome + 1,
+                (welcome..=welcome + most).contains(&seq),
                 "the first presence_state does not follow the welcome's seq",
             )?;
             self.answers.seq = seq;
+            self.awaits_lobby_state = shared.control.is_some();
             self.stage = Stage::Synced;
             return Ok(());
         }

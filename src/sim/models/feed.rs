@@ -1,9 +1,12 @@
 //! All models of a run. Feeds each of them with the engine's events, in the order in which they were dispatched.
 
+use std::collections::BTreeSet;
+
 use smol_str::SmolStr;
 
 use super::addresses::AddressModel;
 use super::close_reasons::Circumstances;
+use super::control::{ControlModel, Members};
 use super::counters::{CounterModel, check_equal};
 use super::health::HealthModel;
 use super::latest::LatestModel;
@@ -18,7 +21,7 @@ use super::tokens::TokenModel;
 use super::user_rates::UserRateModel;
 use super::wall_clock::WallClock;
 use crate::base::close::{CloseReason, LeaveReason};
-use crate::base::id::ConnId;
+use crate::base::id::{ConnId, SeatId};
 use crate::base::time::Time;
 use crate::config::{Config, DuplicateLogin};
 use crate::engine::app::{Identity, Member, Pressure, Protocol};
@@ -32,6 +35,8 @@ pub(crate) struct Models {
     pub(crate) seats: SeatModel,
     pub(crate) sessions: SessionModel,
     pub(crate) locks: LockModel,
+    /// `None` with lobby control off.
+    pub(crate) control: Option<ControlModel>,
     pub(crate) pressure: PressureModel,
     pub(crate) health: HealthModel,
     /// `None` if ticks are off.
@@ -85,6 +90,7 @@ impl Models {
             seats: SeatModel::default(),
             sessions: SessionModel::new(config, may_reserve),
             locks: LockModel::new(may_reserve),
+            control: ControlModel::new(config, may_reserve),
             pressure: PressureModel::default(),
             health: HealthModel::default(),
             ticks: TickModel::new(config),
@@ -118,7 +124,14 @@ impl Models {
             let violation = || format!("the application was called {calls} times for {observed} observed events");
             self.violation.get_or_insert_with(violation);
         }
+        let unsettled: BTreeSet<SeatId> = match self.control {
+            Some(_) => events.iter().filter_map(|observed| observed.event.changed_seat()).collect(),
+            None => BTreeSet::new(),
+        };
         for (lobby, epoch, seq) in record.lobbies {
+            if let Some(control) = &mut self.control {
+                control.lobby_found(&lobby, epoch);
+            }
             self.sessions.lobby_found(&lobby, epoch, seq);
         }
         let mut shown_ticks = record.shown_ticks.into_iter();
@@ -129,7 +142,9 @@ impl Models {
                 ObservedEvent::Relay { from, to, data } => {
                     self.message(&from, at, "allows").and(self.sessions.shown(&data, to.is_some()))
                 }
-                ObservedEvent::Control { from, .. } => self.message(&from, at, "allows"),
+                ObservedEvent::Control { from, word, of, text } => {
+                    self.message(&from, at, "allows").and(self.control(&from, word, of, &text, &unsettled))
+                }
                 ObservedEvent::Message { from, content } => {
                     self.messages += 1;
                     let shown = match &content {
@@ -141,7 +156,10 @@ impl Models {
                 ObservedEvent::Away(member, reason) => self.went_away(&member, reason, at),
                 ObservedEvent::Back(member) => self.back(&member, at),
                 ObservedEvent::Left(member, reason) => self.left(&member, reason, at),
-                ObservedEvent::Said { lobby, epoch, seq, text } => self.sessions.said(&lobby, epoch, seq, &text, at),
+                ObservedEvent::Said { lobby, epoch, seq, text } => {
+                    let said = self.sessions.said(&lobby, epoch, seq, &text, at);
+                    said.and(self.said_of_control(&lobby, epoch, &text, at, &unsettled))
+                }
                 ObservedEvent::SaidDirectly { seat, n, text } => self.sessions.said_directly(seat, n, text.len()),
                 ObservedEvent::Health(member, latency) => {
                     self.health.ended(member.conn(), at, latency);
@@ -159,6 +177,9 @@ impl Models {
                 self.violation.get_or_insert(violation);
             }
         }
+        if self.control.is_some() {
+            self.sessions.is_kicking = false;
+        }
     }
 
     fn joined(&mut self, member: &Member, at: Time) -> Result<(), String> {
@@ -169,7 +190,46 @@ impl Models {
         };
         // All models are fed, also after a violation.
         let session = self.sessions.joined(member, at);
-        unlocked.and(self.tokens.check_lobby(member)).and(self.seats.joined(member, at)).and(session)
+        let seated = self.seats.joined(member, at);
+        let Models { seats, sessions, .. } = self;
+        let members = Members { seats, sessions, unsettled: &BTreeSet::new() };
+        let controlled = self.control.as_mut().map_or(Ok(()), |control| control.joined(member, members));
+        unlocked.and(self.tokens.check_lobby(member)).and(seated).and(session).and(controlled)
+    }
+
+    /// The application allowed a request of lobby control.
+    fn control(
+        &mut self,
+        from: &Member,
+        word: &'static str,
+        of: Option<SeatId>,
+        text: &str,
+        unsettled: &BTreeSet<SeatId>,
+    ) -> Result<(), String> {
+        // The seats of a user that is kicked are barred, also while they are away.
+        self.sessions.is_kicking |= matches!(word, "kick" | "ban");
+        let members = Members { seats: &self.seats, sessions: &self.sessions, unsettled };
+        let control = self.control.as_mut().ok_or("a request of lobby control, which is off")?;
+        control.allowed(from, word, of, text, members)
+    }
+
+    fn said_of_control(
+        &mut self,
+        lobby: &str,
+        epoch: u64,
+        text: &str,
+        at: Time,
+        unsettled: &BTreeSet<SeatId>,
+    ) -> Result<(), String> {
+        let members = Members { seats: &self.seats, sessions: &self.sessions, unsettled };
+        let Some(control) = &mut self.control else { return Ok(()) };
+        let locked = control.said((lobby, epoch), text, at, members, &self.wall_clock);
+        // During a countdown a lobby is locked, too.
+        self.locks.commanded();
+        if let Ok(Some(locked)) = locked {
+            self.locks.set(lobby, locked);
+        }
+        locked.map(drop)
     }
 
     fn took_over(&mut self, member: &Member, at: Time) -> Result<(), String> {
@@ -179,7 +239,8 @@ impl Models {
         if let Ok(older) = older {
             self.conn_left(older);
         }
-        allowed.and(older.map(drop)).and(session)
+        let controlled = self.control.as_ref().map_or(Ok(()), |control| control.check_banned(member));
+        allowed.and(older.map(drop)).and(session).and(controlled)
     }
 
     fn went_away(&mut self, member: &Member, reason: LeaveReason, at: Time) -> Result<(), String> {
@@ -195,7 +256,8 @@ impl Models {
         if let Ok(older) = older {
             self.conn_left(older);
         }
-        allowed.and(older.map(drop)).and(session)
+        let controlled = self.control.as_ref().map_or(Ok(()), |control| control.check_banned(member));
+        allowed.and(older.map(drop)).and(session).and(controlled)
     }
 
     /// A message reached the application through the callback `call`.
@@ -215,7 +277,12 @@ impl Models {
     fn left(&mut self, member: &Member, reason: LeaveReason, at: Time) -> Result<(), String> {
         let left = self.seats.left(member).and(self.sessions.left(member, reason, at));
         self.conn_left(member.conn());
-        // A lobby that becomes empty is removed, together with its lock.
+        let is_last = self.seats.is_lobby_empty(member.lobby());
+        if let Some(control) = &mut self.control {
+            control.left(member, is_last, at);
+        }
+        // A lobby that becomes empty is removed, together with its lock. One that is kept has no session any more that could
+        // come back, and its lock is known to the model of lobby control.
         if self.seats.is_lobby_empty(member.lobby()) {
             self.locks.lobby_removed(member.lobby());
             self.sessions.lobby_removed(member.lobby());

@@ -5,10 +5,13 @@
 
 pub(crate) mod addresses;
 pub(crate) mod close_reasons;
+pub(crate) mod control;
+pub(crate) mod control_check;
 pub(crate) mod counters;
 pub(crate) mod feed;
 pub(crate) mod health;
 pub(crate) mod latest;
+pub(crate) mod lobby_view;
 pub(crate) mod locks;
 pub(crate) mod missed;
 pub(crate) mod operators;

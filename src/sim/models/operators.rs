@@ -142,7 +142,7 @@ impl OperatorModel {
         let there = found.concerned(command);
         let fits_keys = self.published.answered(found.epoch, command, answer);
         let fits = match (command, answer) {
-            (_, Err(refusal)) => self.allows_refusal(command, *refusal, &found),
+            (_, Err(refusal)) => self.allows_refusal(command, refusal, &found),
             // Presence is sent first and may end lagging members. A lobby may also exist with a reserved seat only.
             (OperatorCommand::Publish { exclude, .. }, Ok(OperatorAnswer::Sent { seq, sent, repeated })) => {
                 let is_numbered = self.protocol == Protocol::Json && exclude.is_empty();
@@ -180,7 +180,7 @@ impl OperatorModel {
         }
     }
 
-    fn allows_refusal(&self, command: &OperatorCommand, refusal: OperatorRefusal, found: &Found) -> bool {
+    fn allows_refusal(&self, command: &OperatorCommand, refusal: &OperatorRefusal, found: &Found) -> bool {
         let payload = match command {
             OperatorCommand::Publish { payload, .. } | OperatorCommand::Send { payload, .. } => Some(payload),
             _ => None,

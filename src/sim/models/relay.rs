@@ -28,6 +28,8 @@ pub(crate) struct RelayModel {
     delivered: BTreeSet<MessageId>,
     /// Messages that the application was shown.
     executed: BTreeSet<MessageId>,
+    /// Changes of lobbies: the number of the sender's link, and the `ref`.
+    changed: BTreeSet<MessageId>,
     /// Messages whose outcome their sender will never know.
     lost: BTreeSet<MessageId>,
     /// The operator's messages, with the `seq` that the engine returned for each.
@@ -45,6 +47,7 @@ impl RelayModel {
             refused: BTreeSet::new(),
             delivered: BTreeSet::new(),
             executed: BTreeSet::new(),
+            changed: BTreeSet::new(),
             lost: BTreeSet::new(),
             published: Vec::new(),
             unnumbered: Vec::new(),
@@ -92,6 +95,15 @@ impl RelayModel {
     /// The application was shown `messages`.
     pub(crate) fn executed(&mut self, messages: Vec<MessageId>) {
         self.executed.extend(messages);
+    }
+
+    /// These changes of lobbies were made.
+    pub(crate) fn changed(&mut self, changes: Vec<MessageId>) {
+        self.changed.extend(changes);
+    }
+
+    pub(crate) fn is_changed(&self, change: MessageId) -> bool {
+        self.changed.contains(&change)
     }
 
     pub(crate) fn is_executed(&self, message: MessageId) -> bool {

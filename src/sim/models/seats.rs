@@ -30,6 +30,8 @@ pub(crate) struct Seated {
     pub(crate) since: Time,
     /// Whether the connection was lost, and the seat is kept for its session.
     pub(crate) is_away: bool,
+    /// Whether it watches, and is no member.
+    pub(crate) is_watcher: bool,
 }
 
 impl Seated {
@@ -41,6 +43,7 @@ impl Seated {
             lobby: member.lobby().into(),
             since,
             is_away: false,
+            is_watcher: member.is_watcher(),
         }
     }
 }

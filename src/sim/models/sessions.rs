@@ -138,6 +138,16 @@ impl SessionModel {
         self.seats.get(&seat).is_some_and(|seat| seat.away.is_some())
     }
 
+    /// Whether the seat is one of a session.
+    pub(crate) fn has_session(&self, seat: SeatId) -> bool {
+        self.seats.contains_key(&seat)
+    }
+
+    /// Since when the seat has no connection, if it has none.
+    pub(crate) fn away_since(&self, seat: SeatId) -> Option<Time> {
+        self.seats.get(&seat)?.away.as_ref().map(|away| away.since)
+    }
+
     /// A member joined in a new seat.
     pub(crate) fn joined(&mut self, member: &Member, at: Time) -> Result<(), String> {
         self.check_barred(member, at)?;

@@ -166,6 +166,18 @@ behaviours! {
     Post = "post";
     /// A client sends a broadcast that is not numbered.
     Volatile = "volatile";
+    /// Lobbies have data, a host and settings, which clients with a session change.
+    LobbyControl = "lobby-control";
+    /// A client changes data of its lobby or of a member, with or without a condition.
+    SetData = "set-data";
+    /// A client makes another member the host.
+    HandOver = "hand-over";
+    /// A client kicks or bans a user, or ends a ban.
+    Expel = "expel";
+    /// A client changes settings of its lobby.
+    Settings = "settings";
+    /// A client is ready, or not ready any more.
+    Ready = "ready";
 }
 
 /// Behaviours that only clients with a session show.
@@ -178,6 +190,16 @@ pub(crate) const OF_SESSIONS: &[Behaviour] = &[
     Behaviour::ForeignSession,
     Behaviour::BadClaim,
     Behaviour::Repeat,
+];
+
+/// Behaviours that only clients show whose lobbies have data, a host and settings.
+pub(crate) const OF_CONTROL: &[Behaviour] = &[
+    Behaviour::LobbyControl,
+    Behaviour::SetData,
+    Behaviour::HandOver,
+    Behaviour::Expel,
+    Behaviour::Settings,
+    Behaviour::Ready,
 ];
 
 /// Behaviours that only clients with an event stream show.

@@ -135,6 +135,11 @@ pub(crate) fn draw_for_behaviours(config: &mut Config, swarm: &Swarm, seed: u64)
     if let Some(random) = &mut generator(Behaviour::Session) {
         draw_sessions(config, random);
     }
+    if let Some(random) = &mut generator(Behaviour::LobbyControl)
+        && swarm.weight(Behaviour::Session) > 0
+    {
+        draw_lobby_control(config, random);
+    }
     if let Some(random) = &mut generator(Behaviour::Pressure) {
         config.outbound_high_mark = pick(random, &[ByteSize(1), ByteSize(100), ByteSize(1000), ByteSize(20_000)]);
         config.outbound_low_mark =
@@ -191,6 +196,25 @@ fn draw_sessions(config: &mut Config, random: &mut Random) {
     config.direct_bytes = bytes(random);
     config.max_unanswered = pick(random, &[1, 3, 16, 16, 16]);
     config.max_outbound_bytes = config.max_outbound_bytes.max(ByteSize(config.largest_replay()));
+}
+
+/// Draws the bounds of lobby control, which needs that seats are kept.
+fn draw_lobby_control(config: &mut Config, random: &mut Random) {
+    if config.seat_grace.is_zero() {
+        return;
+    }
+    config.lobby_control = true;
+    config.host_grace = millis(random, &[0, 1, 100, 500, 5000]);
+    config.max_lobby_keys = pick(random, &[0, 1, 3, 32]);
+    config.max_member_keys = pick(random, &[0, 1, 2, 16]);
+    config.max_lobby_data = pick(random, &[ByteSize(0), ByteSize(40), ByteSize(200), ByteSize::kib(1)]);
+    config.max_member_data = pick(random, &[ByteSize(0), ByteSize(40), ByteSize(100), ByteSize(400)]);
+    config.max_members_data = pick(random, &[ByteSize(0), ByteSize(60), ByteSize(200), ByteSize::kib(2)]);
+    config.max_bans = pick(random, &[0, 1, 2, 64]);
+    config.max_watchers = pick(random, &[0, 1, 3, 32]);
+    config.max_empty_ttl = millis(random, &[0, 0, 100, 2000, 20_000]);
+    let least = config.largest_replay().max(config.largest_frame());
+    config.max_outbound_bytes = config.max_outbound_bytes.max(ByteSize(least));
 }
 
 /// Whether a message of a session may be refused because too many of its requests wait for the next tick.

@@ -5,11 +5,11 @@ use std::time::Duration;
 use lobbyd::apps::Relay;
 use lobbyd::config::ByteSize;
 use lobbyd::journal;
-use lobbyd::operator::OperatorCommand;
+use lobbyd::operator::{LobbyChange, NewLobby, OperatorCommand, SettingsText};
 use lobbyd::sim::wire;
 use lobbyd::{CloseReason, Config, Engine};
 
-use super::site::{START, Site, replay, session};
+use super::site::{START, Site, replay, session, timeline};
 
 #[test]
 fn a_replay_sends_the_same_bytes() {
@@ -121,4 +121,47 @@ fn answers_to_all_kinds_of_requests_are_replayed() {
     for word in [&b"elsewhere"[..], b"PROXY TCP4", b"QUIT", b"xxxxxxxxxxxxxxxx"] {
         assert!(!journal.windows(word.len()).any(|window| window == word), "{}", word.escape_ascii());
     }
+}
+
+/// Data, settings, bans and lobbies with seats are commands as any other. Passwords are not printed.
+#[test]
+fn operators_commands_of_lobby_control_are_replayed() {
+    let config = Config { lobby_control: true, ..Config::default() };
+    let mut site = Site::new(config, Relay::default());
+    let command = |site: &mut Site<Relay>, command| site.engine.handle_operator(site.now, command);
+    for code in [Some("match"), None, None] {
+        let new = NewLobby {
+            code: code.map(str::to_owned),
+            seats: vec!["ann".into(), "bob".into()],
+            settings: Some(SettingsText(r#"{"max":3,"password":"secret-tulip"}"#.into())),
+            data: Some(r#"{"map":"dust"}"#.into()),
+            pool: Some("duel".into()),
+            ..NewLobby::new(Duration::from_millis(60))
+        };
+        command(&mut site, OperatorCommand::Create(new)).expect("a new lobby");
+    }
+    site.connect("/ws/match?token=ann&session=page-of-ann-0001&password=secret-tulip", &[]);
+    site.connect("/ws/match?token=eve&session=page-of-eve-0001&password=secret-tulip", &[]);
+    site.turn();
+    let ann = site.engine.lobby_members("match", None, 1).items[0].seat;
+    let eve = site.engine.lobby_members("match", None, 2).items[1].seat;
+    for change in [
+        LobbyChange::Data { of: None, if_seq: Some(0), data: r#"{"map":null}"#.into() },
+        LobbyChange::Data { of: Some(ann), if_seq: None, data: r#"{"ready":true}"#.into() },
+        LobbyChange::Settings(SettingsText(r#"{"password":null,"name":"A"}"#.into())),
+        LobbyChange::Host(eve),
+        LobbyChange::Ban("eve".into()),
+        LobbyChange::Unban("eve".into()),
+    ] {
+        let changed = command(&mut site, OperatorCommand::Change { lobby: "match".into(), change: change.clone() });
+        assert!(changed.is_ok(), "{change:?}: {changed:?}");
+    }
+    (0..10).for_each(|_| site.turn());
+    let stats = site.engine.stats();
+    assert_eq!(stats.active_lobbies, 1, "the others are over");
+    let journal = site.journal();
+    assert_eq!(replay(&journal).expect("nothing differs").stats, stats);
+    let timeline = timeline(&journal, Relay::default());
+    assert!(timeline.contains("receives an operator command: Create(NewLobby"), "{timeline}");
+    assert!(!timeline.contains("secret-tulip"), "{timeline}");
 }

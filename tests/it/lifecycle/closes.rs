@@ -205,6 +205,23 @@ fn rows() -> Vec<(CloseReason, Cause)> {
         ),
         // As `PeerClosed`. A page that is left or reloaded sends 1001.
         (Reason::PeerGone, Script(default(), "ann > close 1001\nann < close 1001 , eof")),
+        (
+            Reason::LobbyNotFound,
+            Script(
+                with(|config| config.lobby_control = true),
+                "ann < lobby_state\nx > connect go create=0\nx < upgrade, goodbye, close 4007 lobby_not_found",
+            ),
+        ),
+        (
+            Reason::WrongPassword,
+            Script(
+                with(|config| config.lobby_control = true),
+                "ann < lobby_state\nbob > connect go session=page-of-bob-0001\n\
+                 bob < upgrade, welcome, presence_state, lobby_state\n\
+                 bob > {\"type\":\"settings\",\"settings\":{\"password\":\"rose\"}}\nbob < settings\n\
+                 x > connect go\nx < upgrade, goodbye, close 4003 wrong_password",
+            ),
+        ),
     ]
 }
 

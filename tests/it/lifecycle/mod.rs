@@ -6,6 +6,7 @@ mod drain;
 mod entering;
 mod faults;
 mod health;
+mod lists;
 mod panics;
 mod pings;
 mod sessions;

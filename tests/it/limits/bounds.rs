@@ -245,6 +245,8 @@ const HIT_ELSEWHERE: &[(&[&str], &str)] = &[
         &["max_lobby_keys", "max_lobby_data", "max_member_keys", "max_member_data", "max_members_data"],
         "data_that_exceeds_a_bound_is_refused_and_changes_nothing",
     ),
+    (&["max_watchers"], "watchers_have_seats_of_their_own_kind"),
+    (&["guesses_per_minute"], "an_address_guesses_ten_passwords_a_minute"),
     (&["max_bans"], "the_oldest_ban_ends_when_there_are_too_many"),
     (&["max_empty_ttl"], "a_lobby_is_kept_without_members_for_its_time"),
     (&["max_commands"], "a_full_queue_of_commands_returns_them"),

@@ -156,6 +156,7 @@ max_list_watchers = 4000000000: must be at most 1048576
 listen_mode = 4000000000: must be from 002 to 777 and permit somebody to write, which connecting needs
 max_admin_connections = 4000000000: must be at most 1024
 max_admin_pending = 4000000000: must be at most 1024
+max_seats_ttl = 20000h: must be at most 24h
 max_idempotency_keys = 4000000000: must be from 1 to 4096; with 0 no repeated message would be recognized
 admin = 0.0.0.0:0: must be loopback addresses such as 127.0.0.1:9002, or socket files, or admin_token_file must be set: without a token, every client that reaches the address can kick all members
 max_headers = 4000000000: must be at most 256

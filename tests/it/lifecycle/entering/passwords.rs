@@ -5,8 +5,11 @@ use std::time::Duration;
 use lobbyd::Config;
 use lobbyd::apps::Relay;
 use lobbyd::config::Limit;
+use lobbyd::journal::{self, RotateHint};
 
 use super::{check, finish, on, recorded};
+use crate::common::scenario::{START, World};
+use crate::common::segments::Segments;
 use crate::journal::site::timeline;
 
 const IN: &str = "upgrade, welcome, presence_state, lobby_state";
@@ -133,6 +136,29 @@ fn the_number_of_guesses_is_configured() {
         Config { guesses_per_minute: Limit::at_most(0), ..on() },
         "x > connect chess create=0\nx < http 429, body, eof",
     );
+}
+
+/// The bucket of an address is in the checkpoint of a segment that begins without connections.
+#[test]
+fn guesses_are_remembered_without_connections_and_across_segments() {
+    let mut world = World::new(Config { guesses_per_minute: Limit::at_most(2), ..on() }, Relay::default());
+    let segments = Segments::new(|_| RotateHint::WhenEmpty);
+    journal::record(&mut world.engine, START, segments).expect("memory takes all bytes");
+    let guess = |world: &mut World<Relay>, name: &str, expected: &str| {
+        world.steps(&format!("{name} > connect chess create=0\n{name} < {expected}, *\n{name} > hangup"));
+        world.advance(Duration::from_millis(1));
+    };
+    for name in ["a", "b"] {
+        guess(&mut world, name, "upgrade, goodbye, close 4007 lobby_not_found");
+    }
+    guess(&mut world, "c", "http 429");
+    let stats = world.engine.stats();
+    let Segments { segments, .. } = journal::finish(&mut world.engine).expect("it was recorded in memory");
+    assert!(segments.len() > 2);
+    for first in 0..segments.len() {
+        let session = segments[first..].concat();
+        assert_eq!(journal::replay(&*session, Relay::default()).expect("nothing differs").stats, stats, "{first}");
+    }
 }
 
 /// Neither the password nor a part of it is in a journal, in an answer or in a log line.

@@ -3,10 +3,12 @@
 mod access;
 mod commands;
 mod connections;
+mod control;
 mod http;
 mod places;
 mod publishing;
 mod queries;
+mod reserved;
 
 use lobbyd::admin::AdminConns;
 use lobbyd::apps::Relay;

@@ -1,6 +1,8 @@
 //! Server-sent events, and POST for what their readers say.
 
+mod entering;
 mod hostile;
+mod lists;
 mod posts;
 mod streams;
 

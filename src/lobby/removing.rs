@@ -1,0 +1,39 @@
+//! Removal of lobbies and users that nothing has a use for.
+
+use super::directory::Directory;
+use crate::base::id::{LobbyKey, UserKey};
+use crate::base::time::Time;
+
+impl Directory {
+    /// Removes the lobby and the user if they have neither seats nor connections that are being authorized.
+    pub(super) fn remove_if_empty(&mut self, lobby: LobbyKey, user: UserKey, now: Time) {
+        self.remove_lobby_if_empty(lobby, now);
+        self.remove_user_if_unused(user, now);
+    }
+
+    pub(super) fn remove_lobby_if_empty(&mut self, lobby: LobbyKey, now: Time) {
+        let is_empty = self.lobbies.get(lobby).is_some_and(|lobby| lobby.has_no_seats() && lobby.authorizing == 0);
+        if is_empty && !self.begin_emptiness(lobby, now) {
+            self.remove_lobby(lobby);
+        }
+    }
+
+    pub(super) fn remove_user_if_unused(&mut self, user: UserKey, now: Time) {
+        if self.users.get(user).is_some_and(|user| user.seats.as_slice().is_empty() && user.authorizing == 0) {
+            let user = self.users.remove(user);
+            self.user_keys.remove(&user.name);
+            self.remembered.put(now, user.name, user.meter, user.meter.full_at());
+        }
+    }
+
+    /// Removes a lobby without seats.
+    pub(super) fn remove_lobby(&mut self, key: LobbyKey) {
+        let lobby = self.lobbies.remove(key);
+        self.lobby_keys.remove(&lobby.code);
+        self.published.remove(key);
+        self.count_updates.remove(&(lobby.presence.update_at(), key));
+        if let Some(controls) = &mut self.control {
+            controls.removed(key, lobby.epoch);
+        }
+    }
+}

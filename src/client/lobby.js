@@ -623,7 +623,7 @@ export class Lobby {
   #changed({ joins = [], leaves = [], away = [], back = [] }) {
     for (const [kind, entries] of Object.entries({ join: joins, leave: leaves, away, back })) {
       for (const { reason, data, ...entry } of entries) {
-        const member = this.members.get(entry.conn) ?? new Member(this);
+        const member = this.members.get(entry.conn) ?? Object.assign(new Member(this), data && { data });
         // A list names known members, too.
         const name = kind === "join" && member.conn ? (entry.away ? "away" : "back") : kind;
         const wasAway = member.conn && member.away;

@@ -124,7 +124,7 @@ config! {
     duplicate_login: DuplicateLogin = "replace";
     /// Seats of one user if duplicate logins are allowed; a further connection is closed with 4002 `user_limit`.
     max_per_user: Limit = "1";
-    /// Seats of one address (with IPv6, of one /64); a further connection is closed with 4002 `ip_limit`. A connection that replaces an older one of its user takes over the place of that one.
+    /// Seats of one address (with IPv6, of one /64); a further connection is closed with 4002 `ip_limit`. A connection that replaces an older one of its user takes over the place of that one. As many connections of the address may follow the list of lobbies.
     max_per_ip: Limit = "unlimited";
     /// Sockets without a seat. The request of a further one is answered with HTTP status 503, unless another address has more of them: then the oldest socket of that address is closed instead.
     max_pending: u32 = "256";

@@ -1,6 +1,5 @@
 //! Admission: reads a request, asks the application, and seats the connection or refuses it.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use super::Engine;
@@ -15,16 +14,12 @@ use super::recording::{Decisions, Destination, Edition, RecordedDecision};
 use super::state::conn::{ConnState, PendingAuth};
 use super::state::record_mode::RecordMode;
 use crate::base::close::CloseReason;
-use crate::base::entry::{self, Entry, Place};
+use crate::base::entry::Place;
 use crate::base::id::{ConnId, ConnKey};
-use crate::base::session::{BadClaim, Claim};
 use crate::config::Limit;
 use crate::http::PlainResponse;
-use crate::http::file::FileResponse;
-use crate::http::probe::Probe;
 use crate::lobby::directory::{Released, SeatRequest};
 use crate::lobby::entering::Wanted;
-use crate::pages::{self, FileRequest, Served};
 use crate::ws::handshake::{self, Acceptance, Facts, Page, ReadParams, Request};
 
 impl<A: App> Engine<A> {
@@ -117,7 +112,19 @@ impl<A: App> Engine<A> {
         {
             return self.core.refuse_early(key, &facts, response, CloseReason::RateLimited, Some(wait));
         }
-        // From here on a refusal accepts the upgrade first, so that a page can read the close reason.
+        self.ask_and_admit(key, request, facts, destination, decisions)
+    }
+
+    /// Asks the application about a client that wants a seat. A refusal accepts the upgrade first, so that a page can read
+    /// the close reason.
+    fn ask_and_admit(
+        &mut self,
+        key: ConnKey,
+        request: Option<&Request<'_>>,
+        facts: Facts,
+        destination: Destination,
+        decisions: &mut Decisions,
+    ) -> Result<(), PlainResponse> {
         let asked = self.core.check_facts(destination.place(), &facts);
         let Facts { form, cors, claim, .. } = facts;
         let form = form?;
@@ -289,66 +296,6 @@ impl Core {
         refusal.is_some()
     }
 
-    /// The facts about a request that are known before the application is asked.
-    pub(super) fn facts(&self, request: &Request<'_>, form: Result<Acceptance, PlainResponse>) -> Facts {
-        let rules = &self.config.allowed_origin;
-        let is_origin_allowed = request.is_from_allowed_page(rules);
-        // An event stream begins even so, and names the reason.
-        let is_forbidden = request.is_for_events && !is_origin_allowed && !matches!(form, Ok(Acceptance::Events));
-        let file = if form.is_err() && !request.is_for_list { self.file_response(request) } else { None };
-        let list = request.is_for_list.then(|| match &form {
-            Err(answer) if answer.status() == 204 => Err(answer.clone()),
-            _ => request.list_query().map_err(|why| PlainResponse::new(400, why)),
-        });
-        let is_cross_origin = request.is_for_events || request.is_for_list;
-        Facts {
-            probe: request.probe,
-            is_head_request: request.is_head_request,
-            address: request.address(),
-            is_origin_allowed,
-            claim: request.claim,
-            entry: request.entry,
-            cors: if is_cross_origin { request.cors(rules) } else { None },
-            form: if is_forbidden { Err(refusal_of(CloseReason::ForbiddenOrigin)) } else { form },
-            file: file.map(Box::new),
-            list: list.map(Box::new),
-        }
-    }
-
-    /// Checks what a request says about its lobby, in this order: whether its page may connect, the lobby's code, the
-    /// session, and how the client enters.
-    fn check_facts(
-        &self,
-        place: Result<Place, CloseReason>,
-        facts: &Facts,
-    ) -> Result<(Place, Option<Claim>, Entry), CloseReason> {
-        if !facts.is_origin_allowed {
-            return Err(CloseReason::ForbiddenOrigin);
-        }
-        let (place, has_sessions) = (place?, !self.config.seat_grace.is_zero());
-        let claim = facts.claim.map_err(|BadClaim| CloseReason::BadMessage)?.filter(|_| has_sessions);
-        let entry = facts.entry.map_err(|entry::BadEntry| CloseReason::BadMessage)?;
-        if entry.suits(&place, self.config.max_per_lobby) {
-            Ok((place, claim, entry))
-        } else {
-            Err(CloseReason::BadMessage)
-        }
-    }
-
-    /// The response to a request for a file of the program, if the configuration serves it. The client speaks JSON. An
-    /// upgrade request for the same path goes to the application.
-    fn file_response(&self, request: &Request<'_>) -> Option<FileResponse> {
-        let served = match (self.config.serve_client, self.config.playground) {
-            _ if self.protocol != Protocol::Json => return None,
-            (_, true) => Served::Playground,
-            (true, false) => Served::Client,
-            (false, false) => return None,
-        };
-        let version = request.query("v");
-        let (version, known) = (version.as_deref(), request.header("if-none-match"));
-        pages::respond(served, &FileRequest { path: request.path(), version, known })
-    }
-
     /// Refuses a request before its destination is known: with an HTTP response, or with a stream that ends at once.
     pub(super) fn refuse_early(
         &mut self,
@@ -382,23 +329,6 @@ impl Core {
             self.begin_close(key, reason);
         }
         Ok(())
-    }
-
-    /// The response to a health check on the members' port. An upgrade request for the same path goes to the
-    /// application.
-    fn health_response(&self, facts: &Facts) -> Option<PlainResponse> {
-        match facts.probe? {
-            _ if facts.is_upgrade() => None,
-            Probe::Live => Some(PlainResponse::new(200, "live")),
-            Probe::Ready => {
-                let readiness = self.readiness();
-                let sentence = match readiness.message() {
-                    Some(message) => format!("{}: {message}", readiness.word()).into(),
-                    None => Cow::Borrowed(readiness.word()),
-                };
-                Some(PlainResponse::new(readiness.status(), sentence))
-            }
-        }
     }
 
     /// Accepts the upgrade, then seats the connection or closes it with the reason. A browser cannot read the status

@@ -25,6 +25,7 @@ mod draining;
 pub(crate) mod driver;
 mod entry;
 mod event_streams;
+mod facts;
 mod guessing;
 mod input;
 pub(crate) mod inspect;

@@ -52,6 +52,8 @@ pub(crate) enum ObservedEvent {
     Said { lobby: SmolStr, epoch: u64, seq: u64, text: Box<str> },
     /// No callback: a direct message with this number was sent to the session in a seat.
     SaidDirectly { seat: SeatId, n: u64, text: Box<str> },
+    /// No callback: the session in a seat was sent its first `presence_state`, with this `seq`.
+    Began { seat: SeatId, seq: u64 },
 }
 
 /// Content of a message.
@@ -105,7 +107,8 @@ impl ObservedEvent {
 
     /// Whether the application was called.
     pub(crate) fn is_callback(&self) -> bool {
-        !matches!(self, ObservedEvent::Said { .. } | ObservedEvent::SaidDirectly { .. })
+        use ObservedEvent::{Began, Said, SaidDirectly};
+        !matches!(self, Said { .. } | SaidDirectly { .. } | Began { .. })
     }
 }
 

@@ -125,7 +125,8 @@ impl EventTracer {
             ObservedEvent::Left(..)
             | ObservedEvent::Drain(_)
             | ObservedEvent::Said { .. }
-            | ObservedEvent::SaidDirectly { .. } => {}
+            | ObservedEvent::SaidDirectly { .. }
+            | ObservedEvent::Began { .. } => {}
         }
     }
 

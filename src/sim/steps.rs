@@ -110,11 +110,11 @@ impl Steps {
         for &behaviour in CONTROL_STEPS.iter().filter(|_| config.lobby_control) {
             // Kicks and locks end what the others do.
             let divisor = match behaviour {
-                Behaviour::Expel => 8,
-                Behaviour::HandOver | Behaviour::Settings => 4,
+                Behaviour::Expel => 4,
+                Behaviour::HandOver | Behaviour::Settings => 2,
                 _ => 1,
             };
-            actions.push((Action::Do(behaviour), swarm.weight(behaviour).div_ceil(divisor)));
+            actions.push((Action::Do(behaviour), (4 * swarm.weight(behaviour)).div_ceil(divisor)));
         }
         actions.push((Action::Do(Behaviour::Drain), u32::from(swarm.weight(Behaviour::Drain) > 16)));
         Steps { total_weight: actions.iter().map(|(_, weight)| u64::from(*weight)).sum(), actions }

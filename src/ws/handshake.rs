@@ -6,29 +6,26 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
-use std::ops::Range;
 
-use bytes::Bytes;
 use data_encoding::BASE64URL_NOPAD;
 use tungstenite::handshake::derive_accept_key;
 
 use super::claim::{read_claim, read_entry};
 use super::event_stream;
+pub(crate) use super::facts::{Acceptance, Facts, Page, Upgrade};
 use super::list_query::read_list_query;
-use super::post::PostHead;
 use crate::base::entry::{BadEntry, Entry};
 use crate::base::id::ConnId;
 use crate::base::list_query::{ListFilter, ListQuery};
 use crate::base::peer::Peer;
-use crate::base::session::{BadClaim, Claim, SessionHash};
+use crate::base::session::{BadClaim, Claim};
 use crate::config::{ForwardedHeader, Origins};
-use crate::http::file::FileResponse;
 use crate::http::forwarded::{ForwardedFault, forwarded_address};
 use crate::http::head::{HeadFault, HeaderLines, Headers, RequestHead, is_head_request};
 use crate::http::host::is_host;
 use crate::http::probe::Probe;
 use crate::http::target::{percent_decode, query_value, split_target};
-use crate::http::{Cors, DateLine, PlainResponse};
+use crate::http::{Cors, PlainResponse};
 
 /// Prefix of the subprotocol that carries a token. Browsers need it, since they cannot set `Authorization`.
 const BEARER_PREFIX: &str = "base64url.bearer.lobby.";
@@ -180,111 +177,6 @@ impl fmt::Debug for Request<'_> {
     }
 }
 
-/// Facts about a request that are determined before the application authorizes it. They are recorded, and a replay
-/// starts from them.
-///
-/// A token may occur anywhere in a request. Therefore the facts contain no text of the client except the subprotocol in
-/// the upgrade, of which recorders keep only the length: see [`Upgrade::echo`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Facts {
-    /// Set when the path is that of a health check.
-    pub(crate) probe: Option<Probe>,
-    /// Whether it is a HEAD request: it is answered as a GET, without the body.
-    pub(crate) is_head_request: bool,
-    pub(crate) address: IpAddr,
-    /// Whether `allowed_origin` permits the request.
-    pub(crate) is_origin_allowed: bool,
-    /// The session of the client. `Err`: the request has one that is not valid.
-    pub(crate) claim: Result<Option<Claim>, BadClaim>,
-    /// How the client enters its lobby. `Err`: a parameter for it is not valid.
-    pub(crate) entry: Result<Entry, BadEntry>,
-    /// What the page of a request for events may read of the answer.
-    pub(crate) cors: Option<Cors>,
-    pub(crate) form: Result<Acceptance, PlainResponse>,
-    /// The response to a request for a file of the program.
-    pub(crate) file: Option<Box<FileResponse>>,
-    /// The part of the list of lobbies that it asks for. `Err`: the answer to another request for the same path.
-    pub(crate) list: Option<Box<Result<ListQuery, PlainResponse>>>,
-}
-
-/// What a valid request asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Acceptance {
-    WebSocket(Upgrade),
-    /// Server-sent events.
-    Events,
-    /// To read the messages in its body.
-    Post(PostHead),
-}
-
-impl Acceptance {
-    /// A request for an event stream, or a POST of messages for one.
-    fn for_events(post: Option<PostHead>) -> Acceptance {
-        post.map_or(Acceptance::Events, Acceptance::Post)
-    }
-}
-
-/// The sender of a request for events, or of messages for them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Page {
-    /// What it may read of the answer.
-    pub(crate) cors: Option<Cors>,
-    pub(crate) session: Option<SessionHash>,
-}
-
-impl Facts {
-    /// Whether it is an attempt to connect, and not the message of a client that is connected or what a browser asks before
-    /// it.
-    pub(crate) fn is_attempt(&self) -> bool {
-        match &self.form {
-            Ok(form) => !matches!(form, Acceptance::Post(_)),
-            Err(response) => response.status() != 204,
-        }
-    }
-
-    /// Whether it is an attempt to connect from which a client may learn whether a lobby exists, or what its password is not.
-    pub(crate) fn is_guess(&self) -> bool {
-        self.is_attempt() && self.entry.is_ok_and(|entry| entry.is_guess())
-    }
-
-    pub(crate) fn is_upgrade(&self) -> bool {
-        matches!(self.form, Ok(Acceptance::WebSocket(_)))
-    }
-}
-
-/// Contents of the response to a valid upgrade request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Upgrade {
-    pub(crate) accept_key: String,
-    pub(crate) subprotocol: Option<String>,
-}
-
-impl Upgrade {
-    /// Returns the byte range of the subprotocol in the response. The client wrote it, and with [`Subprotocols::Any`]
-    /// it can be any text.
-    pub(crate) fn echo(&self, date: DateLine) -> Option<Range<u64>> {
-        let name = self.subprotocol.as_ref()?.len() as u64;
-        // Only CR LF and the empty line follow it.
-        let end = self.response(date).len() as u64 - 4;
-        Some(end - name..end)
-    }
-
-    /// Encodes the 101 response (RFC 6455 section 4.2.2). RFC 9110 section 6.6.1 allows `Date` in it.
-    pub(crate) fn response(&self, date: DateLine) -> Bytes {
-        let mut response = Vec::with_capacity(256);
-        response.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
-        response.extend_from_slice(date.as_bytes());
-        response.extend_from_slice(b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ");
-        response.extend_from_slice(self.accept_key.as_bytes());
-        if let Some(name) = &self.subprotocol {
-            response.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
-            response.extend_from_slice(name.as_bytes());
-        }
-        response.extend_from_slice(b"\r\n\r\n");
-        Bytes::from(response)
-    }
-}
-
 /// Parameters for reading a request: its connection and the limits of the configuration.
 pub(crate) struct ReadParams {
     pub(crate) conn: ConnId,
@@ -327,13 +219,7 @@ fn try_read<R>(
 ) -> Result<R, PlainResponse> {
     let &ReadParams { conn, peer, max_headers, subprotocols, .. } = params;
     let mut lines = HeaderLines::EMPTY;
-    let parsed = RequestHead::parse(head, &mut lines, max_headers).map_err(|fault| match fault {
-        HeadFault::TooManyHeaders => {
-            PlainResponse::new(431, format!("the request has more than {max_headers} header lines"))
-        }
-        HeadFault::Version => PlainResponse::new(505, "use HTTP/1.1"),
-        HeadFault::Malformed => PlainResponse::new(400, "the request is not well-formed HTTP/1.1"),
-    })?;
+    let parsed = RequestHead::parse(head, &mut lines, max_headers).map_err(|fault| refusal_of(fault, max_headers))?;
     let RequestHead { method, target, is_http_1_1, headers } = parsed;
 
     let is_head_request = method == "HEAD";
@@ -405,6 +291,16 @@ fn try_read<R>(
         headers,
     };
     Ok(decide(&request, form))
+}
+
+fn refusal_of(fault: HeadFault, max_headers: u32) -> PlainResponse {
+    match fault {
+        HeadFault::TooManyHeaders => {
+            PlainResponse::new(431, format!("the request has more than {max_headers} header lines"))
+        }
+        HeadFault::Version => PlainResponse::new(505, "use HTTP/1.1"),
+        HeadFault::Malformed => PlainResponse::new(400, "the request is not well-formed HTTP/1.1"),
+    }
 }
 
 fn path_and_query(target: &str) -> Result<(&str, &str), PlainResponse> {
@@ -530,6 +426,7 @@ fn for_log<'a>(values: impl Iterator<Item = &'a [u8]>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::DateLine;
 
     const GOOD: &[&str] = &[
         "GET /ws/chess?token=ann HTTP/1.1",

@@ -6,6 +6,7 @@
 pub(crate) mod claim;
 pub(crate) mod connection;
 pub(crate) mod event_stream;
+mod facts;
 pub(crate) mod frame;
 pub(crate) mod handshake;
 mod list_query;

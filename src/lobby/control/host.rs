@@ -6,6 +6,7 @@
 
 use crate::base::id::{LobbyKey, SeatId, SeatKey};
 use crate::base::time::Time;
+use crate::lobby::control::Control;
 use crate::lobby::directory::Directory;
 
 impl Directory {
@@ -67,9 +68,11 @@ impl Directory {
         controls.rearm(lobby);
     }
 
-    /// Asserts that a lobby whose changes were sent has a host, if a member can be it.
+    /// Asserts that a lobby whose changes were sent has a host, if a member can be it. A deadline that is due is handled at
+    /// the end of the turn.
     pub(crate) fn check_host(&self, lobby: LobbyKey, now: Time) {
-        let Some(control) = self.control(lobby).filter(|control| !control.is_dirty) else { return };
+        let is_settled = |control: &&Control| !control.is_dirty && control.timer > now;
+        let Some(control) = self.control(lobby).filter(is_settled) else { return };
         let has_host = self.keeps_host(control.host, control.host_until, now);
         let has_candidate = self.seats_in(lobby).any(|seat| self.can_be_host(seat));
         assert!(has_host || !has_candidate, "a lobby with a member that can be the host has one");

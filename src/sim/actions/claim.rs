@@ -52,6 +52,9 @@ pub(super) fn enter<A: App>(
         marker: session.marker,
         is_behind: form != PositionForm::Right || session.has_two_tabs,
     };
+    if shared.control.is_some() {
+        server.models.behaviours.add(Behaviour::LobbyControl);
+    }
     if shared.has_sessions {
         server.models.sessions.claimed(link.accepted, claim);
     }

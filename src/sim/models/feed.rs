@@ -161,6 +161,10 @@ impl Models {
                     said.and(self.said_of_control(&lobby, epoch, &text, at, &unsettled))
                 }
                 ObservedEvent::SaidDirectly { seat, n, text } => self.sessions.said_directly(seat, n, text.len()),
+                ObservedEvent::Began { seat, seq } => {
+                    self.sessions.began(seat, seq, at);
+                    Ok(())
+                }
                 ObservedEvent::Health(member, latency) => {
                     self.health.ended(member.conn(), at, latency);
                     Ok(())

@@ -43,6 +43,8 @@ pub(crate) struct SessionModel {
     seats: BTreeMap<SeatId, SessionSeat>,
     /// With `away_after` 0, seats that were said to be away before the application was told.
     said_early: BTreeSet<SeatId>,
+    /// When each session was sent its first `presence_state`, and the `seq` of that.
+    began: BTreeMap<SeatId, (Time, u64)>,
     logs: BTreeMap<Box<str>, LobbyLog>,
     barred: Vec<Barred>,
     /// Messages that the application was shown.
@@ -103,6 +105,7 @@ impl SessionModel {
             claims: BTreeMap::new(),
             seats: BTreeMap::new(),
             said_early: BTreeSet::new(),
+            began: BTreeMap::new(),
             logs: BTreeMap::new(),
             barred: Vec::new(),
             executed: BTreeSet::new(),
@@ -211,8 +214,7 @@ impl SessionModel {
 
     /// A session begins in a seat.
     fn begin(&mut self, member: &Member, claim: Claim, at: Time) {
-        let log = self.logs.get(member.lobby());
-        let start = log.map_or(ReadPosition::default(), |log| ReadPosition { epoch: log.epoch, seq: log.seq, n: 0 });
+        let start = self.start_of(member, at);
         let seat = SessionSeat {
             session: claim.session,
             marker: claim.marker,
@@ -229,6 +231,13 @@ impl SessionModel {
         };
         self.seats.insert(member.seat(), seat);
         self.was_seated.insert(member.conn(), member.lobby().into());
+    }
+
+    /// Returns the position of the first `presence_state` of the session that a member begins, as far as it is known.
+    fn start_of(&self, member: &Member, at: Time) -> ReadPosition {
+        let Some(log) = self.logs.get(member.lobby()) else { return ReadPosition::default() };
+        let began = self.began.get(&member.seat()).filter(|(when, _)| *when == at);
+        ReadPosition { epoch: log.epoch, seq: began.map_or(log.seq, |(_, seq)| *seq), n: 0 }
     }
 
     /// A session was resumed.
@@ -260,9 +269,11 @@ impl SessionModel {
         } else if begins_anew {
             (seat.begun, seat.unsure) = ((at, claim.position), None);
         }
-        if begins_anew && let Some(log) = log {
-            seat.start = ReadPosition { epoch: log.epoch, seq: log.seq, n: 0 };
-            seat.starts_late = seat.last_direct > 0;
+        let is_in_log = log.is_some();
+        if begins_anew && is_in_log {
+            let start = self.start_of(member, at);
+            let seat = self.seats.get_mut(&member.seat()).expect("found above");
+            (seat.start, seat.starts_late) = (start, seat.last_direct > 0);
         }
         self.resumes.insert(conn, resume);
         self.was_seated.insert(conn, member.lobby().into());
@@ -369,6 +380,18 @@ impl SessionModel {
             self.said_to_be_away(&away.conn, at)?;
         }
         Ok(())
+    }
+
+    /// A session was sent its first `presence_state`, with this `seq`. The joins precede it, and with lobby control another
+    /// host.
+    pub(crate) fn began(&mut self, id: SeatId, seq: u64, at: Time) {
+        // The application may be told of the session later.
+        self.began.insert(id, (at, seq));
+        if let Some(seat) = self.seats.get_mut(&id).filter(|seat| seat.begun.0 == at)
+            && seq == seat.start.seq + 1
+        {
+            seat.start.seq = seq;
+        }
     }
 
     fn seat_named(&mut self, name: &str) -> Option<&mut SessionSeat> {

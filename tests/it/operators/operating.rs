@@ -22,6 +22,7 @@ const VARYING: &[&str] = &[
     "epoch",
     "peer",
     "idle_ms",
+    "reserved_ms",
     "latency_ms",
     "bytes_in",
     "bytes_out",
@@ -190,6 +191,12 @@ fn the_guide_shows_how_the_clock_is_set() {
     (0..3).for_each(|_| site.turn());
     let clock = site.server.engine().stats().ticks.expect("ticks are on").clock;
     assert_eq!((clock.paused, clock.slowdown), (true, 7));
+}
+
+#[test]
+fn the_guide_shows_how_a_match_is_made() {
+    let mut site = Site::configured(Config { lobby_control: true, ..on_free_port() });
+    replay("<!-- match", &mut site);
 }
 
 /// Compares a transcript of the guide with the answers of the server.

@@ -184,7 +184,7 @@ export interface ControlEvents<D extends object = Record<string, any>, P extends
   settings: [changes: Partial<Settings>, about: Change];
   /** When the game starts, in milliseconds since the Unix epoch; `null`: not now. */
   countdown: [at: number | null];
-  /** The game starts, with these seats. */
+  /** The game starts, with these seats: none in a lobby that is too large for a list. */
   start: [seats: readonly { readonly user: string; readonly conn: string }[]];
 }
 

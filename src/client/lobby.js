@@ -532,7 +532,7 @@ export class Lobby {
         host: this.#hosted,
         settings: ({ settings, by }) => this.#replace(this, "settings", { ...this.settings, ...settings }, { by, seq }),
         countdown: this.#counted,
-        start: ({ seats }) => {
+        start: ({ seats = [] }) => {
           this.countdown = null;
           this.#tell("start", seats);
         },

@@ -247,6 +247,8 @@ const HIT_ELSEWHERE: &[(&[&str], &str)] = &[
     ),
     (&["max_watchers"], "watchers_have_seats_of_their_own_kind"),
     (&["guesses_per_minute"], "an_address_guesses_ten_passwords_a_minute"),
+    (&["lists_per_minute"], "an_address_may_ask_a_number_of_times_per_minute"),
+    (&["max_list_watchers"], "limits_and_origins_are_those_of_all_connections"),
     (&["max_bans"], "the_oldest_ban_ends_when_there_are_too_many"),
     (&["max_empty_ttl"], "a_lobby_is_kept_without_members_for_its_time"),
     (&["max_commands"], "a_full_queue_of_commands_returns_them"),

@@ -421,17 +421,23 @@ fn without_lobby_control_there_is_no_list() {
 /// A queue that is smaller than the list holds it even so: the list is sent as a whole.
 #[test]
 fn a_list_may_be_larger_than_max_outbound_bytes() {
+    let bytes = ByteSize(100);
     let small = Config {
         max_message_bytes: ByteSize(3000),
-        max_outbound_bytes: ByteSize(5100),
+        max_outbound_bytes: ByteSize::kib(16),
+        outbound_high_mark: ByteSize::kib(8),
+        outbound_low_mark: ByteSize::kib(4),
         max_per_lobby: Limit::at_most(4),
         history_bytes: ByteSize(500),
-        direct_bytes: ByteSize(100),
+        direct_bytes: bytes,
+        max_lobby_data: bytes,
+        max_member_data: bytes,
+        max_members_data: bytes,
         ..on()
     };
     let mut world = recorded(small);
     for n in 0..100 {
-        open(&mut world, &format!("n{n}"), &format!(r#","name":"{}""#, "x".repeat(64)));
+        open(&mut world, &format!("n{n}"), &format!(r#","name":"{0}","tags":{{"a":"{0}"}}"#, "x".repeat(64)));
     }
     world.open("eve");
     let conn = world.conn("eve");

@@ -191,8 +191,13 @@ impl Directory {
         let control = controls.get_mut(lobby).expect("a lobby with a deadline exists");
         control.timer = Time::NEVER;
         control.is_dirty = true;
+        if control.host_until <= now {
+            control.host_until = Time::ZERO;
+        }
         if control.empty_until <= now {
             self.remove_lobby(lobby);
+        } else {
+            controls.rearm_after(lobby, now);
         }
         Some(lobby)
     }

@@ -53,7 +53,7 @@ pub(crate) struct Bounds {
 pub(crate) struct Control {
     /// The seat of the host. It may have been freed, while no other member could become the host.
     pub(super) host: Option<(SeatKey, SeatId)>,
-    /// When a host that is away ceases to be it.
+    /// When a host that is away ceases to be it. [`Time::ZERO`]: it may cease to be it, as soon as there is another one.
     pub(super) host_until: Time,
     pub(crate) data: Entries,
     /// Bytes of the data of all members.
@@ -140,8 +140,14 @@ impl Controls {
 
     /// Updates the time of a lobby's next deadline.
     pub(super) fn rearm(&mut self, lobby: LobbyKey) {
+        self.rearm_after(lobby, Time::ZERO);
+    }
+
+    /// The same, without the deadlines up to `now`, which are being handled.
+    pub(super) fn rearm_after(&mut self, lobby: LobbyKey, now: Time) {
         let Some(control) = self.lobbies.get_mut(lobby) else { return };
-        let next = control.host_until.min(control.countdown.unwrap_or(Time::NEVER)).min(control.empty_until);
+        let deadlines = [control.host_until, control.countdown.unwrap_or(Time::NEVER), control.empty_until];
+        let next = deadlines.into_iter().filter(|&at| at > now).min().unwrap_or(Time::NEVER);
         let before = std::mem::replace(&mut control.timer, next);
         if before != next {
             self.timers.remove(&(before, lobby));

@@ -148,7 +148,7 @@ fn check_control<A: App>(server: &mut Server<A>, clients: &mut Clients) -> Resul
         };
         if link.view.is_at(epoch, seq) && link.reason.is_none() {
             link.view
-                .check_lobby_view(view, is_stepped)
+                .check_lobby_view(view, server.is_draining(), is_stepped)
                 .map_err(|error| format!("client #{}: {error}", link.number))?;
         }
     }

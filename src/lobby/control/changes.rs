@@ -206,6 +206,9 @@ impl Directory {
         let control = controls.get_mut(lobby).expect("a lobby with a deadline exists");
         control.timer = Time::NEVER;
         control.is_dirty = true;
+        if control.host_until <= now {
+            control.host_until = Time::ZERO;
+        }
         let is_over = control.empty_until <= now;
         let is_named_over = control.named.as_ref().is_some_and(|named| named.until <= now);
         controls.rearm_after(lobby, now);

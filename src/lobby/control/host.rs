@@ -61,7 +61,7 @@ impl Directory {
         let grace = controls.bounds.host_grace;
         let control = controls.get_mut(lobby).expect("the lobby has its control");
         match (is_away, control.host_until) {
-            (true, Time::NEVER) => control.host_until = now + grace,
+            (true, Time::NEVER) => control.host_until = if grace.is_zero() { Time::ZERO } else { now + grace },
             (false, _) => control.host_until = Time::NEVER,
             (true, _) => return,
         }

@@ -60,7 +60,7 @@ pub(crate) struct Bounds {
 pub(crate) struct Control {
     /// The seat of the host. It may have been freed, while no other member could become the host.
     pub(super) host: Option<(SeatKey, SeatId)>,
-    /// When a host that is away ceases to be it.
+    /// When a host that is away ceases to be it. [`Time::ZERO`]: it may cease to be it, as soon as there is another one.
     pub(super) host_until: Time,
     pub(crate) data: Entries,
     /// Bytes of the data of all members.

@@ -46,12 +46,17 @@ impl View {
         self.is_synced() && !self.awaits_lobby_state && (self.epoch, self.books.position.seq) == (epoch, seq)
     }
 
-    /// Compares what the client knows with what its lobby has said. Without a list, it does not know the data of members
-    /// before it, and not who has left.
-    pub(crate) fn check_lobby_view(&self, said: &LobbyView, is_wall_stepped: bool) -> Result<(), String> {
+    /// Compares what the client knows with what its lobby has said. Without a list, and during a drain, it does not know
+    /// which members have left, and so not the data of all members.
+    pub(crate) fn check_lobby_view(
+        &self,
+        said: &LobbyView,
+        is_draining: bool,
+        is_wall_stepped: bool,
+    ) -> Result<(), String> {
         let Some(known) = self.lobby_view() else { return Err("the lobby is not known".into()) };
         let mut known = known.clone();
-        if self.books.members.is_none() {
+        if self.books.members.is_none() || is_draining {
             known.members.clone_from(&said.members);
         }
         if is_wall_stepped && known.countdown.is_some() && said.countdown.is_some() {

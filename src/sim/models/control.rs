@@ -197,9 +197,9 @@ impl ControlModel {
     pub(crate) fn joined(&mut self, member: &Member, members: Members<'_>) -> Result<(), String> {
         let count = members.of(member.lobby()).len() as u64;
         let may_reserve = self.may_reserve;
-        let Some(lobby) = self.lobbies.get_mut(member.lobby()) else {
-            return Err(format!("{} has joined a lobby that was not found", member.user()));
-        };
+        // A member that left in the same call may have been the only one.
+        let defaults = &self.defaults;
+        let lobby = self.lobbies.entry(member.lobby().into()).or_insert_with(|| Lobby::new(0, defaults));
         lobby.empty_since = None;
         if !may_reserve && !member.is_watcher() {
             let is_locked = lobby.setting("locked") == "true" || lobby.starts_at.is_some();

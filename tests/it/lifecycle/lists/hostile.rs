@@ -6,7 +6,7 @@ use lobbyd::Config;
 use lobbyd::config::Limit;
 use lobbyd::sim::wire;
 
-use super::{View, finish, get, on, open, recorded, set};
+use super::{View, finish, get, on, open, quiet, recorded, set};
 
 #[test]
 fn a_huge_query_is_refused() {

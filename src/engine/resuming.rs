@@ -99,12 +99,12 @@ impl Core {
     /// Records that the session in a seat, if there is one, is sent a `presence_state`.
     pub(super) fn note_presence_state(&mut self, seat: SeatKey, lobby: LobbyKey) {
         let seq = self.directory.lobby_ref(lobby).seq;
-        if let Some(state) = self.sessions.get_mut(seat) {
-            if state.since_seq.is_none() {
-                state.since_seq = Some(seq);
-                let seat = self.directory.seat(seat).id;
-                self.observer.note(self.clock.now(), || ObservedEvent::Began { seat, seq });
-            }
+        if let Some(state) = self.sessions.get_mut(seat)
+            && state.since_seq.is_none()
+        {
+            state.since_seq = Some(seq);
+            let seat = self.directory.seat(seat).id;
+            self.observer.note(self.clock.now(), || ObservedEvent::Began { seat, seq });
         }
     }
 

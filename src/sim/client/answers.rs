@@ -5,9 +5,8 @@
 
 use std::collections::VecDeque;
 
-use super::lobby::ControlAnswer;
 use super::payload::read_number;
-use super::sent::{Outcome, RequestKind, SentRequest};
+use super::sent::{ControlAnswer, Outcome, RequestKind, SentRequest};
 use super::server_text::{ServerText, field, require};
 use super::shared_state::SharedState;
 

@@ -2,11 +2,10 @@
 //!
 //! A client has received every change of its lobby when its request is served, so it knows the answer in most cases.
 
-use std::collections::BTreeMap;
-
 use super::books::KnownMember;
+use super::known_lobby::Snapshot;
 use crate::config::Config;
-use crate::sim::models::lobby_view::{LobbyFrame, LobbyView, Values, bytes_of};
+use crate::sim::models::lobby_view::{LobbyFrame, Values, bytes_of};
 
 /// A request of lobby control.
 #[derive(Clone, Debug)]
@@ -20,7 +19,7 @@ pub(crate) enum Asked {
 
 /// The answer that a request must get.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum ExpectedAnswer {
     Done,
     /// An error with this code.
     Refused(&'static str),
@@ -40,16 +39,6 @@ pub(crate) struct ControlBook {
     asked: Vec<Asked>,
     /// Whether the wall clock was ever set. Then the time of a start may be shown differently.
     pub(crate) is_wall_stepped: bool,
-}
-
-/// What a client knows of its lobby at one time.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Snapshot {
-    pub(crate) view: LobbyView,
-    /// `seq` of the last change of each key, of the lobby or of the member in a seat.
-    pub(super) changed: BTreeMap<(Option<Box<str>>, Box<str>), u64>,
-    /// Changes up to this `seq` are not known one by one.
-    pub(super) since: u64,
 }
 
 /// The client that asks.
@@ -92,68 +81,68 @@ impl ControlBook {
     }
 
     /// Returns the answer that a request must get, if its sender knows `known` when it is served.
-    pub(super) fn judge(&self, asked: &Asked, known: &Snapshot, asker: Asker<'_>) -> Verdict {
+    pub(super) fn judge(&self, asked: &Asked, known: &Snapshot, asker: Asker<'_>) -> ExpectedAnswer {
         let view = &known.view;
         let is_host = view.host.as_deref() == Some(asker.conn);
         match asked {
-            Asked::Set { of: None, .. } if !is_host && !view.all_may_write() => Verdict::Refused("not_allowed"),
+            Asked::Set { of: None, .. } if !is_host && !view.all_may_write() => ExpectedAnswer::Refused("not_allowed"),
             Asked::Set { of: Some(of), .. } if **of != *asker.conn => match asker.is_member(of) {
-                _ if !is_host => Verdict::Refused("not_allowed"),
+                _ if !is_host => ExpectedAnswer::Refused("not_allowed"),
                 Some(true) => self.judge_change(asked, known, asker),
-                Some(false) => Verdict::Refused("user_not_found"),
-                None => Verdict::Unsure,
+                Some(false) => ExpectedAnswer::Refused("user_not_found"),
+                None => ExpectedAnswer::Unsure,
             },
             Asked::Set { .. } => self.judge_change(asked, known, asker),
-            _ if !is_host => Verdict::Refused("not_allowed"),
+            _ if !is_host => ExpectedAnswer::Refused("not_allowed"),
             Asked::Host { conn } => match asker.is_member(conn) {
-                Some(true) if asker.is_away(conn) => Verdict::Refused("not_allowed"),
-                Some(false) => Verdict::Refused("user_not_found"),
-                _ if **conn == *asker.conn => Verdict::Done,
+                Some(true) if asker.is_away(conn) => ExpectedAnswer::Refused("not_allowed"),
+                Some(false) => ExpectedAnswer::Refused("user_not_found"),
+                _ if **conn == *asker.conn => ExpectedAnswer::Done,
                 // Whether the member has a session is not told, and that it is away only after a while.
-                _ => Verdict::Unsure,
+                _ => ExpectedAnswer::Unsure,
             },
-            Asked::Kick { user, .. } if **user == *asker.user => Verdict::Refused("not_allowed"),
-            Asked::Kick { is_banned: true, .. } => Verdict::Done,
+            Asked::Kick { user, .. } if **user == *asker.user => ExpectedAnswer::Refused("not_allowed"),
+            Asked::Kick { is_banned: true, .. } => ExpectedAnswer::Done,
             Asked::Kick { user, .. } => match asker.members {
-                Some(members) if members.iter().any(|there| there.user == *user) => Verdict::Done,
-                _ => Verdict::Unsure,
+                Some(members) if members.iter().any(|there| there.user == *user) => ExpectedAnswer::Done,
+                _ => ExpectedAnswer::Unsure,
             },
-            Asked::Unban => Verdict::Unsure,
-            Asked::Settings { is_valid: true, .. } => Verdict::Done,
-            Asked::Settings { is_valid: false, .. } => Verdict::Refused("bad_message"),
+            Asked::Unban => ExpectedAnswer::Unsure,
+            Asked::Settings { is_valid: true, .. } => ExpectedAnswer::Done,
+            Asked::Settings { is_valid: false, .. } => ExpectedAnswer::Refused("bad_message"),
         }
     }
 
     /// Judges a change that its sender may make.
-    fn judge_change(&self, asked: &Asked, known: &Snapshot, asker: Asker<'_>) -> Verdict {
-        let Asked::Set { of, if_seq, data } = asked else { return Verdict::Unsure };
+    fn judge_change(&self, asked: &Asked, known: &Snapshot, asker: Asker<'_>) -> ExpectedAnswer {
+        let Asked::Set { of, if_seq, data } = asked else { return ExpectedAnswer::Unsure };
         let of = of.as_deref();
         if let Some(if_seq) = *if_seq {
             let newest = known.newest(of, data.keys());
             if newest.is_some_and(|newest| newest > if_seq) {
-                return Verdict::Refused("conflict");
+                return ExpectedAnswer::Refused("conflict");
             }
             // Of the keys without a value, only the last deletions are known to the server.
             let values = known.view.data_of(of);
             let is_exact = data.keys().all(|key| values.contains_key(key));
             if if_seq < known.since || !is_exact {
-                return Verdict::Unsure;
+                return ExpectedAnswer::Unsure;
             }
         }
         let after = known.view.after(of, data);
         let (keys, bytes) = if of.is_some() { self.member } else { self.lobby };
         if after.len() > keys || bytes_of(&after) > bytes {
-            return Verdict::Refused("too_large");
+            return ExpectedAnswer::Refused("too_large");
         }
         if of.is_none() {
-            return Verdict::Done;
+            return ExpectedAnswer::Done;
         }
         if asker.members.is_none() {
-            return Verdict::Unsure;
+            return ExpectedAnswer::Unsure;
         }
         let others = known.view.members.iter().filter(|(conn, _)| Some(&***conn) != of);
         let all = others.map(|(_, values)| bytes_of(values)).sum::<usize>() + bytes_of(&after);
-        if all > self.members_bytes { Verdict::Refused("too_large") } else { Verdict::Done }
+        if all > self.members_bytes { ExpectedAnswer::Refused("too_large") } else { ExpectedAnswer::Done }
     }
 }
 
@@ -164,27 +153,6 @@ impl Asker<'_> {
 
     fn is_away(&self, conn: &str) -> bool {
         self.members.is_some_and(|members| members.iter().any(|there| *there.conn == *conn && there.is_away))
-    }
-}
-
-impl Snapshot {
-    /// Returns the `seq` of the newest change of these keys that is known.
-    pub(super) fn newest<'a>(&self, of: Option<&str>, keys: impl Iterator<Item = &'a Box<str>>) -> Option<u64> {
-        keys.filter_map(|key| self.changed.get(&(of.map(Into::into), key.clone())).copied()).max()
-    }
-
-    /// Applies a frame.
-    pub(super) fn apply(&mut self, seq: u64, frame: &LobbyFrame) {
-        if let LobbyFrame::State { conn, data, .. } = frame {
-            self.changed.extend(data.keys().map(|key| ((conn.clone(), key.clone()), seq)));
-        }
-        self.view.apply(frame);
-    }
-
-    /// A member has left.
-    pub(super) fn member_left(&mut self, conn: &str) {
-        self.view.members.remove(conn);
-        self.changed.retain(|(of, _), _| of.as_deref() != Some(conn));
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a client knows of its lobby, and how far it has read. A session keeps these books over its connections.
 
-use super::lobby::KnownLobby;
+use super::known_lobby::KnownLobby;
 use super::payload::LastReceived;
 use crate::sim::models::relay::MessageId;
 

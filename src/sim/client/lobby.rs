@@ -3,32 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use super::asked::{Asked, Asker, Snapshot, Verdict};
+use super::asked::{Asked, Asker, ExpectedAnswer};
+use super::known_lobby::{KnownLobby, Snapshot};
+use super::sent::ControlAnswer;
 use super::server_text::{ServerText, UserState, field, require};
 use super::shared_state::SharedState;
 use super::view::View;
 use crate::sim::models::lobby_view::{LobbyFrame, LobbyView, read_values};
-
-/// A lobby, as a client knows it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct KnownLobby {
-    pub(super) now: Snapshot,
-    /// Before the last frame.
-    before: Snapshot,
-    /// The last frame and its `seq`.
-    last: Option<(u64, LobbyFrame)>,
-}
-
-/// The answer to a request of lobby control.
-#[derive(Debug)]
-pub(super) struct ControlAnswer {
-    /// Index of the request.
-    pub(super) asked: u32,
-    /// Code of the error; `None` for an `ack`.
-    pub(super) code: Option<Box<str>>,
-    /// Whether the answer has a `ref`. Without one it may belong to another request.
-    pub(super) is_certain: bool,
-}
 
 impl View {
     /// Whether the lobby is known.
@@ -158,13 +139,13 @@ impl View {
         let members = self.books.members.as_deref().filter(|_| !shared.is_draining);
         let asker = Asker { conn: &self.books.conn, user, members };
         let fits = match book.judge(asked, at, asker) {
-            Verdict::Unsure => true,
-            Verdict::Done => is_done,
-            Verdict::Refused(code) => answer.code.as_deref() == Some(code),
+            ExpectedAnswer::Unsure => true,
+            ExpectedAnswer::Done => is_done,
+            ExpectedAnswer::Refused(code) => answer.code.as_deref() == Some(code),
         };
         if !fits {
-            let verdict = book.judge(asked, at, asker);
-            return Err(format!("the answer must be {verdict:?} to {asked:?}: the client knew {:?}", at.view));
+            let expected = book.judge(asked, at, asker);
+            return Err(format!("the answer must be {expected:?} to {asked:?}: the client knew {:?}", at.view));
         }
         if answer.code.as_deref() == Some("conflict") {
             check_conflict(asked, known, fields)?;
@@ -180,7 +161,7 @@ fn check_conflict(asked: &Asked, known: &KnownLobby, fields: &ServerText<'_>) ->
     };
     let (seq, said) = (field(fields.seq)?, read_values(field(fields.data)?.get())?);
     let values = known.now.view.data_of(of.as_deref());
-    let present = |key: &Box<str>| values.get(key).cloned().unwrap_or_else(|| "null".into());
+    let present = |key: &str| values.get(key).cloned().unwrap_or_else(|| "null".into());
     let is_present = said.len() == data.len() && data.keys().all(|key| said.get(key) == Some(&present(key)));
     require(is_present, "a conflict with other values than the present ones")?;
     let newest = known.now.newest(of.as_deref(), data.keys());

@@ -11,6 +11,7 @@ mod changing;
 pub(crate) mod clients;
 mod events;
 mod in_session;
+mod known_lobby;
 pub(crate) mod link;
 pub(crate) mod lobby;
 pub(crate) mod payload;

@@ -42,6 +42,17 @@ pub(crate) enum RequestKind {
     Repeat(Option<Outcome>),
 }
 
+/// The answer to a request of lobby control.
+#[derive(Debug)]
+pub(super) struct ControlAnswer {
+    /// Index of the request.
+    pub(super) asked: u32,
+    /// Code of the error; `None` for an `ack`.
+    pub(super) code: Option<Box<str>>,
+    /// Whether the answer has a `ref`. Without one it may belong to another request.
+    pub(super) is_certain: bool,
+}
+
 impl RequestKind {
     /// Whether a number as its `ref` counts, in a session.
     pub(crate) fn is_numbered(self) -> bool {

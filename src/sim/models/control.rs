@@ -203,7 +203,7 @@ impl ControlModel {
         lobby.empty_since = None;
         if !may_reserve && !member.is_watcher() {
             let is_locked = lobby.setting("locked") == "true" || lobby.starts_at.is_some();
-            let has_room = lobby.setting("max").parse().map_or(true, |max: u64| count <= max);
+            let has_room = lobby.setting("max").parse().ok().is_none_or(|max: u64| count <= max);
             if is_locked || !has_room {
                 return Err(format!("{} has joined a lobby that is locked, or full with {count}", member.user()));
             }

@@ -40,7 +40,7 @@ impl ControlModel {
             // Nobody was told of a host among members that are all new.
             let are_new = seats.iter().all(|seat| *seat > self.newest_seat);
             let host = inspected.host.map(|host| host.to_string().into());
-            if are_new && !seats.is_empty() {
+            if are_new {
                 lobby.view.host = host;
             }
             check_view(lobby, &inspected, is_wall_stepped).map_err(context)?;
@@ -74,10 +74,10 @@ impl ControlModel {
             if self.max_lobbies == Limit::UNLIMITED {
                 return Err(format!("lobby {code}, empty since {since}, does not exist before the end of its ttl"));
             }
-            let is_older = |(other, lobby): (&Box<str>, &Lobby)| {
-                !gone.contains(other) && lobby.empty_since.is_some_and(|other| other < since)
+            let is_older = |other: &str, lobby: &Lobby| {
+                !gone.iter().any(|code| **code == *other) && lobby.empty_since.is_some_and(|other| other < since)
             };
-            if self.lobbies.iter().any(is_older) {
+            if self.lobbies.iter().any(|(other, lobby)| is_older(other, lobby)) {
                 return Err(format!("lobby {code} gave way to another one, and was not empty for the longest time"));
             }
         }

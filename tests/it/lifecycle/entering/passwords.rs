@@ -106,7 +106,7 @@ fn an_address_guesses_ten_passwords_a_minute() {
 #[test]
 fn unknown_codes_are_guesses_too_and_a_session_in_its_seat_guesses_nothing() {
     let mut world = recorded(on());
-    world.run(&format!("early > connect chess session=page-of-ann-0001 create=0 password=x\nearly < upgrade, goodbye, close 4007 lobby_not_found"));
+    world.run("early > connect chess session=page-of-ann-0001 create=0 password=x\nearly < upgrade, goodbye, close 4007 lobby_not_found");
     world.run(&protected("rose"));
     for guess in 1..10 {
         world.run(&format!(

@@ -72,7 +72,7 @@ fn a_watcher_may_only_leave_ping_and_ask_who_is_there() {
     ] {
         world.run(&format!(
             "eve > {request}\neve < error ref={} code={code}",
-            request.matches(|c: char| c.is_ascii_digit()).last().expect("a ref")
+            request.matches(|c: char| c.is_ascii_digit()).next_back().expect("a ref")
         ));
     }
     world.run(
@@ -204,8 +204,7 @@ fn a_locked_lobby_can_be_watched() {
 fn a_lobby_exists_while_it_is_watched_and_has_no_host_then() {
     check(
         on(),
-        &format!(
-            r#"
+        r#"
             eve > connect chess role=watch session=page-of-eve-0001
             eve < upgrade, welcome, presence_state users=, lobby_state host=null
             ann > connect chess session=page-of-ann-0001 create=0
@@ -217,8 +216,7 @@ fn a_lobby_exists_while_it_is_watched_and_has_no_host_then() {
             bob > connect chess session=page-of-bob-0001 create=0
             bob < upgrade, welcome, presence_state users=bob, lobby_state host=s3
             eve < presence_diff +bob, host conn=s3
-            "#
-        ),
+            "#,
     );
 }
 

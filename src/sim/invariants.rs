@@ -136,7 +136,7 @@ fn check_control<A: App>(server: &mut Server<A>, clients: &mut Clients) -> Resul
         Some((epoch, engine.inspect_control(code)?))
     };
     let Models { seats, sessions, wall_clock, .. } = &server.models;
-    let members = Members { seats, sessions, unsettled: &BTreeSet::new() };
+    let members = Members { seats, sessions, unflushed: &BTreeSet::new() };
     let is_stepped = wall_clock.stepped_at.is_some();
     control.check(inspect, members, server.now, server.is_draining(), is_stepped)?;
     clients.shared.relay.changed(control.take_done());

@@ -50,7 +50,7 @@ impl View {
     pub(super) fn follow_control(&mut self, kind: &str, seq: u64, text: &str) -> Result<(), String> {
         let Some(frame) = LobbyFrame::read(kind, text)? else { return Ok(()) };
         require(!self.awaits_lobby_state, "a change of the lobby before the lobby_state")?;
-        if let (LobbyFrame::Start { seats }, Some(members)) = (&frame, &self.books.members)
+        if let (LobbyFrame::Start { seats: Some(seats), .. }, Some(members)) = (&frame, &self.books.members)
             && self.is_synced()
         {
             let is_same = members.iter().map(|member| &member.conn).eq(seats);

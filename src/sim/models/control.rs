@@ -69,7 +69,7 @@ pub(crate) struct Members<'a> {
     pub(crate) seats: &'a SeatModel,
     pub(crate) sessions: &'a SessionModel,
     /// Seats that change in this call. The order among these changes and what is said is not known.
-    pub(crate) unsettled: &'a BTreeSet<SeatId>,
+    pub(crate) unflushed: &'a BTreeSet<SeatId>,
 }
 
 /// The type of a frame.
@@ -140,7 +140,7 @@ impl Lobby {
     pub(super) fn may_start(&self, code: &str, members: Members<'_>) -> Option<bool> {
         let Some(rule) = self.start_rule() else { return Some(false) };
         let seats = members.of(code);
-        if !members.unsettled.is_empty() {
+        if !members.unflushed.is_empty() {
             return None;
         }
         let is_ready = |seat: &SeatId| {
@@ -242,7 +242,7 @@ impl ControlModel {
         };
         // The host moves without a frame if all members are new.
         let is_known = lobby.view.host.as_ref().is_some_and(|host| {
-            !members.unsettled.iter().any(|seat| seat.to_string() == **host)
+            !members.unflushed.iter().any(|seat| seat.to_string() == **host)
                 && members.seats.iter().any(|(seat, _)| seat.to_string() == **host)
         });
         let is_own = word == "set" && (of == Some(from.seat()) || (of.is_none() && lobby.view.all_may_write()));
@@ -281,7 +281,7 @@ impl ControlModel {
             LobbyFrame::Host { conn } => self.check_host(code, conn, at, members),
             LobbyFrame::Settings { by, settings } => self.check_settings(code, by.as_deref(), settings),
             LobbyFrame::Countdown { at: unix } => self.check_countdown(code, *unix, at, members, clock),
-            LobbyFrame::Start { seats } => self.check_start(code, seats, at, members),
+            LobbyFrame::Start { seats, count } => self.check_start(code, seats.as_deref(), *count, at, members),
         };
         let lobby = self.lobbies.get_mut(code).expect("it was found");
         lobby.view.apply(&frame);
@@ -324,11 +324,11 @@ impl ControlModel {
         let (lobby, grace) = (&self.lobbies[code], self.host_grace);
         let is_named = |seat: &SeatId| seat.to_string() == conn;
         let seats = members.of(code);
-        let is_unsettled = members.unsettled.iter().any(is_named);
+        let is_unflushed = members.unflushed.iter().any(is_named);
         let is_handed_over = self.allowed.as_ref().is_some_and(|allowed| {
             allowed.word == "host" && allowed.from.lobby() == code && allowed.of.as_ref().is_some_and(is_named)
         });
-        if !is_unsettled && !seats.iter().any(|seat| is_named(seat) && members.is_candidate(*seat)) {
+        if !is_unflushed && !seats.iter().any(|seat| is_named(seat) && members.is_candidate(*seat)) {
             return Err("a host that is not a present member with a session".into());
         }
         if is_handed_over {
@@ -339,13 +339,13 @@ impl ControlModel {
             let is_in_time = members.sessions.away_since(*seat).is_none_or(|since| at < since + grace);
             lobby.is_host(*seat) && members.sessions.has_session(*seat) && is_in_time
         };
-        if seats.iter().any(|seat| !members.unsettled.contains(seat) && keeps(seat)) {
+        if seats.iter().any(|seat| !members.unflushed.contains(seat) && keeps(seat)) {
             return Err("the host is another one, although the last one is present or was until just now".into());
         }
-        let earliest = seats.iter().find(|seat| !members.unsettled.contains(seat) && members.is_candidate(**seat));
+        let earliest = seats.iter().find(|seat| !members.unflushed.contains(seat) && members.is_candidate(**seat));
         match earliest {
             Some(earliest)
-                if !is_named(earliest) && !members.unsettled.iter().any(|it| is_named(it) && it < earliest) =>
+                if !is_named(earliest) && !members.unflushed.iter().any(|it| is_named(it) && it < earliest) =>
             {
                 Err(format!("the host is not the earliest present member, {earliest}"))
             }
@@ -393,7 +393,14 @@ impl ControlModel {
         if unix == Some(expected) { Ok(()) } else { Err(format!("a countdown that does not end at {expected}")) }
     }
 
-    fn check_start(&mut self, code: &str, said: &[Box<str>], at: Time, members: Members<'_>) -> Result<(), String> {
+    fn check_start(
+        &mut self,
+        code: &str,
+        said: Option<&[Box<str>]>,
+        count: usize,
+        at: Time,
+        members: Members<'_>,
+    ) -> Result<(), String> {
         let lobby = self.lobbies.get_mut(code).expect("it was found");
         let may_start = lobby.may_start(code, members);
         lobby.has_started = true;
@@ -402,8 +409,9 @@ impl ControlModel {
         if !is_due || may_start == Some(false) {
             return Err("the lobby starts, and must not".into());
         }
-        let seats = members.of(code).into_iter().map(|seat| seat.to_string());
-        if may_start.is_some() && !seats.eq(said.iter().map(|conn| conn.to_string())) {
+        let seats: Vec<String> = members.of(code).into_iter().map(|seat| seat.to_string()).collect();
+        let is_same = said.is_none_or(|said| seats.iter().map(|seat| &**seat).eq(said.iter().map(|conn| &**conn)));
+        if may_start.is_some() && (seats.len() != count || !is_same) {
             return Err("the lobby starts with other members".into());
         }
         Ok(())

@@ -123,7 +123,7 @@ fn check_view(lobby: &mut Lobby, inspected: &InspectedControl, is_wall_stepped: 
 
 /// Checks that a lobby counts down while it may start, and not any longer.
 fn check_countdown(code: &str, lobby: &Lobby, members: Members<'_>, now: Time) -> Result<(), String> {
-    let settled = Members { unsettled: &BTreeSet::new(), ..members };
+    let settled = Members { unflushed: &BTreeSet::new(), ..members };
     let may_start = lobby.may_start(code, settled) == Some(true);
     if lobby.empty_since.is_none() && may_start != lobby.starts_at.is_some() {
         return Err(format!("may start: {may_start}; starts at {:?}", lobby.starts_at));

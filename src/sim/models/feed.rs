@@ -124,7 +124,7 @@ impl Models {
             let violation = || format!("the application was called {calls} times for {observed} observed events");
             self.violation.get_or_insert_with(violation);
         }
-        let unsettled: BTreeSet<SeatId> = match self.control {
+        let unflushed: BTreeSet<SeatId> = match self.control {
             Some(_) => events.iter().filter_map(|observed| observed.event.changed_seat()).collect(),
             None => BTreeSet::new(),
         };
@@ -143,7 +143,7 @@ impl Models {
                     self.message(&from, at, "allows").and(self.sessions.shown(&data, to.is_some()))
                 }
                 ObservedEvent::Control { from, word, of, text } => {
-                    self.message(&from, at, "allows").and(self.control(&from, word, of, &text, &unsettled))
+                    self.message(&from, at, "allows").and(self.control(&from, word, of, &text, &unflushed))
                 }
                 ObservedEvent::Message { from, content } => {
                     self.messages += 1;
@@ -158,7 +158,7 @@ impl Models {
                 ObservedEvent::Left(member, reason) => self.left(&member, reason, at),
                 ObservedEvent::Said { lobby, epoch, seq, text } => {
                     let said = self.sessions.said(&lobby, epoch, seq, &text, at);
-                    said.and(self.said_of_control(&lobby, epoch, &text, at, &unsettled))
+                    said.and(self.said_of_control(&lobby, epoch, &text, at, &unflushed))
                 }
                 ObservedEvent::SaidDirectly { seat, n, text } => self.sessions.said_directly(seat, n, text.len()),
                 ObservedEvent::Began { seat, seq } => {
@@ -196,7 +196,7 @@ impl Models {
         let session = self.sessions.joined(member, at);
         let seated = self.seats.joined(member, at);
         let Models { seats, sessions, .. } = self;
-        let members = Members { seats, sessions, unsettled: &BTreeSet::new() };
+        let members = Members { seats, sessions, unflushed: &BTreeSet::new() };
         let controlled = self.control.as_mut().map_or(Ok(()), |control| control.joined(member, members));
         unlocked.and(self.tokens.check_lobby(member)).and(seated).and(session).and(controlled)
     }
@@ -208,11 +208,11 @@ impl Models {
         word: &'static str,
         of: Option<SeatId>,
         text: &str,
-        unsettled: &BTreeSet<SeatId>,
+        unflushed: &BTreeSet<SeatId>,
     ) -> Result<(), String> {
         // The seats of a user that is kicked are barred, also while they are away.
         self.sessions.is_kicking |= matches!(word, "kick" | "ban");
-        let members = Members { seats: &self.seats, sessions: &self.sessions, unsettled };
+        let members = Members { seats: &self.seats, sessions: &self.sessions, unflushed };
         let control = self.control.as_mut().ok_or("a request of lobby control, which is off")?;
         control.allowed(from, word, of, text, members)
     }
@@ -223,9 +223,9 @@ impl Models {
         epoch: u64,
         text: &str,
         at: Time,
-        unsettled: &BTreeSet<SeatId>,
+        unflushed: &BTreeSet<SeatId>,
     ) -> Result<(), String> {
-        let members = Members { seats: &self.seats, sessions: &self.sessions, unsettled };
+        let members = Members { seats: &self.seats, sessions: &self.sessions, unflushed };
         let Some(control) = &mut self.control else { return Ok(()) };
         let locked = control.said((lobby, epoch), text, at, members, &self.wall_clock);
         // During a countdown a lobby is locked, too.

@@ -30,11 +30,26 @@ pub(crate) struct LobbyView {
 /// A numbered frame of lobby control.
 #[derive(Clone, Debug)]
 pub(crate) enum LobbyFrame {
-    State { by: Option<Box<str>>, conn: Option<Box<str>>, data: Values },
-    Host { conn: Box<str> },
-    Settings { by: Option<Box<str>>, settings: Values },
-    Countdown { at: Option<u64> },
-    Start { seats: Vec<Box<str>> },
+    State {
+        by: Option<Box<str>>,
+        conn: Option<Box<str>>,
+        data: Values,
+    },
+    Host {
+        conn: Box<str>,
+    },
+    Settings {
+        by: Option<Box<str>>,
+        settings: Values,
+    },
+    Countdown {
+        at: Option<u64>,
+    },
+    /// A lobby that is too large for a list has only the number of its members.
+    Start {
+        seats: Option<Vec<Box<str>>>,
+        count: usize,
+    },
 }
 
 /// Fields of these frames.
@@ -50,6 +65,7 @@ struct Fields<'a> {
     settings: Option<&'a RawValue>,
     at: Option<u64>,
     seats: Option<Vec<StartSeat>>,
+    count: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -83,8 +99,10 @@ impl LobbyFrame {
             "settings" => LobbyFrame::Settings { by, settings: object(fields.settings)? },
             "countdown" => LobbyFrame::Countdown { at: fields.at },
             _ => {
-                let seats = fields.seats.ok_or("no seats")?;
-                LobbyFrame::Start { seats: seats.into_iter().map(|seat| seat.conn).collect() }
+                let seats: Option<Vec<Box<str>>> =
+                    fields.seats.map(|seats| seats.into_iter().map(|seat| seat.conn).collect());
+                let count = seats.as_ref().map(Vec::len).or(fields.count).ok_or("neither seats nor count")?;
+                LobbyFrame::Start { seats, count }
             }
         }))
     }

@@ -224,6 +224,7 @@ const HIT: &[(&[(&str, &str)], &str)] = &[
 const HIT_ELSEWHERE: &[(&[&str], &str)] = &[
     (&["max_admin_connections"], "stalled_operators_make_room_for_another"),
     (&["max_admin_pending"], "strangers_displace_strangers_only"),
+    (&["max_seats_ttl"], "a_match_that_nobody_joins_is_gone"),
     (&["max_idempotency_keys"], "a_lobby_keeps_its_last_keys_as_long_as_it_exists"),
     (&["admin_timeout"], "slow_requests_and_slow_readers_are_timed_out"),
     (&["max_remembered_rates"], "the_user_whose_buckets_are_full_first_is_forgotten"),

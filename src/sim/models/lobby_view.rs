@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(view.members.into_iter().collect::<Vec<_>>(), [("s1".into(), values(r#"{"ready":true}"#))]);
         assert_eq!((view.host.as_deref(), view.countdown), (Some("s2"), Some(7)));
         assert_eq!(view.settings, values(r#"{"max":4,"name":null}"#));
-        assert_eq!(bytes_of(&values(r#"{"a":1,"\"":22}"#)), 12);
+        assert_eq!(bytes_of(&values(r#"{"a":1,"\"":22}"#)), 14);
         assert!(LobbyFrame::read("message", "{}").expect("valid").is_none());
     }
 }

@@ -184,13 +184,13 @@ impl ControlModel {
         std::mem::take(&mut self.newly_done)
     }
 
-    /// A member has joined, or is about to, in a lobby that is in this epoch.
-    pub(crate) fn lobby_found(&mut self, code: &str, epoch: u64) {
-        let defaults = &self.defaults;
-        let lobby = self.lobbies.entry(code.into()).or_insert_with(|| Lobby::new(epoch, defaults));
-        if lobby.epoch != epoch {
-            *lobby = Lobby::new(epoch, defaults);
+    /// A member has joined, or is about to, in a lobby that is in this epoch. Returns whether the lobby was not known.
+    pub(crate) fn lobby_found(&mut self, code: &str, epoch: u64) -> bool {
+        let is_new = self.lobbies.get(code).is_none_or(|lobby| lobby.epoch != epoch);
+        if is_new {
+            self.lobbies.insert(code.into(), Lobby::new(epoch, &self.defaults));
         }
+        is_new
     }
 
     /// A member has joined in a new seat.

@@ -130,7 +130,10 @@ impl Models {
         };
         for (lobby, epoch, seq) in record.lobbies {
             if let Some(control) = &mut self.control {
-                control.lobby_found(&lobby, epoch);
+                // An earlier lobby of this name was kept without members for its time, and its lock ended with it.
+                if control.lobby_found(&lobby, epoch) {
+                    self.locks.lobby_removed(&lobby);
+                }
             }
             self.sessions.lobby_found(&lobby, epoch, seq);
         }

@@ -139,11 +139,21 @@ impl Core {
     pub(super) fn announce(&mut self, lobby: LobbyKey, data: &str) -> (u64, Sent) {
         self.flush_presence(lobby);
         let Some(_) = self.directory.get_lobby(lobby) else { return (0, Sent::default()) };
+        self.send_numbered(lobby, |_, text, seq| protocol::write_server_message(text, Some(seq), data))
+    }
+
+    /// Sends a numbered message to all members of a lobby, whose presence changes were sent. `write` writes it with its
+    /// `seq`. Returns the `seq`.
+    pub(super) fn send_numbered(
+        &mut self,
+        lobby: LobbyKey,
+        write: impl FnOnce(&Core, &mut String, u64),
+    ) -> (u64, Sent) {
         let state = self.directory.lobby_mut(lobby);
         state.seq += 1;
         let seq = state.seq;
         let mut text = std::mem::take(&mut self.buffers.text);
-        protocol::write_server_message(&mut text, Some(seq), data);
+        write(self, &mut text, seq);
         self.keep_frame(lobby, seq, &text);
         let marked = MarkedText { text: &text, mark: Mark::Seq(seq) };
         let sent = self.send_to_lobby(lobby, Outgoing::Marked(&marked), None);

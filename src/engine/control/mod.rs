@@ -23,7 +23,6 @@ use crate::lobby::control::Refused;
 use crate::lobby::control::entries::Change;
 use crate::lobby::control::settings::SettingsChange;
 use crate::protocol::{self, DataChanges};
-use crate::ws::frame::{Mark, MarkedText, Outgoing};
 
 /// Whether the members of an application's lobbies may change them: see [`App::LOBBY_CONTROL`](crate::App::LOBBY_CONTROL).
 ///
@@ -89,20 +88,6 @@ impl Core {
         self.directory.find_lobby(code).ok_or(ControlError::NoSuchLobby)
     }
 
-    /// Sends a numbered message to all members of a lobby. Returns its `seq`.
-    pub(super) fn send_numbered(&mut self, lobby: LobbyKey, write: impl FnOnce(&Core, &mut String, u64)) -> u64 {
-        let state = self.directory.lobby_mut(lobby);
-        state.seq += 1;
-        let seq = state.seq;
-        let mut text = std::mem::take(&mut self.buffers.text);
-        write(self, &mut text, seq);
-        self.keep_frame(lobby, seq, &text);
-        let marked = MarkedText { text: &text, mark: Mark::Seq(seq) };
-        self.send_to_lobby(lobby, Outgoing::Marked(&marked), None);
-        self.buffers.text = text;
-        seq
-    }
-
     /// Changes data of a lobby, or of a member of it, and tells all members. `by` is the user that does it; `None` for the
     /// application and for operators. Returns the `seq` of the message.
     pub(super) fn change_data(
@@ -118,7 +103,7 @@ impl Core {
         let conn = member.map(|seat| self.directory.seat(seat).id);
         let seq = self.directory.lobby_ref(lobby).seq + 1;
         self.directory.set_data(lobby, member, changes, seq);
-        let sent = self.send_numbered(lobby, |_, text, seq| protocol::write_state(text, seq, by, conn, changes));
+        let (sent, _) = self.send_numbered(lobby, |_, text, seq| protocol::write_state(text, seq, by, conn, changes));
         debug_assert_eq!(seq, sent);
         self.unflushed_lobbies.push(lobby);
         Ok(seq)
@@ -155,12 +140,13 @@ impl Core {
     }
 
     fn send_settings(&mut self, lobby: LobbyKey, by: Option<&str>, change: &SettingsChange) -> u64 {
-        self.send_numbered(lobby, |core, text, seq| {
+        let (seq, _) = self.send_numbered(lobby, |core, text, seq| {
             let control = core.directory.control(lobby).expect("lobby control is on");
             let bounds = core.directory.control_bounds().expect("lobby control is on").settings;
             let is_locked = core.directory.lobby_ref(lobby).locked;
             protocol::write_settings(text, seq, by, (&control.settings, is_locked), bounds, change);
-        })
+        });
+        seq
     }
 
     /// Makes a member the host, and tells all members. Returns the `seq` of the message.
@@ -173,7 +159,7 @@ impl Core {
     }
 
     fn send_host(&mut self, lobby: LobbyKey, host: SeatId) -> u64 {
-        self.send_numbered(lobby, |_, text, seq| protocol::write_host(text, seq, host))
+        self.send_numbered(lobby, |_, text, seq| protocol::write_host(text, seq, host)).0
     }
 
     /// Ends all seats of a user in a lobby, and bans it if `is_banned`. Returns the number of seats.

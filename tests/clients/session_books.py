@@ -16,6 +16,12 @@ import collections
 import json
 
 
+# Counts of what the faults of a run must have caused, or it has shown nothing.
+EFFECTS = "resumes", "replayed", "repeated"
+# From so many resumes on, a request must also have been settled by `done`. This is rare: most acks are replayed.
+RESUMES_WITH_DONE = 5000
+
+
 class Segment:
     """A session from its first `presence_state` until the server forgets it."""
 
@@ -254,6 +260,10 @@ class Books:
         self.counts = collections.Counter()
         self.lost = self.doubled = 0
         self.problems = []
+
+    def has_all_effects(self):
+        is_long = self.counts["resumes"] >= RESUMES_WITH_DONE
+        return all(self.counts[name] for name in (*EFFECTS, *(["done"] if is_long else [])))
 
     def problem(self, text):
         self.problems.append(text)

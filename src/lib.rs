@@ -52,6 +52,7 @@
 #![warn(missing_docs, unreachable_pub, unnameable_types)]
 
 mod base;
+mod cluster;
 mod egress;
 mod engine;
 mod http;

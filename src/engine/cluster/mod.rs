@@ -1,0 +1,1 @@
+//! This node's part in a cluster: see [`cluster`](crate::cluster).

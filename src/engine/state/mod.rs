@@ -2,8 +2,8 @@
 
 pub(crate) mod call_guard;
 pub(crate) mod clock;
-pub(crate) mod cluster;
 pub(crate) mod close_queue;
+pub(crate) mod cluster;
 pub(crate) mod conn;
 pub(crate) mod conns;
 pub(crate) mod counters;
@@ -13,6 +13,7 @@ pub(crate) mod events;
 mod health;
 mod histogram;
 pub(crate) mod history;
+pub(crate) mod homes;
 pub(crate) mod identity_data;
 pub(crate) mod inbox;
 pub(crate) mod lists;

@@ -33,9 +33,13 @@ impl ConnId {
     /// The id of no connection: generations start at 1.
     pub(crate) const NONE: ConnId = ConnId(0);
 
+    /// Stands for all connections of members that are on other nodes of a cluster. No connection gets this index.
+    pub(crate) const ELSEWHERE: ConnId = ConnId(u64::MAX << GENERATION_BITS);
+
     /// Returns `None` if the index or the generation is too large.
     pub(crate) const fn new(index: usize, generation: u64) -> Option<ConnId> {
-        if index >> (u64::BITS - GENERATION_BITS) == 0 && generation >> GENERATION_BITS == 0 {
+        let is_index = index >> (u64::BITS - GENERATION_BITS) == 0 && index != ConnId::ELSEWHERE.index();
+        if is_index && generation >> GENERATION_BITS == 0 {
             Some(ConnId((index as u64) << GENERATION_BITS | generation))
         } else {
             None
@@ -43,7 +47,7 @@ impl ConnId {
     }
 
     /// Returns the slab key: a small number, reused after the connection is freed.
-    pub fn index(self) -> usize {
+    pub const fn index(self) -> usize {
         (self.0 >> GENERATION_BITS) as usize
     }
 

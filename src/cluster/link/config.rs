@@ -13,8 +13,6 @@ pub(crate) const VALUE_BYTES: usize = 16 << 20;
 /// Bytes of entries that one call of `since` or `restore` carries, and bytes of a part of a state. Redis serves nobody else meanwhile.
 pub(super) const CALL_BYTES: usize = 256 * 1024;
 
-/// For how long a Redis that the log does not know suspends appends.
-pub(super) const FREEZE: Duration = Duration::from_secs(1);
 /// Time between two tries to get the next part of a state.
 pub(super) const STATE_POLL: Duration = Duration::from_millis(50);
 /// Time without a part of a state after which the node attaches anew.
@@ -52,6 +50,11 @@ impl LinkConfig {
     /// Time between two heartbeats.
     pub(super) fn heartbeat(&self) -> Duration {
         self.lease / 3
+    }
+
+    /// For how long a Redis that the log does not know suspends appends: 1 s with the default lease.
+    pub(super) fn freeze(&self) -> Duration {
+        self.lease / 6
     }
 
     /// Time for a reply, for a probe, and for each step of connecting.

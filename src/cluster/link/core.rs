@@ -266,6 +266,11 @@ impl Link {
         self.leave == Leave::Done
     }
 
+    #[cfg(test)]
+    pub(crate) fn config(&self) -> &LinkConfig {
+        &self.config
+    }
+
     /// Returns what an operator should know, since the last call.
     pub(crate) fn poll_problem(&mut self) -> Option<String> {
         self.problem.take()

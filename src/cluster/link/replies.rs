@@ -55,7 +55,7 @@ impl Link {
     }
 
     fn say_hello(&mut self, now: Time) {
-        self.requests.hello(&mut self.output);
+        self.requests.hello(&mut self.output, &self.config);
         self.expect_reply(now, Request::Hello);
     }
 

@@ -1,7 +1,7 @@
 //! Requests as bytes.
 
 use crate::cluster::kept_log::KeptLog;
-use crate::cluster::link::config::{CALL_BYTES, FREEZE, LinkConfig};
+use crate::cluster::link::config::{CALL_BYTES, LinkConfig};
 use crate::cluster::link::place::{Place, StateTransfer};
 use crate::cluster::log::Incarnation;
 use crate::cluster::resp::write_request;
@@ -90,8 +90,8 @@ impl Requests {
         write_request(output, &words);
     }
 
-    pub(super) fn hello(&self, output: &mut Vec<u8>) {
-        self.call(output, Script::Hello, None, &[FREEZE.as_micros().to_string().as_bytes(), b""]);
+    pub(super) fn hello(&self, output: &mut Vec<u8>, config: &LinkConfig) {
+        self.call(output, Script::Hello, None, &[config.freeze().as_micros().to_string().as_bytes(), b""]);
     }
 
     pub(super) fn attach(&self, output: &mut Vec<u8>, config: &LinkConfig) {

@@ -30,7 +30,7 @@ use super::core::Core;
 use super::state::cluster::Cluster;
 use super::state::sessions::{Histories, SessionStates};
 use crate::base::close::CloseReason;
-use crate::base::id::ConnId;
+use crate::base::id::{ConnId, LobbyKey};
 use crate::base::time::Time;
 use crate::cluster::log::{ClusterInput, ClusterOutput, Incarnation};
 use crate::lobby::directory::Directory;
@@ -100,6 +100,11 @@ impl Core {
     /// The state of the cluster, in code that runs only in one.
     pub(super) fn in_cluster(&mut self) -> &mut Cluster {
         self.cluster.as_mut().expect("the engine is a node of a cluster")
+    }
+
+    /// Number of members and watchers of a lobby whose connections are on other nodes. They are told too.
+    pub(super) fn members_elsewhere(&self, lobby: LobbyKey) -> usize {
+        self.directory.get_lobby(lobby).map_or(0, |lobby| lobby.elsewhere().len())
     }
 
     /// Whether changes of seats are to be kept for a drain of this process alone. In a cluster the others go on.

@@ -55,6 +55,11 @@ impl Scripts {
         self.0.iter().find(|(_, known, _)| known.as_bytes() == sha).map(|(script, ..)| *script)
     }
 
+    /// Returns the SHA1 of the script whose text is at this place of [`Scripts::texts`].
+    pub(crate) fn sha_at(&self, at: usize) -> &str {
+        &self.0[at].1
+    }
+
     /// Returns the texts for `SCRIPT LOAD`.
     pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(.., text)| text.as_str())

@@ -28,13 +28,13 @@
 //! | bound | consequence |
 //! | --- | --- |
 //! | batches that are not applied: `queue_bytes` | [`Link::is_congested`] from half of it on; beyond it the place is given up (`Detached`) |
-//! | one batch: [`MAX_BATCH_BYTES`] | panic: the engine divides what is larger |
-//! | output: [`OUTPUT_BYTES`] | batches, parts of a state and restored entries wait |
-//! | requests without a reply: [`MAX_IN_FLIGHT`] | batches wait |
+//! | one batch: [`MAX_BATCH_BYTES`](config::MAX_BATCH_BYTES) | panic: the engine divides what is larger |
+//! | output: [`OUTPUT_BYTES`](config::OUTPUT_BYTES) | batches, parts of a state and restored entries wait |
+//! | requests without a reply: [`MAX_IN_FLIGHT`](config::MAX_IN_FLIGHT) | batches wait |
 //! | kept entries: `log_entries`, `log_bytes` | a Redis whose copy is older than them is a fork |
 //! | a state that is received or sent: `state_bytes` | it is dropped: the new node cannot attach |
 //! | input of one [`Link::received`]: that of the caller | the queue of inputs holds at most what it contained, and an answer of `since` |
-//! | a value of RESP3: [`VALUE_BYTES`] | the connection is closed |
+//! | a value of RESP3: [`VALUE_BYTES`](config::VALUE_BYTES) | the connection is closed |
 
 mod backoff;
 mod config;
@@ -45,7 +45,6 @@ mod replies;
 mod requests;
 
 pub(crate) use self::config::LinkConfig;
-pub(crate) use self::config::{MAX_BATCH_BYTES, MAX_IN_FLIGHT, OUTPUT_BYTES, VALUE_BYTES};
 pub(crate) use self::core::{Connection, Link};
 
 #[cfg(test)]

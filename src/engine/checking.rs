@@ -136,7 +136,7 @@ impl Core {
         assert!(self.conns.forwarded().all(is_kept), "an address of a connection whose request was read");
     }
 
-    fn check_sessions(&self) {
+    pub(super) fn check_sessions(&self) {
         let mut sessions = 0;
         for seat in self.directory.all_seats() {
             let has_session = self.directory.session_of(seat).is_some();

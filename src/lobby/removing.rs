@@ -31,7 +31,7 @@ impl Directory {
         let lobby = self.lobbies.remove(key);
         self.lobby_keys.remove(&lobby.code);
         self.published.remove(key);
-        self.count_updates.remove(&(lobby.presence.update_at(), key));
+        self.count_updates.remove(&(lobby.presence.update_at(), lobby.epoch, key));
         if let Some(controls) = &mut self.control {
             controls.removed(key, lobby.epoch);
         }

@@ -18,6 +18,8 @@ use super::swarm::parameters::Swarm;
 use super::world::{Invariant, Setup, World};
 use crate::base::random::Random;
 use crate::config::Config;
+#[cfg(test)]
+use crate::engine::Engine;
 use crate::engine::app::{App, Protocol};
 
 /// Number of events shown in the report of a failure.
@@ -190,6 +192,25 @@ impl<A: App> Simulator<A> {
             }
         };
         Err(Box::new(failure(&mut world, violation, plan, run_kind)))
+    }
+}
+
+#[cfg(test)]
+impl<A: App> Simulator<A> {
+    /// Runs some steps and returns the engine, perhaps in the middle of a turn. Without sessions and lobby control, unless the
+    /// run [relays everything](Self::relays_everything).
+    pub(crate) fn engine_after(mut self, steps: u64) -> Engine<impl App> {
+        let swarm = Swarm::draw(&mut Random::new(self.seed), self.clients, self.without);
+        draw_for_behaviours(&mut self.config, &swarm, self.seed);
+        let config = self.config.check().unwrap_or_else(|problems| panic!("seed {}: {problems}", self.seed));
+        let steps_of_run = Steps::new(&swarm, &config);
+        let Simulator { seed, app, relays, players, invariant, commands, .. } = self;
+        let mut world = World::new(Setup { seed, config, swarm, relays, players, invariant, commands }, app);
+        for step in 0..steps {
+            world.transcript.step = step;
+            steps_of_run.run(&mut world).unwrap_or_else(|violation| panic!("seed {seed}, step {step}: {violation}"));
+        }
+        world.server.into_engine()
     }
 }
 

@@ -353,6 +353,8 @@ pub enum Reject {
     Conflict,
     /// A bound has no room for the data.
     TooLarge,
+    /// The server is a node of a cluster, and cannot reach it at this moment.
+    Unavailable,
     /// The application refused the request with a code of its own: see [`Reject::app`].
     App(ErrorCode),
 }
@@ -366,6 +368,7 @@ impl Reject {
         Reject::NotAllowed,
         Reject::Conflict,
         Reject::TooLarge,
+        Reject::Unavailable,
     ];
 
     /// Creates a reason with an error code of the application: 1 to 32 lower-case letters, digits and underscores, and
@@ -392,6 +395,7 @@ impl Reject {
             Reject::NotAllowed => Ok(3),
             Reject::Conflict => Ok(4),
             Reject::TooLarge => Ok(5),
+            Reject::Unavailable => Ok(6),
             Reject::App(code) => Err(code),
         }
     }
@@ -405,6 +409,7 @@ impl Reject {
             Reject::NotAllowed => "not_allowed",
             Reject::Conflict => "conflict",
             Reject::TooLarge => "too_large",
+            Reject::Unavailable => "unavailable",
             Reject::App(code) => code.word(),
         }
     }

@@ -33,9 +33,13 @@ impl ConnId {
     /// The id of no connection: generations start at 1.
     pub(crate) const NONE: ConnId = ConnId(0);
 
+    /// Stands for all connections of members that are on other nodes of a cluster. No connection gets this index.
+    pub(crate) const ELSEWHERE: ConnId = ConnId(u64::MAX << GENERATION_BITS);
+
     /// Returns `None` if the index or the generation is too large.
     pub(crate) const fn new(index: usize, generation: u64) -> Option<ConnId> {
-        if index >> (u64::BITS - GENERATION_BITS) == 0 && generation >> GENERATION_BITS == 0 {
+        let is_index = index >> (u64::BITS - GENERATION_BITS) == 0 && index != ConnId::ELSEWHERE.index();
+        if is_index && generation >> GENERATION_BITS == 0 {
             Some(ConnId((index as u64) << GENERATION_BITS | generation))
         } else {
             None
@@ -43,7 +47,7 @@ impl ConnId {
     }
 
     /// Returns the slab key: a small number, reused after the connection is freed.
-    pub fn index(self) -> usize {
+    pub const fn index(self) -> usize {
         (self.0 >> GENERATION_BITS) as usize
     }
 
@@ -146,12 +150,13 @@ mod tests {
 
     #[test]
     fn ids_keep_both_parts_and_refuse_parts_that_are_too_large() {
-        for (index, generation) in [(0, 0), (1, u64::from(u32::MAX)), (7, 1 << 32), ((1 << 24) - 1, (1 << 40) - 1)] {
+        for (index, generation) in [(0, 0), (1, u64::from(u32::MAX)), (7, 1 << 32), ((1 << 24) - 2, (1 << 40) - 1)] {
             let id = ConnId::new(index, generation).expect("both fit");
             assert_eq!((id.index(), id.key().index(), id.generation()), (index, index, generation));
             assert_eq!(id.to_string(), format!("{index}.{generation}"));
         }
-        assert_eq!((ConnId::new(1 << 24, 0), ConnId::new(0, 1 << 40)), (None, None));
+        assert_eq!((ConnId::new((1 << 24) - 1, 0), ConnId::new(0, 1 << 40)), (None, None));
+        assert_eq!((ConnId::ELSEWHERE.index(), ConnId::ELSEWHERE.generation()), ((1 << 24) - 1, 0), "of no connection");
         assert!(ConnId::new(1, 9) < ConnId::new(2, 3), "ordered by index");
         assert_eq!((ConnKey::new(0).index(), ConnKey::new(7).index(), size_of::<Option<ConnKey>>()), (0, 7, 4));
     }

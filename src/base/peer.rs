@@ -23,6 +23,9 @@ pub enum Peer {
 }
 
 impl Peer {
+    /// Stands for the peer of a connection that is on another node of a cluster.
+    pub(crate) const UNKNOWN: Peer = Peer::Ip(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
+
     /// Returns the address that the peer counts for. All clients of socket files count for 127.0.0.1: they share the
     /// limits per address, unless a trusted proxy names the address of its client.
     pub fn ip(self) -> IpAddr {

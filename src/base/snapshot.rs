@@ -19,13 +19,6 @@ const ZERO: u64 = 1;
 /// Added to the distance of a later time. The code itself is a time that has come.
 const PASSED: u64 = 2;
 
-/// Where the shared clock of a cluster stands on the time line of an engine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SharedOrigin {
-    /// What the shared clock shows at [`Time::ZERO`] of this engine, in microseconds since the Unix epoch.
-    pub(crate) unix_at_zero: u64,
-}
-
 /// Why a snapshot cannot be loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SnapshotError {
@@ -176,13 +169,15 @@ pub(crate) struct SnapshotReader<'a> {
     rest: &'a [u8],
     /// Time of the state by the shared clock, in microseconds since the Unix epoch.
     unix_now: u64,
-    origin: SharedOrigin,
+    /// What the shared clock shows at [`Time::ZERO`] of the engine that reads. May be negative.
+    unix_at_zero: i64,
 }
 
 impl<'a> SnapshotReader<'a> {
-    /// Reads for an engine with this origin. Times can be read once [`set_unix_now`](Self::set_unix_now) was called.
-    pub(crate) fn new(bytes: &'a [u8], origin: SharedOrigin) -> SnapshotReader<'a> {
-        SnapshotReader { rest: bytes, unix_now: 0, origin }
+    /// Reads for an engine at whose [`Time::ZERO`] the shared clock shows `unix_at_zero`, in microseconds since the Unix epoch.
+    /// Times can be read once [`set_unix_now`](Self::set_unix_now) was called.
+    pub(crate) fn new(bytes: &'a [u8], unix_at_zero: i64) -> SnapshotReader<'a> {
+        SnapshotReader { rest: bytes, unix_now: 0, unix_at_zero }
     }
 
     /// Sets the time of the state by the shared clock, in microseconds since the Unix epoch.
@@ -192,7 +187,13 @@ impl<'a> SnapshotReader<'a> {
 
     /// Returns the time of the state; [`Time::ZERO`] if this engine has started later.
     pub(crate) fn now(&self) -> Time {
-        Time::from_micros(self.unix_now.saturating_sub(self.origin.unix_at_zero))
+        self.local(self.unix_now)
+    }
+
+    /// Returns a time of the shared clock as this engine counts it; [`Time::ZERO`] if that is before its start.
+    fn local(&self, unix: u64) -> Time {
+        let micros = i128::from(unix) - i128::from(self.unix_at_zero);
+        Time::from_micros(u64::try_from(micros.max(0)).unwrap_or(u64::MAX))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -294,9 +295,8 @@ impl<'a> SnapshotReader<'a> {
             NEVER => Time::NEVER,
             ZERO => Time::ZERO,
             code => {
-                let unix = self.unix_now + (code - PASSED);
-                let micros = if code == PASSED { 0 } else { unix.saturating_sub(self.origin.unix_at_zero) };
-                Time::from_micros(micros.max(1))
+                let time = if code == PASSED { Time::ZERO } else { self.local(self.unix_now + (code - PASSED)) };
+                time.max(Time::from_micros(1))
             }
         })
     }
@@ -306,7 +306,7 @@ impl<'a> SnapshotReader<'a> {
 mod tests {
     use super::*;
 
-    const ORIGIN: SharedOrigin = SharedOrigin { unix_at_zero: 1_000_000 };
+    const ORIGIN: i64 = 1_000_000;
 
     fn written(write: impl FnOnce(&mut SnapshotWriter)) -> Vec<u8> {
         let mut writer = SnapshotWriter::new(Time::from_micros(500));
@@ -342,9 +342,9 @@ mod tests {
 
     /// Writes a time at 500 µs of an engine that started at `unix` 1 s, and reads it in an engine that started at `zero`.
     #[track_caller]
-    fn check_time(time: Time, zero: u64, expected: Time) {
+    fn check_time(time: Time, zero: i64, expected: Time) {
         let bytes = written(|writer| writer.time(time));
-        let mut reader = SnapshotReader::new(&bytes, SharedOrigin { unix_at_zero: zero });
+        let mut reader = SnapshotReader::new(&bytes, zero);
         reader.set_unix_now(1_000_500);
         assert_eq!(reader.time(), Ok(expected), "{time} for an engine that started at {zero}");
     }
@@ -355,6 +355,7 @@ mod tests {
         check_time(at(700), 1_000_000, at(700));
         check_time(at(700), 900_000, at(100_700));
         check_time(at(700), 1_000_600, at(100));
+        check_time(at(700), -5, at(1_000_705));
         check_time(Time::NEVER, 7, Time::NEVER);
         check_time(Time::ZERO, 7, Time::ZERO);
     }

@@ -157,6 +157,13 @@ impl<A: App> Engine<A> {
                 if let Acceptance::Post(head) = form {
                     return self.core.judge_post(key, (head, page), &place, identity);
                 }
+                let identity = match identity {
+                    Ok(identity) if self.core.is_clustered() => {
+                        self.core.wait_for_log(key, form, page, wanted, identity);
+                        return Ok(());
+                    }
+                    identity => identity,
+                };
                 self.complete_session(key, wanted, &identity);
                 self.core.accept_and_seat(key, &form, &page, wanted, identity);
             }
@@ -245,15 +252,28 @@ impl<A: App> Engine<A> {
 
     /// Handles the answer to an authorization that was pending. Returns the bytes that the client sent meanwhile.
     pub(super) fn admit_pending(&mut self, conn: ConnId, answer: Authorization) -> Option<Vec<u8>> {
+        if self.core.cluster.as_ref().is_some_and(|cluster| cluster.waiting.contains_key(&conn)) {
+            // It was answered before, and waits for its seat.
+            return None;
+        }
         let slot = self.core.slot(conn).filter(|slot| slot.close_kind.is_none() && slot.wire.is_deciding())?;
         if matches!(answer, Authorization::Pending { .. }) {
             return None;
         }
         let is_post = matches!(slot.wire.pending_request(), Some(Acceptance::Post(_)));
         let ConnState::Pending(pending) = &mut slot.state else { return None };
-        let PendingAuth { place, claim, entry, reservation } =
-            *pending.take().expect("a deferred request has a pending authorization");
+        let pending = *pending.take().expect("a deferred request has a pending authorization");
         let key = conn.key();
+        if self.core.is_clustered() && !is_post {
+            match self.core.check_authorization(answer.clone(), &pending.place) {
+                Ok(identity) => {
+                    self.core.request_seat(key, pending, identity);
+                    return None;
+                }
+                Err(_) => debug_assert!(pending.reservation.is_none(), "no seat is reserved in a cluster"),
+            }
+        }
+        let PendingAuth { place, claim, entry, reservation } = pending;
         let decision = self.core.check_authorization(answer, &place);
         if is_post {
             let early = self.core.judge_pending_post(key, &place, decision);
@@ -406,7 +426,8 @@ impl Core {
             return;
         }
         // A POST takes no seat.
-        let user = user.filter(|_| !matches!(form, Acceptance::Post(_)));
+        // In a cluster the log gives the seat.
+        let user = user.filter(|_| !matches!(form, Acceptance::Post(_)) && !self.is_clustered());
         // A seat is reserved only for a known user: an unknown one may turn out to have a seat already.
         let address = self.address_of(key);
         let (now, unix) = (self.now(), self.clock.unix_micros());

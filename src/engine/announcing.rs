@@ -160,10 +160,10 @@ impl Core {
     }
 
     /// The same, without what follows from the changes with lobby control.
-    fn flush_members(&mut self, lobby: LobbyKey) {
+    pub(super) fn flush_members(&mut self, lobby: LobbyKey) {
         // A flush may close members that read too slowly; the remaining members must receive these leaves too.
         while self.directory.get_lobby(lobby).is_some_and(|lobby| !lobby.presence.is_flushed()) {
-            if self.is_draining() {
+            if self.is_ending() {
                 self.discard_presence_changes(lobby);
             } else {
                 self.flush_presence_once(lobby);

@@ -17,6 +17,7 @@ use super::recording::Edition;
 use super::state::call_guard::CallGuard;
 use super::state::clock::Clock;
 use super::state::close_queue::CloseQueue;
+use super::state::cluster::Cluster;
 use super::state::conn::Slot;
 use super::state::conns::Conns;
 use super::state::counters::Counters;
@@ -58,6 +59,8 @@ pub(crate) struct Core {
     pub(super) random: Random,
     pub(super) conns: Conns,
     pub(super) directory: Directory,
+    /// `None` without a cluster.
+    pub(super) cluster: Option<Box<Cluster>>,
     pub(super) egress: Egress,
     pub(super) identity_data: IdentityData,
     pub(super) sessions: SessionStates,
@@ -117,6 +120,7 @@ impl Core {
     pub(super) fn new(config: CheckedConfig, protocol: Protocol, start: Start) -> Core {
         let mut core = Core {
             directory: Directory::new(&config),
+            cluster: None,
             egress: Egress::new(&config),
             rates: Rates::new(&config),
             addresses: Addresses::new(&config),
@@ -230,8 +234,12 @@ impl Core {
     /// Returns the member in a seat, present or away.
     pub(super) fn member_in(&self, seat: SeatKey) -> Member {
         let conn = self.directory.seat(seat).conn;
+        let holder = || self.cluster.as_ref().and_then(|cluster| cluster.holders.get(seat));
         match self.directory.away(seat) {
             Some(away) => self.member_with(seat, conn, away.lost.data.clone(), true),
+            None if conn == ConnId::ELSEWHERE => {
+                self.member_with(seat, conn, holder().and_then(|holder| holder.data.clone()), false)
+            }
             None => self.member_with(seat, conn, self.identity_data.of(conn.key()), false),
         }
     }

@@ -2,6 +2,7 @@
 
 use super::Engine;
 use super::app::App;
+use super::cluster::SharedMessage;
 use super::driver::Consumed;
 use super::member::{Message, Protocol};
 use super::requests::ONLY_WATCHES;
@@ -167,6 +168,9 @@ impl<A: App> Engine<A> {
                 Ok(()) => self.core.reject(key, None, Reject::NotAllowed, ONLY_WATCHES),
                 Err(denied) => self.core.rate_limited(key, None, denied),
             };
+        }
+        if let (true, Message::Binary(bytes)) = (self.core.is_clustered(), message) {
+            return self.core.append_message(&member, SharedMessage::Binary(bytes), None);
         }
         let queued = || match message {
             Message::Text(text) | Message::Json { text, .. } => QueuedMessage::Text(text.into()),

@@ -16,6 +16,7 @@ mod broadcasting;
 mod charging;
 mod checking;
 mod checkpoint;
+pub(crate) mod cluster;
 mod commands;
 pub(crate) mod context;
 pub(crate) mod control;
@@ -335,7 +336,7 @@ impl<A: App> Engine<A> {
             // The messages of a member that has left are not relayed. So messages that wait for the next tick are
             // delivered before the members are closed.
             self.core.members_by_age().into_iter().for_each(|conn| self.drain_inbox(conn));
-            self.core.end_all_away();
+            self.core.end_away_for_drain();
             self.core.close_all_members();
             self.dispatch_events();
         }
@@ -346,7 +347,7 @@ impl<A: App> Engine<A> {
     pub fn handle_stop(&mut self, now: Time) {
         self.enter(now, &Input::Stop);
         self.core.begin_drain();
-        self.core.end_all_away();
+        self.core.end_away_for_drain();
         self.core.abort_all("the server stops at once");
         self.dispatch_events();
     }

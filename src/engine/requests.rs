@@ -2,6 +2,7 @@
 
 use super::Engine;
 use super::app::App;
+use super::cluster::SharedMessage;
 use super::context::Context;
 use super::core::Core;
 use super::member::{Member, Message, RelayRequest};
@@ -25,10 +26,12 @@ impl<A: App> Engine<A> {
         let Envelope { request, reference } = match protocol::read(text, self.core.config.max_json_depth, has_control) {
             Ok(envelope) => envelope,
             Err(MalformedMessage { reference, why, is_health_pong }) => {
-                if !is_health_pong && !self.core.use_reference(member, reference) {
-                    return;
+                if !self.core.is_clustered() {
+                    if !is_health_pong && !self.core.use_reference(member, reference) {
+                        return;
+                    }
+                    self.core.note_refused(member, reference);
                 }
-                self.core.note_refused(member, reference);
                 let charge = if is_health_pong { Core::charge_control } else { Core::charge_message };
                 return match charge(&mut self.core, key) {
                     // A client answers every `health_ping` in the same way, so strikes would close it because of its
@@ -48,6 +51,9 @@ impl<A: App> Engine<A> {
             | ClientRequest::Direct { .. }
             | ClientRequest::Control(_)
             | ClientRequest::App { .. } => {
+                if self.core.is_clustered() {
+                    return self.core.append_message(member, SharedMessage::Text(text), reference);
+                }
                 if !self.core.use_reference(member, reference) {
                     return;
                 }
@@ -82,7 +88,7 @@ impl<A: App> Engine<A> {
         }
     }
 
-    fn serve(&mut self, member: &Member, text: &str, request: ClientRequest<'_>, reference: Option<&str>) {
+    pub(super) fn serve(&mut self, member: &Member, text: &str, request: ClientRequest<'_>, reference: Option<&str>) {
         let key = member.conn.key();
         if member.is_watcher && !may_watcher_send(&request) {
             return self.core.refuse_request(member, reference, Reject::NotAllowed, ONLY_WATCHES);
@@ -93,6 +99,7 @@ impl<A: App> Engine<A> {
                     let why = "you may not broadcast here";
                     return self.core.refuse_request(member, reference, Reject::NotAllowed, why);
                 }
+                let elsewhere = self.core.members_elsewhere(member.lobby_key);
                 let (seq, sent) = match is_volatile {
                     false => self.core.broadcast_message(member.lobby_key, member, reference, data),
                     true => (0, self.core.broadcast_volatile(member.lobby_key, member, data)),
@@ -100,7 +107,7 @@ impl<A: App> Engine<A> {
                 if let Some(reference) = reference {
                     let text = &mut self.core.buffers.text;
                     let shown = Some(seq).filter(|_| !is_volatile);
-                    protocol::write_broadcast_ack(text, reference, shown, sent.queued, sent.dropped);
+                    protocol::write_broadcast_ack(text, reference, shown, sent.queued + elsewhere, sent.dropped);
                     self.core.reply_with_seq(key, seq);
                 }
                 None

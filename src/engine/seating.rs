@@ -78,11 +78,11 @@ impl Core {
         let request = SeatRequest::new(&code, &identity.user, self.address_of(key), &wanted);
         let plan = self.plan_seat(&request);
         let plan = self.judge_guess(key, plan, wanted.entry)?;
-        self.take_seat(key, request, plan, identity);
+        self.take_seat(key, request, plan, identity, |_, _| {});
         Ok(())
     }
 
-    fn plan_seat(&mut self, request: &SeatRequest<'_>) -> Result<Plan, CloseReason> {
+    pub(super) fn plan_seat(&mut self, request: &SeatRequest<'_>) -> Result<Plan, CloseReason> {
         let plan = self.directory.plan(request, self.now())?;
         if let Plan::Resume(seat) | Plan::TakeOver(seat) = plan
             && self.directory.seat(seat).is_announced
@@ -97,18 +97,71 @@ impl Core {
         Ok(plan)
     }
 
-    fn take_seat(&mut self, key: ConnKey, request: SeatRequest<'_>, plan: Plan, identity: &Identity) {
-        let (id, unix, now) = (self.conns[key].id, self.clock.unix_micros(), self.now());
-        let SeatRequest { code, user, claim, .. } = request;
+    /// Gives a connection its seat. `hold` is called when it has the seat, before anybody is told.
+    pub(super) fn take_seat(
+        &mut self,
+        key: ConnKey,
+        request: SeatRequest<'_>,
+        plan: Plan,
+        identity: &Identity,
+        hold: impl FnOnce(&mut Core, SeatKey),
+    ) {
+        let id = self.conns[key].id;
+        let SeatRequest { code, user, .. } = request;
+        let (seat, arrival, previous_conn) = self.fill_seat(id, request, plan);
+        hold(self, seat);
+        let lobby_key = self.directory.seat(seat).lobby;
+        info!("conn={id} peer={} user={user:?} lobby={code} joined{}", self.conns.remote(key), arrival.log_suffix());
+        self.charge_head_to_user(key, seat);
+        self.conns.set_seated(key, seat);
+        self.begin_stay(key, identity);
+        let member = self.member(key).expect("it has just been seated");
+        self.egress.subscribe(key, lobby_key);
+        self.rearm(key);
+        if let Some(old) = previous_conn.filter(|_| !matches!(plan, Plan::Move(_))) {
+            self.inherit_queued_close(old, id);
+        }
+        self.apply_orders(key, user, code);
+        self.announce_seat(&member, arrival);
+    }
+
+    /// Gives a seat to a connection of another node. Returns the seat.
+    pub(super) fn take_seat_elsewhere(
+        &mut self,
+        request: SeatRequest<'_>,
+        plan: Plan,
+        hold: impl FnOnce(&mut Core, SeatKey),
+    ) -> SeatKey {
+        let (seat, arrival, _) = self.fill_seat(ConnId::ELSEWHERE, request, plan);
+        hold(self, seat);
+        let lobby = self.directory.seat(seat).lobby;
+        self.note_arrival(self.member_in(seat), arrival);
+        // As the connection's own node does it when it sends the `welcome`.
+        if self.directory.seat(seat).is_announced {
+            self.flush_members(lobby);
+            self.note_presence_state(seat, lobby);
+            if self.config.lobby_control {
+                self.unflushed_lobbies.push(lobby);
+            }
+        } else {
+            self.unflushed_lobbies.push(lobby);
+        }
+        seat
+    }
+
+    /// Joins, takes over or resumes a seat for the connection `id`, and ends what it replaces. Returns the seat, and the
+    /// connection that it had.
+    fn fill_seat(&mut self, id: ConnId, request: SeatRequest<'_>, plan: Plan) -> (SeatKey, Arrival, Option<ConnId>) {
+        let (unix, now) = (self.clock.unix_micros(), self.now());
+        let claim = request.claim;
         // The seat is read while it is as it was.
         let previous = plan.seat().map(|seat| self.previous(seat));
         let seat = self.directory.join(request, plan, id, now, unix);
         let previous_conn = previous.as_ref().and_then(|previous| previous.conn);
         let session_before = previous.as_ref().and_then(|previous| previous.session);
         if let Some(previous) = previous {
-            self.end_previous(key, plan, seat, previous);
+            self.end_previous(id, plan, seat, previous);
         }
-        let lobby_key = self.directory.seat(seat).lobby;
         let arrival = match plan {
             Plan::Move(_) | Plan::Join => Arrival::Joined,
             Plan::TakeOver(_) => Arrival::TookOver,
@@ -125,18 +178,7 @@ impl Core {
             }
         };
         self.begin_session(seat, arrival, claim.as_ref());
-        info!("conn={id} peer={} user={user:?} lobby={code} joined{}", self.conns.remote(key), arrival.log_suffix());
-        self.charge_head_to_user(key, seat);
-        self.conns.set_seated(key, seat);
-        self.begin_stay(key, identity);
-        let member = self.member(key).expect("it has just been seated");
-        self.egress.subscribe(key, lobby_key);
-        self.rearm(key);
-        if let Some(old) = previous_conn.filter(|_| !matches!(plan, Plan::Move(_))) {
-            self.inherit_queued_close(old, id);
-        }
-        self.apply_orders(key, user, code);
-        self.announce_seat(&member, arrival);
+        (seat, arrival, previous_conn)
     }
 
     fn previous(&self, key: SeatKey) -> Previous {
@@ -151,7 +193,7 @@ impl Core {
     }
 
     /// Closes the connection that has lost its seat, and ends a seat in another lobby.
-    fn end_previous(&mut self, key: ConnKey, plan: Plan, seat: SeatKey, previous: Previous) {
+    fn end_previous(&mut self, id: ConnId, plan: Plan, seat: SeatKey, previous: Previous) {
         let Previous { member, conn, address, has_hold, .. } = previous;
         let is_moved = matches!(plan, Plan::Move(_));
         if let Some(old) = conn {
@@ -163,7 +205,7 @@ impl Core {
             self.note_left(member, LeaveReason::Replaced);
         } else {
             // Before the older connection is sent its close.
-            conn.into_iter().for_each(|old| self.note_written_directs(old.key(), seat));
+            self.note_directs_before(conn, seat);
             self.note_undelivered(&member);
         }
         if let Some(old) = conn {
@@ -171,7 +213,10 @@ impl Core {
             self.set_closing(old.key());
             self.send_close(old.key(), CloseReason::Replaced, None);
         }
-        let needs_hold = !is_moved && self.directory.seat(seat).address != self.address_of(key);
+        if self.is_clustered() {
+            return;
+        }
+        let needs_hold = !is_moved && self.directory.seat(seat).address != self.address_of(id.key());
         match (has_hold, needs_hold) {
             (true, false) => self.addresses.left(address, self.now()),
             (false, true) => self.addresses.hold(address),
@@ -205,25 +250,29 @@ impl Core {
     /// Queues the event for a member that has just been seated, and sends its `welcome`.
     fn announce_seat(&mut self, member: &Member, arrival: Arrival) {
         // The event precedes the welcome, which may close a connection whose outbox is too small.
-        match arrival {
-            Arrival::Joined => {
-                self.counters.joined += 1;
-                self.events.push_back(AppEvent::Joined(member.clone()));
-            }
-            Arrival::TookOver => {
-                self.counters.taken_over += 1;
-                self.events.push_back(AppEvent::Rejoined(member.clone()));
-            }
-            Arrival::Resumed { .. } => {
-                self.counters.resumed += 1;
-                self.events.push_back(AppEvent::Back(member.clone()));
-            }
-        }
+        self.note_arrival(member.clone(), arrival);
         if self.protocol == Protocol::Json {
             self.welcome(member, arrival);
         } else {
             // A raw protocol sends no presence, so all members count as announced.
             self.discard_presence_changes(member.lobby_key);
+        }
+    }
+
+    fn note_arrival(&mut self, member: Member, arrival: Arrival) {
+        match arrival {
+            Arrival::Joined => {
+                self.counters.joined += 1;
+                self.events.push_back(AppEvent::Joined(member));
+            }
+            Arrival::TookOver => {
+                self.counters.taken_over += 1;
+                self.events.push_back(AppEvent::Rejoined(member));
+            }
+            Arrival::Resumed { .. } => {
+                self.counters.resumed += 1;
+                self.events.push_back(AppEvent::Back(member));
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use super::seating::{Arrival, Continuity};
 use super::state::conn::ConnState;
 use super::state::events::AppEvent;
 use crate::base::close::{CloseKind, CloseReason, LeaveReason};
-use crate::base::id::{ConnKey, LobbyKey, SeatKey};
+use crate::base::id::{ConnId, ConnKey, LobbyKey, SeatKey};
 use crate::base::session::{Claim, Position};
 use crate::base::time::Time;
 use crate::lobby::directory::{Plan, SeatRequest};
@@ -90,6 +90,9 @@ impl Core {
 
     /// Whether a seat keeps its address from being forgotten: it has no connection, or one from another address.
     pub(super) fn has_address_hold(&self, key: SeatKey) -> bool {
+        if self.is_clustered() {
+            return false;
+        }
         let seat = self.directory.seat(key);
         seat.is_away || self.conns[seat.conn.key()].address != Some(seat.address)
     }
@@ -99,7 +102,9 @@ impl Core {
         let member = self.member_in(seat);
         let address = self.directory.seat(seat).address;
         self.directory.leave(seat, reason, self.clock.now());
-        self.addresses.left(address, self.clock.now());
+        if !self.is_clustered() {
+            self.addresses.left(address, self.clock.now());
+        }
         info!("user={:?} lobby={} left: {}", member.user(), member.lobby(), reason.word());
         self.forget_session(seat, member.lobby_key);
         self.note_left(member, reason);
@@ -124,8 +129,12 @@ impl Core {
         seats.len()
     }
 
-    /// Frees all away seats, each with the reason for which its connection was lost.
-    pub(super) fn end_all_away(&mut self) {
+    /// Frees all away seats, each with the reason for which its connection was lost. In a cluster they are not this node's
+    /// alone.
+    pub(super) fn end_away_for_drain(&mut self) {
+        if self.is_clustered() {
+            return;
+        }
         let seats: Vec<SeatKey> = self.directory.all_away().collect();
         for seat in seats {
             let reason = self.directory.away(seat).expect("the seat is away").lost.reason;
@@ -141,7 +150,7 @@ impl Core {
         {
             match event {
                 AwayEvent::Tell(lobby) => self.unflushed_lobbies.push(lobby),
-                AwayEvent::End(seat) => match self.claim_deadline(seat) {
+                AwayEvent::End(seat) => match self.claim_deadline(seat).filter(|_| !self.is_clustered()) {
                     Some(ends) => self.directory.extend_away(seat, ends),
                     None => {
                         let reason = self.directory.away(seat).expect("the seat is away").lost.reason;
@@ -197,6 +206,9 @@ impl Core {
     /// Removes the state of a session whose seat was freed.
     pub(super) fn forget_session(&mut self, seat: SeatKey, lobby: LobbyKey) {
         self.sessions.remove(seat);
+        if let Some(cluster) = &mut self.cluster {
+            cluster.seat_freed(seat);
+        }
         self.update_history(lobby);
     }
 
@@ -205,6 +217,20 @@ impl Core {
         match self.directory.get_lobby(key).filter(|lobby| lobby.has_sessions()) {
             Some(lobby) => self.histories.keep(key, lobby.epoch, lobby.seq),
             None => self.histories.remove(key),
+        }
+    }
+
+    /// Notes what the connection that a seat had was written. All nodes of a cluster decide alike: a connection that is live
+    /// counts as one that has received everything.
+    pub(super) fn note_directs_before(&mut self, conn: Option<ConnId>, seat: SeatKey) {
+        match conn {
+            _ if self.is_clustered() => {
+                if let Some(state) = self.sessions.get_mut(seat).filter(|_| conn.is_some()) {
+                    state.directs.note_all_written();
+                }
+            }
+            Some(conn) => self.note_written_directs(conn.key(), seat),
+            None => {}
         }
     }
 

@@ -75,14 +75,20 @@ impl Core {
     /// its POST.
     pub(super) fn leave_seat(&mut self, key: ConnKey, reason: CloseReason) {
         self.posts.end(self.conns[key].id);
+        let id = self.conns[key].id;
         match &mut self.conns[key].state {
             ConnState::Pending(authorization) => {
+                if let Some(cluster) = &mut self.cluster {
+                    cluster.waiting.remove(&id);
+                }
                 if let Some(reservation) = authorization.take().and_then(|pending| pending.reservation) {
                     self.directory.cancel(reservation, self.now());
                 }
             }
             &mut ConnState::Seated(seat) => {
-                if self.keeps_seat(key, seat, reason) {
+                if self.is_clustered() {
+                    self.drop_later(key, seat, reason);
+                } else if self.keeps_seat(key, seat, reason) {
                     self.set_away(key, seat, reason);
                 } else {
                     self.free_seat(key, seat, reason);
@@ -332,7 +338,7 @@ impl Core {
     pub(super) fn note_left(&mut self, member: Member, reason: LeaveReason) {
         self.counters.left += 1;
         if self.directory.get_lobby(member.lobby_key).is_some() {
-            if self.protocol == Protocol::Json && self.drain.is_none() {
+            if self.protocol == Protocol::Json && !self.is_ending() {
                 self.unflushed_lobbies.push(member.lobby_key);
             } else {
                 self.discard_presence_changes(member.lobby_key);

@@ -33,11 +33,9 @@ impl Core {
 
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         let tick = self.ticks.as_ref().and_then(|ticks| ticks.next(self.now()));
-        let count_update = self.directory.next_count_update();
-        let away = self.directory.next_away_event();
-        let control = self.directory.next_control_event();
+        let lobbies = self.next_lobby_event();
         let lists = self.next_list_update();
-        [self.next_timer(), self.next_batch_at(), count_update, away, control, lists, tick].into_iter().flatten().min()
+        [self.next_timer(), self.next_batch_at(), lobbies, lists, tick].into_iter().flatten().min()
     }
 
     /// Time of the next timer of a connection or of an operator's ping.

@@ -250,7 +250,11 @@ impl Directory {
         self.users[user].seats.push(seat);
         let key = lobby;
         let lobby = &mut self.lobbies[key];
-        lobby.members.push(LobbyMember { seat, conn: conn.key() });
+        if conn == ConnId::ELSEWHERE {
+            lobby.sessions.get_or_insert_default().elsewhere.push(seat);
+        } else {
+            lobby.members.push(LobbyMember { seat, conn: conn.key() });
+        }
         lobby.watchers += u32::from(is_watcher);
         lobby.presence.joined(is_watcher);
         self.note_seat_taken(key, user, entry.role);
@@ -269,10 +273,16 @@ impl Directory {
             self.seats_of_addresses.add(address);
             self.seats_of_addresses.remove(std::mem::replace(&mut self.seats[key].address, address));
         }
-        self.seats[key].conn = conn;
         if self.seats[key].is_away {
+            self.seats[key].conn = conn;
             return self.set_back(key);
         }
+        if self.seats[key].is_elsewhere() || conn == ConnId::ELSEWHERE {
+            self.unlist(key);
+            self.seats[key].conn = conn;
+            return self.enlist(key);
+        }
+        self.seats[key].conn = conn;
         let lobby = &mut self.lobbies[self.seats[key].lobby];
         let position = lobby.position_of(key);
         lobby.members[position].conn = conn.key();
@@ -283,9 +293,7 @@ impl Directory {
         if self.seats[seat].is_away {
             self.end_away(seat);
         } else {
-            let lobby = &mut self.lobbies[self.seats[seat].lobby];
-            let position = lobby.position_of(seat);
-            lobby.members.remove(position);
+            self.unlist(seat);
         }
         self.set_session(seat, None);
         self.forget_data(self.seats[seat].lobby, seat);

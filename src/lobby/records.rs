@@ -175,7 +175,7 @@ impl AddressSeats {
 #[derive(Debug)]
 pub(crate) struct Seat {
     pub(crate) id: SeatId,
-    /// The connection, or while the seat is away the one that it had.
+    /// The connection, or while the seat is away the one that it had. [`ConnId::ELSEWHERE`] if it is on another node.
     pub(crate) conn: ConnId,
     /// Address that the seat counts for: that of its connection, or an earlier one while that has no room.
     pub(crate) address: AddressKey,
@@ -250,6 +250,12 @@ impl Lobby {
 }
 
 impl Seat {
+    /// Whether it is not away, and its connection is on another node of the cluster.
+    #[inline]
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.conn == ConnId::ELSEWHERE && !self.is_away
+    }
+
     pub(super) fn role(&self) -> Role {
         if self.is_watcher { Role::Watch } else { Role::Play }
     }

@@ -42,6 +42,7 @@ impl Directory {
     /// Returns whether `address` may have one more seat. The seat `replaced` will get another connection, or will be
     /// freed, and is not counted.
     fn has_address_room(&self, address: AddressKey, replaced: Option<SeatKey>) -> bool {
+        // The members of a cluster have no address that all nodes know.
         if address == AddressKey::NONE {
             return true;
         }

@@ -46,20 +46,23 @@ pub(crate) struct LostConn {
     pub(crate) data: Option<Arc<[u8]>>,
 }
 
-/// The part of a lobby that exists while a seat of it has a session, or a user is kept out of it.
+/// The part of a lobby that exists while a seat of it has a session or is elsewhere, or a user is kept out of it.
 #[derive(Debug, Default)]
 pub(super) struct LobbySessions {
     /// Number of seats with a session.
     pub(super) seats: u32,
     /// Away seats, in join order.
     pub(super) away: Vec<SeatKey>,
+    /// Seats that are not away and have no connection here, in join order: their connections are on other nodes of the
+    /// cluster.
+    pub(super) elsewhere: Vec<SeatKey>,
     /// Users that were kicked, and until when they are kept out.
     pub(super) kicked: VecDeque<(SmolStr, Time)>,
 }
 
 impl LobbySessions {
     pub(super) fn is_unused(&self) -> bool {
-        self.seats == 0 && self.away.is_empty() && self.kicked.is_empty()
+        self.seats == 0 && self.away.is_empty() && self.elsewhere.is_empty() && self.kicked.is_empty()
     }
 }
 

@@ -30,15 +30,23 @@ impl Lobby {
         self.sessions.as_ref().map_or(&[], |sessions| &sessions.away)
     }
 
+    /// Seats whose connections are on other nodes of the cluster, in join order.
+    pub(crate) fn elsewhere(&self) -> &[SeatKey] {
+        self.sessions.as_ref().map_or(&[], |sessions| &sessions.elsewhere)
+    }
+
     /// Number of members, present and away, without watchers.
     #[inline]
     pub(crate) fn seats_count(&self) -> usize {
-        self.members.len() + self.away().len() - self.watchers as usize
+        self.all_seats_count() - self.watchers as usize
     }
 
     /// Number of seats, of members and of watchers, present and away.
     pub(crate) fn all_seats_count(&self) -> usize {
-        self.members.len() + self.away().len()
+        match &self.sessions {
+            None => self.members.len(),
+            Some(sessions) => self.members.len() + sessions.away.len() + sessions.elsewhere.len(),
+        }
     }
 
     /// Number of watchers, present and away.
@@ -125,6 +133,11 @@ impl Directory {
         self.sessions.away_count()
     }
 
+    /// Number of seats whose connections are on other nodes.
+    pub(crate) fn elsewhere_count(&self) -> usize {
+        self.seats.iter().filter(|(_, seat)| seat.is_elsewhere()).count()
+    }
+
     /// All seats, by key.
     pub(crate) fn all_seats(&self) -> impl Iterator<Item = SeatKey> {
         self.seats.iter().map(|(seat, _)| seat)
@@ -143,12 +156,21 @@ impl Directory {
     /// Returns the seats of a lobby's members and watchers, present and away, in join order.
     pub(crate) fn all_seats_in(&self, lobby: LobbyKey) -> impl Iterator<Item = SeatKey> {
         let lobby = &self.lobbies[lobby];
-        let mut present = lobby.members.iter().map(|member| member.seat).peekable();
-        let mut away = lobby.away().iter().copied().peekable();
-        std::iter::from_fn(move || match (present.peek(), away.peek()) {
-            (Some(&first), Some(&second)) if self.seats[second].id < self.seats[first].id => away.next(),
-            (Some(_), _) => present.next(),
-            (None, _) => away.next(),
+        let present = lobby.members.iter().map(|member| member.seat);
+        self.merged(self.merged(present, lobby.away().iter().copied()), lobby.elsewhere().iter().copied())
+    }
+
+    /// Merges two lists of seats in join order.
+    fn merged(
+        &self,
+        first: impl Iterator<Item = SeatKey>,
+        second: impl Iterator<Item = SeatKey>,
+    ) -> impl Iterator<Item = SeatKey> {
+        let (mut first, mut second) = (first.peekable(), second.peekable());
+        std::iter::from_fn(move || match (first.peek(), second.peek()) {
+            (Some(&one), Some(&other)) if self.seats[other].id < self.seats[one].id => second.next(),
+            (Some(_), _) => first.next(),
+            (None, _) => second.next(),
         })
     }
 
@@ -164,7 +186,8 @@ impl Directory {
         let is_unannounced = |seat: &SeatKey| !self.seats[*seat].is_announced;
         let present = lobby.members.iter().rev().map(|member| member.seat).take_while(is_unannounced);
         let away = lobby.away().iter().rev().copied().take_while(is_unannounced);
-        let mut seats: Vec<SeatKey> = present.chain(away).collect();
+        let elsewhere = lobby.elsewhere().iter().rev().copied().take_while(is_unannounced);
+        let mut seats: Vec<SeatKey> = present.chain(away).chain(elsewhere).collect();
         seats.sort_unstable_by_key(|&seat| self.seats[seat].id);
         seats
     }
@@ -176,11 +199,10 @@ impl Directory {
 
     /// Keeps the seat of a session whose connection was lost.
     pub(crate) fn set_away(&mut self, key: SeatKey, lost: LostConn, now: Time) {
+        self.unlist(key);
         let seat = &mut self.seats[key];
         seat.is_away = true;
         let (id, lobby) = (seat.id, &mut self.lobbies[seat.lobby]);
-        let position = lobby.position_of(key);
-        lobby.members.remove(position);
         let away = &mut lobby.sessions.as_mut().expect("the seat has a session").away;
         let position = away.partition_point(|&other| self.seats[other].id < id);
         away.insert(position, key);
@@ -212,10 +234,42 @@ impl Directory {
     /// Gives an away seat a connection again, of which the other members were [told](Self::tell_back).
     pub(super) fn set_back(&mut self, key: SeatKey) {
         self.end_away(key);
+        self.enlist(key);
+    }
+
+    /// Adds a seat that is not away to the members with a connection, or to those elsewhere.
+    pub(super) fn enlist(&mut self, key: SeatKey) {
         let seat = &self.seats[key];
         let lobby = &mut self.lobbies[seat.lobby];
-        let position = lobby.members.partition_point(|member| self.seats[member.seat].id < seat.id);
-        lobby.members.insert(position, LobbyMember { seat: key, conn: seat.conn.key() });
+        if seat.is_elsewhere() {
+            let elsewhere = &mut lobby.sessions.get_or_insert_default().elsewhere;
+            let position = elsewhere.partition_point(|&other| self.seats[other].id < seat.id);
+            elsewhere.insert(position, key);
+        } else {
+            let position = lobby.members.partition_point(|member| self.seats[member.seat].id < seat.id);
+            lobby.members.insert(position, LobbyMember { seat: key, conn: seat.conn.key() });
+        }
+    }
+
+    /// Removes a seat that is not away from the list in which it is.
+    pub(super) fn unlist(&mut self, key: SeatKey) {
+        let seat = &self.seats[key];
+        let lobby = &mut self.lobbies[seat.lobby];
+        if seat.is_elsewhere() {
+            let sessions = lobby.sessions.as_mut().expect("the seat is in the list");
+            sessions.elsewhere.retain(|&other| other != key);
+            lobby.drop_unused_sessions();
+        } else {
+            let position = lobby.position_of(key);
+            lobby.members.remove(position);
+        }
+    }
+
+    /// Makes a seat that is not away one of another node: its connection here was lost, and the cluster does not know it yet.
+    pub(crate) fn detach(&mut self, key: SeatKey) {
+        self.unlist(key);
+        self.seats[key].conn = ConnId::ELSEWHERE;
+        self.enlist(key);
     }
 
     /// Removes a seat from the away ones.
@@ -340,6 +394,11 @@ impl Directory {
             assert!(present.iter().all(|&seat| !self.seats[seat].is_away), "present members are not away");
             let seats = self.seats.iter().filter(|(_, seat)| seat.lobby == key && seat.has_session).count();
             assert_eq!(lobby.sessions.as_ref().map_or(0, |sessions| sessions.seats as usize), seats);
+            let is_of_lobby = |seat: &SeatKey| self.seats[*seat].lobby == key && self.seats[*seat].is_elsewhere();
+            assert!(
+                lobby.elsewhere().iter().all(is_of_lobby) && by_id(lobby.elsewhere()),
+                "seats elsewhere are listed"
+            );
             away_count += lobby.away().len();
         }
         assert_eq!(away_count, self.away_count(), "every away seat has an end");
@@ -362,9 +421,9 @@ impl Directory {
         claim.position.is_some() && self.duplicate_login == DuplicateLogin::Replace && self.has_live_seat(user)
     }
 
-    /// The connection of a seat; `None` while it is away.
+    /// The connection of a seat; `None` while it is away, or if it is on another node.
     pub(crate) fn conn_of(&self, seat: SeatKey) -> Option<ConnId> {
         let seat = &self.seats[seat];
-        (!seat.is_away).then_some(seat.conn)
+        (!seat.is_away && !seat.is_elsewhere()).then_some(seat.conn)
     }
 }

@@ -8,14 +8,14 @@
 //! appears, and then by its number. Connections, addresses, reservations for connections that are being authorized, and rate
 //! buckets belong to one engine alone.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use smol_str::SmolStr;
 
 use super::control::entries::Entries;
 use super::directory::Directory;
 use super::presence::Presence;
-use super::records::{AddressSeats, Lobby, LobbyMember, Seat, User, UserSeats};
+use super::records::{AddressSeats, Lobby, Seat, User, UserSeats};
 use super::session_records::{Away, LostConn};
 use super::sessions::MAX_KICKED;
 use super::{is_lobby_code, is_user_id};
@@ -92,6 +92,13 @@ struct AwayTimes {
 }
 
 impl Directory {
+    /// Number of connections that are being authorized and have a reservation.
+    #[cfg(test)]
+    pub(crate) fn authorizing_count(&self) -> u32 {
+        let is_named = |key| self.control(key).is_some_and(|control| control.keeps_named_seats());
+        self.lobbies.iter().map(|(key, lobby)| lobby.authorizing - u32::from(is_named(key))).sum()
+    }
+
     // ---- writing ----
 
     /// Returns the lobbies that a snapshot contains, oldest first. A lobby that exists only for connections that are being
@@ -186,7 +193,7 @@ impl Directory {
         (self.reserved, self.seats_created, self.last_epoch) = (0, 0, 0);
     }
 
-    /// Reads a directory into this one, which is blank. Every seat is one without a connection of this engine. Returns the
+    /// Reads a directory into this one, which is blank. Every seat is away, or elsewhere. Returns the
     /// lobbies, oldest first.
     ///
     /// # Errors
@@ -293,7 +300,7 @@ impl Directory {
         };
         let key = self.seats.insert(Seat {
             id,
-            conn: ConnId::NONE,
+            conn: ConnId::ELSEWHERE,
             address: AddressKey::NONE,
             lobby,
             is_announced: has(ANNOUNCED),
@@ -310,7 +317,7 @@ impl Directory {
         self.set_session(key, session);
         match away {
             Some(away) => self.insert_away(key, away, from.now()),
-            None => self.insert_elsewhere(key),
+            None => self.enlist(key),
         }
         if has(DATA) {
             let controls = self.control.as_mut().ok_or(SnapshotError::Setting("lobby_control"))?;
@@ -319,13 +326,7 @@ impl Directory {
         Ok(key)
     }
 
-    /// Adds a seat that has a connection, but none of this engine, to its lobby. The seats of a lobby are added in join order.
-    fn insert_elsewhere(&mut self, key: SeatKey) {
-        let seat = &self.seats[key];
-        self.lobbies[seat.lobby].members.push(LobbyMember { seat: key, conn: seat.conn.key() });
-    }
-
-    /// Adds an away seat to its lobby.
+    /// Adds an away seat to its lobby, whose seats are added in join order.
     fn insert_away(&mut self, key: SeatKey, away: AwayTimes, now: Time) {
         let AwayTimes { reason, tell_at, ends } = away;
         let seat = &mut self.seats[key];
@@ -336,6 +337,13 @@ impl Directory {
         let lost = LostConn::elsewhere(reason, now);
         let away = Away { lost, tell_at: tell_at.unwrap_or(Time::ZERO), ends, is_told: tell_at.is_none() };
         self.sessions.get_mut(key).expect("the seat has a session").away = Some(away);
+    }
+
+    /// Sets the data of the identity of a member that is away.
+    pub(crate) fn set_away_data(&mut self, seat: SeatKey, data: Option<Arc<[u8]>>) {
+        if let Some(away) = self.sessions.get_mut(seat).and_then(|session| session.away.as_mut()) {
+            away.lost.data = data;
+        }
     }
 
     /// Checks the limits that [`check`](Self::check) asserts.
@@ -360,8 +368,7 @@ impl Directory {
 
 impl LostConn {
     /// A connection of another engine, of which nothing else is known. It was lost at `now`.
-    fn elsewhere(reason: LeaveReason, now: Time) -> LostConn {
-        let address = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        LostConn { reason, peer: Peer::Ip((address, 0).into()), address, last_heard: now, data: None }
+    pub(crate) fn elsewhere(reason: LeaveReason, now: Time) -> LostConn {
+        LostConn { reason, peer: Peer::UNKNOWN, address: Peer::UNKNOWN.ip(), last_heard: now, data: None }
     }
 }

@@ -121,6 +121,8 @@ mod final_phase;
 mod invariants;
 mod memory;
 mod models;
+#[cfg(test)]
+mod nodes;
 mod record;
 mod refusals;
 mod report;

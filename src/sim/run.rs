@@ -151,11 +151,7 @@ impl<A: App> Simulator<A> {
     ///
     /// Panics if [`Config::check`] rejects the configuration.
     pub fn run(mut self, steps: u64) -> Result<Report, Box<Failure>> {
-        if A::PROTOCOL == Protocol::Raw || !self.relays {
-            OF_SESSIONS.iter().chain(OF_CONTROL).for_each(|&behaviour| self.without.insert(behaviour));
-            // An application may serve no event streams.
-            OF_EVENTS.iter().for_each(|&behaviour| self.without.insert(behaviour));
-        }
+        self.exclude_unsupported();
         let swarm = Swarm::draw(&mut Random::new(self.seed), self.clients, self.without);
         if self.draws_config {
             draw_for_behaviours(&mut self.config, &swarm, self.seed);
@@ -197,9 +193,9 @@ impl<A: App> Simulator<A> {
 
 #[cfg(test)]
 impl<A: App> Simulator<A> {
-    /// Runs some steps and returns the engine, perhaps in the middle of a turn. Without sessions and lobby control, unless the
-    /// run [relays everything](Self::relays_everything).
+    /// Runs some steps and returns the engine, perhaps in the middle of a turn.
     pub(crate) fn engine_after(mut self, steps: u64) -> Engine<impl App> {
+        self.exclude_unsupported();
         let swarm = Swarm::draw(&mut Random::new(self.seed), self.clients, self.without);
         draw_for_behaviours(&mut self.config, &swarm, self.seed);
         let config = self.config.check().unwrap_or_else(|problems| panic!("seed {}: {problems}", self.seed));
@@ -215,6 +211,15 @@ impl<A: App> Simulator<A> {
 }
 
 impl<A: App> Simulator<A> {
+    /// Excludes the behaviours that the application does not support.
+    fn exclude_unsupported(&mut self) {
+        if A::PROTOCOL == Protocol::Raw || !self.relays {
+            OF_SESSIONS.iter().chain(OF_CONTROL).for_each(|&behaviour| self.without.insert(behaviour));
+            // An application may serve no event streams.
+            OF_EVENTS.iter().for_each(|&behaviour| self.without.insert(behaviour));
+        }
+    }
+
     /// The excluded behaviours, without those that the run excludes by itself.
     fn named_without(&self) -> Vec<Behaviour> {
         let has_sessions = A::PROTOCOL == Protocol::Json && self.relays;

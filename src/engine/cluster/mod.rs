@@ -1,3 +1,187 @@
 //! This node's part in a cluster: see [`cluster`](crate::cluster).
+//!
+//! ```text
+//! request of a client --local checks--> operation --log--> executed on every node
+//! ```
+//!
+//! While an entry is executed, users, lobbies, seats, sessions and histories change by the same code as without a cluster, and at the
+//! time of the entry. At any other moment they do not change. What happens to a connection of this node, and only to it,
+//! is appended as an operation: [`submitting`] does it. What an entry changes is in [`executing`], and what it means that a
+//! connection has ended in [`ending`].
+//!
+//! Members on other nodes have a seat, and their connection is [`ConnId::ELSEWHERE`](crate::ConnId).
 
-pub(crate) mod snapshot;
+mod ending;
+mod executing;
+pub(crate) mod operation;
+mod snapshot;
+mod state;
+mod submitting;
+
+pub(super) use self::submitting::SharedMessage;
+
+use std::time::Duration;
+
+use log::{info, warn};
+
+use super::Engine;
+use super::app::App;
+use super::core::Core;
+use super::state::cluster::Cluster;
+use super::state::sessions::{Histories, SessionStates};
+use crate::base::close::CloseReason;
+use crate::base::id::{ConnId, LobbyKey};
+use crate::base::time::Time;
+use crate::cluster::log::{ClusterInput, ClusterOutput, Incarnation};
+use crate::lobby::directory::Directory;
+
+/// How much later each further node acts on a deadline that has passed, so that one of them does it for all.
+const RANK_DELAY: Duration = Duration::from_millis(30);
+/// Shortest time between two empty entries of a node.
+const NUDGE_INTERVAL: Duration = Duration::from_millis(100);
+
+impl<A: App> Engine<A> {
+    /// Makes this engine a node of a cluster. Must be called before it has any connection.
+    pub(crate) fn join_cluster(&mut self) {
+        let core = &mut self.core;
+        debug_assert!(core.is_blank(), "a node begins without connections");
+        core.conns.add_elsewhere();
+        core.cluster = Some(Box::new(Cluster::new()));
+    }
+
+    /// Reports what the link to the cluster says.
+    pub(crate) fn handle_cluster(&mut self, now: Time, input: ClusterInput<'_>) {
+        self.core.call_guard.assert_consistent();
+        self.core.clock.advance(now);
+        match input {
+            ClusterInput::Attached { node, index, state } => self.attached(node, index, state),
+            ClusterInput::Entry(entry) => self.execute(entry),
+            ClusterInput::Reachable(is_reachable) => self.core.in_cluster().is_reachable = is_reachable,
+            ClusterInput::Detached => self.core.lose_place(),
+        }
+        self.dispatch_events();
+    }
+
+    fn attached(&mut self, node: Incarnation, index: u64, state: Option<&[u8]>) {
+        let now = self.core.now();
+        if let Some(state) = state
+            && let Err(error) = self.core.load_state(state, now)
+        {
+            // The link attaches again, and may get the state from another node.
+            return warn!("the state of the cluster cannot be read: {error}");
+        }
+        let cluster = self.core.in_cluster();
+        (cluster.node, cluster.index, cluster.is_reachable) = (Some(node), index, true);
+        info!("attached to the cluster as {node}, at entry {index}");
+        let waiting: Vec<ConnId> = cluster.waiting.keys().copied().collect();
+        waiting.into_iter().for_each(|conn| self.core.append_join(conn));
+    }
+
+    /// Takes what is to be passed to the link. A driver calls this until it returns `None`, after all events of a turn and
+    /// before it waits.
+    pub(crate) fn poll_cluster(&mut self) -> Option<ClusterOutput> {
+        let cluster = self.core.cluster.as_mut()?;
+        if let Some(output) = cluster.outputs.pop_front() {
+            return Some(output);
+        }
+        if cluster.operations.is_empty() && !std::mem::take(&mut cluster.wants_nudge) {
+            return None;
+        }
+        cluster.node.map(|_| ClusterOutput::Append(std::mem::take(&mut cluster.operations)))
+    }
+}
+
+impl Core {
+    pub(super) fn is_clustered(&self) -> bool {
+        self.cluster.is_some()
+    }
+
+    /// The state of the cluster, in code that runs only in one.
+    pub(super) fn in_cluster(&mut self) -> &mut Cluster {
+        self.cluster.as_mut().expect("the engine is a node of a cluster")
+    }
+
+    /// Number of members and watchers of a lobby whose connections are on other nodes. They are told too.
+    pub(super) fn members_elsewhere(&self, lobby: LobbyKey) -> usize {
+        self.directory.get_lobby(lobby).map_or(0, |lobby| lobby.elsewhere().len())
+    }
+
+    /// Whether changes of seats are to be kept for a drain of this process alone. In a cluster the others go on.
+    pub(super) fn is_ending(&self) -> bool {
+        self.is_draining() && !self.is_clustered()
+    }
+
+    /// Forgets all users, lobbies and seats, because this node has lost its place. Its members are asked to come back.
+    fn lose_place(&mut self) {
+        let cluster = self.in_cluster();
+        cluster.node = None;
+        cluster.is_reachable = false;
+        cluster.operations.clear();
+        cluster.outputs.clear();
+        cluster.nodes.clear();
+        cluster.in_flight.clear();
+        warn!("this node has lost its place in the cluster: its members are asked to reconnect");
+        for conn in self.members_by_age() {
+            self.begin_close(conn.key(), CloseReason::ForcedReconnect);
+        }
+        // Their list would not show which lobbies are gone.
+        for conn in self.list_followers() {
+            self.begin_close(conn.key(), CloseReason::ForcedReconnect);
+        }
+        let cluster = self.in_cluster();
+        cluster.forget_seats();
+        self.directory = Directory::new(&self.config);
+        self.sessions = SessionStates::new(&self.config);
+        self.histories = Histories::new(&self.config);
+        self.unflushed_lobbies.clear();
+    }
+
+    fn list_followers(&self) -> Vec<ConnId> {
+        self.conns.iter().filter(|(_, slot)| slot.is_listing()).map(|(_, slot)| slot.id).collect()
+    }
+
+    // ---- the time of the log ----
+
+    /// The next deadline of users and lobbies, at which this node lets the time of the log pass if no other node does.
+    fn next_nudge(&self) -> Option<Time> {
+        let cluster = self.cluster.as_ref().filter(|cluster| cluster.is_reachable)?;
+        let node = cluster.node?;
+        let due = self.next_shared_deadline()?;
+        let rank = cluster.nodes.keys().take_while(|&&other| other < node).count().min(100) as u32;
+        let earliest = cluster.nudged_at.map_or(Time::ZERO, |at| at + NUDGE_INTERVAL);
+        Some((due + RANK_DELAY * rank).max(earliest))
+    }
+
+    /// The next deadline of users and lobbies.
+    pub(super) fn next_shared_deadline(&self) -> Option<Time> {
+        let Core { directory, .. } = self;
+        [directory.next_count_update(), directory.next_away_event(), directory.next_control_event()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// The next time at which the engine must act on users and lobbies.
+    pub(super) fn next_lobby_event(&self) -> Option<Time> {
+        if self.is_clustered() { self.next_nudge() } else { self.next_shared_deadline() }
+    }
+
+    /// Acts on the deadlines of users and lobbies that have passed. In a cluster they are those of the log's time.
+    pub(super) fn expire_lobbies(&mut self) {
+        let now = self.now();
+        if !self.is_clustered() {
+            return self.expire_shared();
+        }
+        if self.next_nudge().is_some_and(|at| at <= now) {
+            let cluster = self.in_cluster();
+            (cluster.nudged_at, cluster.wants_nudge) = (Some(now), true);
+        }
+    }
+
+    /// Acts on the deadlines of users and lobbies that have passed.
+    fn expire_shared(&mut self) {
+        self.expire_count_updates();
+        self.expire_away();
+        self.expire_control();
+    }
+}

@@ -40,7 +40,7 @@ impl Core {
             return false;
         }
         self.directory.set_control_clean(lobby);
-        if self.is_draining() {
+        if self.is_ending() {
             return true;
         }
         if let Some((text, mark)) = self.host_frame(lobby, None) {
@@ -81,7 +81,11 @@ impl Core {
     }
 
     pub(super) fn unix_millis_at(&self, at: crate::base::time::Time) -> u64 {
-        self.clock.unix_at_zero().saturating_add(at.as_micros()) / 1000
+        let micros = match &self.cluster {
+            Some(cluster) => cluster.origin.unix_micros(at),
+            None => self.clock.unix_at_zero().saturating_add(at.as_micros()),
+        };
+        micros / 1000
     }
 
     /// Looks again at the lobbies that have a deadline, at the end of the turn. Lobbies that have been empty for long

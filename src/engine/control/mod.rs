@@ -171,6 +171,10 @@ impl Core {
         let reason = if is_banned { CloseReason::Banned } else { CloseReason::Kicked };
         let seats = self.directory.seats_of(user).iter().copied();
         let seats: Vec<SeatKey> = seats.filter(|&seat| self.directory.seat(seat).lobby == lobby).collect();
+        if self.is_clustered() {
+            seats.iter().for_each(|&seat| self.close_seat(seat, reason));
+            return seats.len();
+        }
         let (conns, away) = (self.conns_of(&seats), self.away_among(&seats));
         self.close_away(&away, reason);
         conns.iter().for_each(|conn| self.begin_close(conn.key(), reason));

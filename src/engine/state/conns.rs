@@ -9,7 +9,7 @@ use std::ops::{Index, IndexMut};
 
 use super::conn::{ConnState, Slot};
 use crate::base::arena::{Arena, Key};
-use crate::base::close::CloseReason;
+use crate::base::close::{CloseKind, CloseReason};
 use crate::base::codes::CloseCode;
 use crate::base::id::{ConnId, ConnKey, ListKey, SeatKey};
 use crate::base::peer::Peer;
@@ -32,6 +32,8 @@ pub(crate) struct Conns {
     forwarded: BTreeMap<ConnKey, IpAddr>,
     /// Close codes of connections that the application has closed with a code of its own.
     app_codes: BTreeMap<ConnKey, CloseCode>,
+    /// The slot of [`ConnId::ELSEWHERE`], in a cluster. It is closed, so whatever is sent to it is dropped.
+    elsewhere: Option<Box<Slot>>,
 }
 
 /// The remote end of a connection. Displayed as `127.0.0.1:4000`, or `127.0.0.1:4000 address=192.0.2.1` behind a proxy.
@@ -103,6 +105,25 @@ impl Conns {
     #[cfg(test)]
     pub(crate) fn remove_for_test(&mut self, key: ConnKey) {
         self.slots.remove(key);
+    }
+
+    /// Adds the slot that stands for the connections of other nodes.
+    pub(crate) fn add_elsewhere(&mut self) {
+        let slot = Slot::new(ConnId::ELSEWHERE, Peer::UNKNOWN, Time::ZERO);
+        let (state, close_kind) = (ConnState::Closed, Some(CloseKind::PeerGone));
+        self.elsewhere = Some(Box::new(Slot { state, close_kind, ..slot }));
+    }
+
+    #[cold]
+    fn elsewhere(&self, key: ConnKey) -> &Slot {
+        let slot = self.elsewhere.as_deref().filter(|slot| slot.id.key() == key);
+        slot.expect("the key is that of a connection")
+    }
+
+    #[cold]
+    fn elsewhere_mut(&mut self, key: ConnKey) -> &mut Slot {
+        let slot = self.elsewhere.as_deref_mut().filter(|slot| slot.id.key() == key);
+        slot.expect("the key is that of a connection")
     }
 
     // ---- stages ----
@@ -288,13 +309,19 @@ impl Index<ConnKey> for Conns {
 
     #[inline]
     fn index(&self, key: ConnKey) -> &Slot {
-        &self.slots[key]
+        match self.slots.get(key) {
+            Some(slot) => slot,
+            None => self.elsewhere(key),
+        }
     }
 }
 
 impl IndexMut<ConnKey> for Conns {
     #[inline]
     fn index_mut(&mut self, key: ConnKey) -> &mut Slot {
+        if !self.slots.contains(key) {
+            return self.elsewhere_mut(key);
+        }
         &mut self.slots[key]
     }
 }

@@ -95,6 +95,12 @@ impl Control {
         self.named.is_some()
     }
 
+    /// Whether seats are kept for users by name.
+    #[cfg(test)]
+    pub(super) fn keeps_named_seats(&self) -> bool {
+        self.named.is_some()
+    }
+
     /// Whether the lobby exists without members, for a while.
     pub(super) fn is_kept_empty(&self) -> bool {
         self.empty_number.is_some() || self.named.is_some()

@@ -34,26 +34,26 @@ struct Node {
 impl Node {
     /// An engine without users, like another one, whose time began `age` microseconds before `unix_now`.
     fn blank(like: &Core, unix_now: u64, age: u64) -> Node {
-        let origin = SharedOrigin { unix_at_zero: unix_now - age };
-        let start = Start { unix_micros: origin.unix_at_zero, seed: 3 };
+        let origin = SharedOrigin::at(Time::from_micros(age), unix_now);
+        let start = Start { unix_micros: 5, seed: 3 };
         let mut core = Core::new(like.config.clone(), like.protocol, start);
         core.clock.advance(Time::from_micros(age));
         Node { core, origin }
     }
 
     fn unix_now(&self) -> u64 {
-        self.origin.unix_at_zero + self.core.now().as_micros()
+        self.origin.unix_micros(self.core.now())
     }
 
     fn written(&self) -> Vec<u8> {
-        self.core.write_snapshot(self.origin)
+        self.core.write_snapshot(self.core.now(), self.origin)
     }
 
     /// Another engine that has loaded the state of this one. Its time began `age` microseconds ago.
     fn copy(&self, age: u64) -> Node {
         let mut node = Node::blank(&self.core, self.unix_now(), age);
-        let loaded = node.core.load_snapshot(&self.written(), node.origin);
-        loaded.unwrap_or_else(|error| panic!("{error}"));
+        let loaded = node.core.load_snapshot(&self.written(), node.core.now(), None);
+        assert_eq!(loaded, Ok(self.unix_now()));
         node.check();
         node
     }
@@ -149,7 +149,7 @@ impl Node {
         let session = SessionHash::from_bits(random.below(5).into());
         let claim = random.percent(70).then_some(Claim { session, was: None, position: None });
         let entry = Entry { create: true, role, password: None, seats: is_quick.then_some(2) };
-        let (now, unix, conn) = (self.core.now(), self.unix_now(), ConnId::NONE);
+        let (now, unix, conn) = (self.core.now(), self.unix_now(), ConnId::ELSEWHERE);
         let directory = &mut self.core.directory;
         let wanted = Wanted { place: &place, claim, entry, reserved: None };
         let code = directory.resolve(&wanted, &user, now).into_owned();
@@ -158,7 +158,7 @@ impl Node {
             Ok(plan) => plan,
             Err(reason) => {
                 let again = directory.room_after_away(&code, role, AddressKey::NONE, reason);
-                return format!("{code} {reason:?} {:?}", again.map(|at| at.as_micros() + self.origin.unix_at_zero));
+                return format!("{code} {reason:?} {:?}", again.map(|at| self.origin.unix_micros(at)));
             }
         };
         let replaced = plan.seat().map(|seat| (directory.seat(seat).id, seat, directory.seat(seat).lobby));
@@ -254,7 +254,8 @@ impl Node {
                 return format!("{host:?} {started} {:?}", directory.host(lobby));
             }
             5 => {
-                let seats: Vec<SeatKey> = directory.seats_in(lobby).filter(|&seat| directory.can_be_host(seat)).collect();
+                let seats: Vec<SeatKey> =
+                    directory.seats_in(lobby).filter(|&seat| directory.can_be_host(seat)).collect();
                 let at = random.below(seats.len().max(1) as u64) as usize;
                 seats.get(at).into_iter().for_each(|&seat| directory.set_host(seat));
             }
@@ -263,9 +264,10 @@ impl Node {
                 let users: Vec<String> = (0..=random.below(3)).map(|user| format!("user{}", user * 3)).collect();
                 let code = if random.percent(50) { directory.new_code() } else { format!("m{}", random.below(4)) };
                 let until = now + std::time::Duration::from_millis(1 + random.below(3000));
-                if directory.find_lobby(&code).is_none() && directory.has_lobby_room() && directory.fits_seats(None, 4) {
+                if directory.find_lobby(&code).is_none() && directory.has_lobby_room() && directory.fits_seats(None, 4)
+                {
                     let new = LobbyWithSeats { code: &code, pool: Some("ranked"), max: None, users: &users, until };
-                    let unix = self.origin.unix_at_zero + now.as_micros();
+                    let unix = self.origin.unix_micros(now);
                     // Each of the reserved seats counts toward the limit of the server.
                     self.core.directory.create_with_seats(&new, unix);
                 }
@@ -341,7 +343,7 @@ fn simulated(seed: u64, steps: u64) -> Option<Node> {
         simulator.relays_everything().engine_after(steps).core
     }
     let core = if seed % 5 == 4 { run::<Verbatim>(seed, steps) } else { run::<Relay>(seed, steps) };
-    let origin = SharedOrigin { unix_at_zero: core.clock.unix_at_zero() };
+    let origin = SharedOrigin { unix_at_zero: core.clock.unix_at_zero().cast_signed() };
     Some(Node { core, origin }).filter(|node| node.core.directory.authorizing_count() == 0)
 }
 

@@ -1,0 +1,300 @@
+//! Operations: what nodes append to the log. Each is a kind, a length of four bytes, and so many bytes; numbers are in
+//! little-endian order.
+
+use crate::base::close::CloseReason;
+use crate::base::codes::CloseCode;
+use crate::base::entry::{Entry, PasswordHash, Place, Role};
+use crate::base::id::SeatId;
+use crate::base::session::{Claim, Position, SessionHash};
+
+/// An operation. The members of lobbies are named by the id of their seat and the hold of their connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Operation<'a> {
+    /// A text message of a member.
+    Text { seat: SeatId, hold: u64, text: &'a str },
+    /// A binary message of a member.
+    Binary { seat: SeatId, hold: u64, bytes: &'a [u8] },
+    /// A connection asks for a seat. Its user is authorized.
+    Join(Join<'a>),
+    /// The connection of a member has ended.
+    /// `is_written` says whether all that it was sent had been written.
+    Drop { seat: SeatId, hold: u64, reason: CloseReason, is_written: bool },
+}
+
+/// A request for a seat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Join<'a> {
+    /// Names the connection for its own node.
+    pub(crate) conn: u64,
+    pub(crate) user: &'a str,
+    pub(crate) place: Place,
+    pub(crate) claim: Option<Claim>,
+    pub(crate) entry: Entry,
+    /// Data of the identity.
+    pub(crate) data: Option<&'a [u8]>,
+}
+
+const TEXT: u8 = 1;
+const BINARY: u8 = 2;
+const JOIN: u8 = 3;
+const DROP: u8 = 4;
+
+/// Reason of a [`Operation::Drop`] with a close code of the application; a code and a word follow.
+const APP_REASON: u8 = u8::MAX;
+
+impl Operation<'_> {
+    /// Appends the operation to `out`.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend([self.kind(), 0, 0, 0, 0]);
+        match self {
+            Operation::Text { seat, hold, text } => {
+                put_member(out, *seat, *hold);
+                out.extend(text.as_bytes());
+            }
+            Operation::Binary { seat, hold, bytes } => {
+                put_member(out, *seat, *hold);
+                out.extend(*bytes);
+            }
+            Operation::Join(join) => join.write(out),
+            Operation::Drop { seat, hold, reason, is_written } => {
+                put_member(out, *seat, *hold);
+                out.push(u8::from(*is_written));
+                put_reason(out, *reason);
+            }
+        }
+        let length = u32::try_from(out.len() - start - 5).expect("an operation is shorter than 4 GiB");
+        out[start + 1..start + 5].copy_from_slice(&length.to_le_bytes());
+    }
+
+    fn kind(&self) -> u8 {
+        match self {
+            Operation::Text { .. } => TEXT,
+            Operation::Binary { .. } => BINARY,
+            Operation::Join(_) => JOIN,
+            Operation::Drop { .. } => DROP,
+        }
+    }
+
+    /// Reads the first operation of `bytes`, and returns it with the rest. `None` if it is malformed.
+    pub(crate) fn read(bytes: &[u8]) -> Option<(Operation<'_>, &[u8])> {
+        let (&[kind, a, b, c, d], rest) = bytes.split_first_chunk()?;
+        let (body, rest) = rest.split_at_checked(u32::from_le_bytes([a, b, c, d]) as usize)?;
+        let mut body = Body(body);
+        let operation = match kind {
+            TEXT => {
+                let (seat, hold) = body.member()?;
+                Operation::Text { seat, hold, text: std::str::from_utf8(body.0).ok()? }
+            }
+            BINARY => {
+                let (seat, hold) = body.member()?;
+                Operation::Binary { seat, hold, bytes: body.0 }
+            }
+            JOIN => Operation::Join(Join::read(body)?),
+            DROP => {
+                let (seat, hold) = body.member()?;
+                let is_written = body.u8()? == 1;
+                Operation::Drop { seat, hold, reason: body.reason()?, is_written }
+            }
+            _ => return None,
+        };
+        Some((operation, rest))
+    }
+}
+
+impl Join<'_> {
+    fn write(&self, out: &mut Vec<u8>) {
+        let Join { conn, user, place, claim, entry, data } = self;
+        out.extend(conn.to_le_bytes());
+        put_bytes(out, user.as_bytes());
+        let (kind, name) = match place {
+            Place::Lobby(code) => (0, &**code),
+            Place::New => (1, ""),
+            Place::Quick(pool) => (2, &**pool),
+        };
+        out.push(kind);
+        put_bytes(out, name.as_bytes());
+        put_option(out, claim.as_ref(), |out, claim| {
+            out.extend(claim.session.bits().to_le_bytes());
+            put_option(out, claim.was, |out, was| out.extend(was.bits().to_le_bytes()));
+            put_option(out, claim.position, |out, Position { epoch, seq, n }| {
+                [epoch, seq, n].iter().for_each(|number| out.extend(number.to_le_bytes()));
+            });
+        });
+        let Entry { create, role, password, seats } = entry;
+        out.extend([u8::from(*create), u8::from(*role == Role::Watch)]);
+        put_option(out, *password, |out, password| out.extend(password.bits().to_le_bytes()));
+        put_option(out, *seats, |out, seats| out.extend(seats.to_le_bytes()));
+        put_option(out, *data, put_bytes);
+    }
+
+    fn read(mut body: Body<'_>) -> Option<Join<'_>> {
+        let (conn, user) = (body.u64()?, body.text()?);
+        let place = match (body.u8()?, body.text()?) {
+            (0, code) => Place::Lobby(code.to_owned()),
+            (1, _) => Place::New,
+            (2, pool) => Place::Quick(pool.to_owned()),
+            _ => return None,
+        };
+        let claim = body.option(|body| {
+            let session = SessionHash::from_bits(body.u128()?);
+            let was = body.option(|body| body.u128().map(SessionHash::from_bits))?;
+            let position =
+                body.option(|body| Some(Position { epoch: body.u64()?, seq: body.u64()?, n: body.u64()? }))?;
+            Some(Claim { session, was, position })
+        })?;
+        let create = body.u8()? == 1;
+        let role = if body.u8()? == 1 { Role::Watch } else { Role::Play };
+        let password = body.option(|body| body.u128().map(PasswordHash::from_bits))?;
+        let seats = body.option(|body| body.take().map(u32::from_le_bytes))?;
+        let data = body.option(Body::bytes)?;
+        Some(Join { conn, user, place, claim, entry: Entry { create, role, password, seats }, data })
+    }
+}
+
+fn put_member(out: &mut Vec<u8>, seat: SeatId, hold: u64) {
+    out.extend(seat.0.to_le_bytes());
+    out.extend(hold.to_le_bytes());
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    let length = u32::try_from(bytes.len()).expect("a field is shorter than 4 GiB");
+    out.extend(length.to_le_bytes());
+    out.extend(bytes);
+}
+
+fn put_option<T>(out: &mut Vec<u8>, value: Option<T>, put: impl FnOnce(&mut Vec<u8>, T)) {
+    out.push(u8::from(value.is_some()));
+    if let Some(value) = value {
+        put(out, value);
+    }
+}
+
+fn put_reason(out: &mut Vec<u8>, reason: CloseReason) {
+    match CloseReason::ALL.iter().position(|&other| other == reason) {
+        Some(number) => out.push(number as u8),
+        None => {
+            out.push(APP_REASON);
+            out.extend(reason.code().to_le_bytes());
+            put_bytes(out, reason.word().as_bytes());
+        }
+    }
+}
+
+/// The bytes of an operation that are still to read.
+struct Body<'a>(&'a [u8]);
+
+impl<'a> Body<'a> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (first, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.take().map(|[byte]| byte)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    fn u128(&mut self) -> Option<u128> {
+        self.take().map(u128::from_le_bytes)
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let length = self.take().map(u32::from_le_bytes)?;
+        let (bytes, rest) = self.0.split_at_checked(length as usize)?;
+        self.0 = rest;
+        Some(bytes)
+    }
+
+    fn text(&mut self) -> Option<&'a str> {
+        std::str::from_utf8(self.bytes()?).ok()
+    }
+
+    fn option<T>(&mut self, read: impl FnOnce(&mut Body<'a>) -> Option<T>) -> Option<Option<T>> {
+        match self.u8()? {
+            0 => Some(None),
+            _ => read(self).map(Some),
+        }
+    }
+
+    fn member(&mut self) -> Option<(SeatId, u64)> {
+        Some((SeatId(self.u64()?), self.u64()?))
+    }
+
+    fn reason(&mut self) -> Option<CloseReason> {
+        match self.u8()? {
+            APP_REASON => {
+                let code = self.take().map(u16::from_le_bytes)?;
+                CloseCode::new(code, self.text()?).map(CloseReason::App)
+            }
+            number => CloseReason::ALL.get(usize::from(number)).copied(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Vec<Operation<'static>> {
+        let (seat, hold) = (SeatId(7), 1 << 40);
+        let session = SessionHash::from_bits(3);
+        let claim = Claim { session, was: None, position: Some(Position { epoch: 1, seq: 2, n: 3 }) };
+        let entry = Entry { create: false, role: Role::Watch, password: PasswordHash::of("tulip"), seats: Some(4) };
+        let join =
+            |place, claim, entry, data| Operation::Join(Join { conn: 9, user: "ann", place, claim, entry, data });
+        vec![
+            Operation::Text { seat, hold, text: r#"{"type":"move"}"# },
+            Operation::Binary { seat, hold, bytes: &[0, 255] },
+            join(Place::Lobby("chess".into()), None, Entry::ORDINARY, None),
+            join(Place::New, Some(Claim { was: Some(session), position: None, ..claim }), entry, Some(&b"{}"[..])),
+            join(Place::Quick("ranked".into()), Some(claim), Entry { password: None, ..entry }, Some(&[])),
+            Operation::Drop { seat, hold, reason: CloseReason::Stale, is_written: true },
+            Operation::Drop { seat, hold, reason: CloseReason::app(4400, "cheater"), is_written: false },
+        ]
+    }
+
+    #[test]
+    fn operations_are_read_as_they_were_written() {
+        let mut bytes = Vec::new();
+        all().iter().for_each(|operation| operation.write(&mut bytes));
+        let mut rest = &bytes[..];
+        for written in all() {
+            let (read, after) = Operation::read(rest).expect("well-formed");
+            assert_eq!(read, written);
+            rest = after;
+        }
+        assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn every_reason_is_written() {
+        for &reason in CloseReason::ALL {
+            let mut bytes = Vec::new();
+            let drop = Operation::Drop { seat: SeatId(1), hold: 2, reason, is_written: false };
+            drop.write(&mut bytes);
+            assert_eq!(Operation::read(&bytes), Some((drop, &[][..])));
+        }
+    }
+
+    #[test]
+    fn damaged_operations_are_no_operations() {
+        for operation in all() {
+            let mut bytes = Vec::new();
+            operation.write(&mut bytes);
+            for end in 0..bytes.len() {
+                assert!(Operation::read(&bytes[..end]).is_none(), "{operation:?} cut at {end}");
+            }
+            for at in 0..bytes.len() {
+                let mut damaged = bytes.clone();
+                damaged[at] = damaged[at].wrapping_add(100);
+                // Whatever it is, reading it does not panic.
+                let _ = Operation::read(&damaged);
+            }
+        }
+    }
+}

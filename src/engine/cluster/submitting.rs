@@ -1,0 +1,137 @@
+//! What this node appends to the log: the requests of its clients, after the checks that concern one connection alone, and the
+//! end of its connections.
+
+use super::super::core::Core;
+use super::super::member::{Identity, Member};
+use super::super::state::cluster::Waiting;
+use super::super::state::conn::{ConnState, PendingAuth};
+use super::operation::{Join, Operation};
+use crate::base::close::{CloseReason, Reject};
+use crate::base::id::{ConnId, ConnKey, SeatKey};
+use crate::lobby::entering::Wanted;
+use crate::protocol;
+use crate::ws::handshake::{Acceptance, Page};
+
+/// The `retry_after_ms` of a refusal because too much of the connection is on the way to the log.
+const RETRY_MS: u64 = 100;
+
+/// Longest operations of one turn, in bytes. A message beyond it gets `error unavailable`.
+const MAX_OPERATIONS_BYTES: usize = 4 << 20;
+
+/// A message of a member for the log.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::engine) enum SharedMessage<'a> {
+    Text(&'a str),
+    Binary(&'a [u8]),
+}
+
+impl SharedMessage<'_> {
+    fn len(self) -> usize {
+        match self {
+            SharedMessage::Text(text) => text.len(),
+            SharedMessage::Binary(bytes) => bytes.len(),
+        }
+    }
+}
+
+impl Core {
+    /// Lets a client that is authorized wait for its seat.
+    pub(in crate::engine) fn wait_for_log(
+        &mut self,
+        key: ConnKey,
+        form: Acceptance,
+        page: Page,
+        wanted: Wanted<'_>,
+        identity: Identity,
+    ) {
+        if self.conns[key].close_kind.is_some() {
+            return;
+        }
+        self.conns[key].wire.defer(form, page);
+        let Wanted { place, claim, entry, .. } = wanted;
+        self.request_seat(key, PendingAuth { place: place.clone(), claim, entry, reservation: None }, identity);
+    }
+
+    /// The same for a client whose request was deferred before.
+    pub(in crate::engine) fn request_seat(&mut self, key: ConnKey, request: PendingAuth, identity: Identity) {
+        let slot = &mut self.conns[key];
+        let conn = slot.id;
+        slot.state = ConnState::Pending(Some(Box::new(request)));
+        self.set_stage_deadline(key, self.config.auth_timeout);
+        let cluster = self.in_cluster();
+        cluster.waiting.insert(conn, Waiting { identity });
+        self.append_join(conn);
+    }
+
+    /// Appends the request of a connection that waits for its seat. Without a place in the cluster it goes on waiting.
+    pub(super) fn append_join(&mut self, conn: ConnId) {
+        let Core { cluster, conns, .. } = self;
+        let cluster = cluster.as_mut().expect("the engine is a node of a cluster");
+        let (Some(Waiting { identity }), Some(_)) = (cluster.waiting.get(&conn), cluster.node) else { return };
+        let Some(ConnState::Pending(Some(request))) = conns.open(conn).map(|slot| &slot.state) else { return };
+        let join = Join {
+            conn: conn.bits(),
+            user: &identity.user,
+            place: request.place.clone(),
+            claim: request.claim,
+            entry: request.entry,
+            data: identity.data.as_deref(),
+        };
+        Operation::Join(join).write(&mut cluster.operations);
+    }
+
+    /// Appends a message of a member, after charging it. `reference` is its `ref`.
+    pub(in crate::engine) fn append_message(
+        &mut self,
+        member: &Member,
+        message: SharedMessage<'_>,
+        reference: Option<&str>,
+    ) {
+        let key = member.conn.key();
+        if let Err(denied) = self.charge_message(key) {
+            return self.rate_limited(key, reference, denied);
+        }
+        let (max_requests, max_bytes) = (self.config.max_unanswered, self.config.max_inbox_bytes.0);
+        let cluster = self.cluster.as_mut().expect("the engine is a node of a cluster");
+        let length = message.len();
+        if cluster.node.is_none() || !cluster.is_reachable || cluster.operations.len() + length > MAX_OPERATIONS_BYTES {
+            return self.reject(key, reference, Reject::Unavailable, "the cluster does not answer: try again later");
+        }
+        let Some(holder) = cluster.holders.get(member.seat_key) else { return };
+        let (seat, hold) = (holder.seat, holder.hold);
+        let in_flight = cluster.in_flight.entry(hold).or_default();
+        let is_first = in_flight.bytes == 0;
+        if in_flight.requests >= max_requests || (!is_first && in_flight.bytes + length > max_bytes) {
+            return self.refuse_in_flight(key, reference);
+        }
+        in_flight.requests += 1;
+        in_flight.bytes += length;
+        let operation = match message {
+            SharedMessage::Text(text) => Operation::Text { seat, hold, text },
+            SharedMessage::Binary(bytes) => Operation::Binary { seat, hold, bytes },
+        };
+        operation.write(&mut cluster.operations);
+    }
+
+    fn refuse_in_flight(&mut self, key: ConnKey, reference: Option<&str>) {
+        self.counters.count_reject(Reject::RateLimited);
+        if self.should_report_refusal(key, reference) {
+            let why = "more than max_unanswered requests, or max_inbox_bytes, are not answered yet";
+            protocol::write_rate_limited(&mut self.buffers.text, reference, why, RETRY_MS);
+            self.reply(key);
+        }
+    }
+
+    /// Ends the connection of a seat as far as this node is concerned. The seat follows when all nodes know it.
+    pub(in crate::engine) fn drop_later(&mut self, key: ConnKey, seat: SeatKey, reason: CloseReason) {
+        let is_written = !self.egress.has_queue(key);
+        self.directory.detach(seat);
+        self.set_closing(key);
+        let cluster = self.in_cluster();
+        if let (Some(holder), Some(_)) = (cluster.holders.get(seat), cluster.node) {
+            let drop = Operation::Drop { seat: holder.seat, hold: holder.hold, reason, is_written };
+            cluster.in_flight.remove(&holder.hold);
+            drop.write(&mut cluster.operations);
+        }
+    }
+}

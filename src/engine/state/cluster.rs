@@ -1,0 +1,165 @@
+//! What a node knows of its cluster, beside the users and lobbies themselves.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use smol_str::SmolStr;
+
+use crate::base::arena::SideTable;
+use crate::base::id::{ConnId, SeatId, SeatKey};
+use crate::base::time::Time;
+use crate::cluster::log::{ClusterOutput, Incarnation};
+use crate::engine::member::Identity;
+
+/// The connection of a seat, as the whole cluster knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Holder {
+    /// Id of the seat.
+    pub(crate) seat: SeatId,
+    /// The node that has the connection.
+    pub(crate) node: Incarnation,
+    /// Number of the operation with which it got the seat. Operations of an earlier connection have another one, and are
+    /// ignored.
+    pub(crate) hold: u64,
+    /// Data of the member's identity.
+    pub(crate) data: Option<Arc<[u8]>>,
+}
+
+/// Requests of a connection that are in the log, or on the way to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct InFlight {
+    pub(crate) requests: u32,
+    pub(crate) bytes: usize,
+}
+
+/// How this engine's time relates to the clock of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SharedOrigin {
+    /// Time of the log's clock at [`Time::ZERO`], in microseconds since the Unix epoch. May be negative.
+    pub(crate) unix_at_zero: i64,
+}
+
+impl SharedOrigin {
+    /// The origin with which the log's time `unix_micros` is `now`.
+    pub(crate) fn at(now: Time, unix_micros: u64) -> SharedOrigin {
+        SharedOrigin { unix_at_zero: unix_micros.cast_signed().saturating_sub_unsigned(now.as_micros()) }
+    }
+
+    /// Returns the time of this engine at a time of the log. Earlier times than [`Time::ZERO`] become that.
+    pub(crate) fn time(self, unix_micros: u64) -> Time {
+        let micros = unix_micros.cast_signed().saturating_sub(self.unix_at_zero);
+        Time::from_micros(u64::try_from(micros).unwrap_or(0))
+    }
+
+    /// Returns the time of the log at a time of this engine.
+    pub(crate) fn unix_micros(self, time: Time) -> u64 {
+        u64::try_from(self.unix_at_zero.saturating_add_unsigned(time.as_micros())).unwrap_or(0)
+    }
+}
+
+/// A connection that waits for its seat: its request to join is in the log, or on the way to it.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) identity: Identity,
+}
+
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    /// `None` while this node has no place in the cluster.
+    pub(crate) node: Option<Incarnation>,
+    /// Whether Redis answers.
+    pub(crate) is_reachable: bool,
+    /// Nodes with a place, and their names.
+    pub(crate) nodes: BTreeMap<Incarnation, SmolStr>,
+    /// Index of the last entry that was executed.
+    pub(crate) index: u64,
+    /// Number of operations executed since the log was founded.
+    pub(crate) executed: u64,
+    pub(crate) origin: SharedOrigin,
+    /// Time of the last entry by the log's clock, in microseconds since the Unix epoch. Never goes back.
+    pub(crate) unix_micros: u64,
+    /// Whether an entry is being executed.
+    pub(crate) is_executing: bool,
+    /// By the key of a seat.
+    pub(crate) holders: SideTable<SeatKey, Holder>,
+    pub(crate) seats: HashMap<SeatId, SeatKey>,
+    pub(crate) waiting: BTreeMap<ConnId, Waiting>,
+    /// Requests of this node's members, by hold.
+    pub(crate) in_flight: HashMap<u64, InFlight>,
+    /// Operations that are not appended yet, in the format of the log.
+    pub(crate) operations: Vec<u8>,
+    pub(crate) outputs: VecDeque<ClusterOutput>,
+    /// When an empty entry was last appended, to let the time of the log pass.
+    pub(crate) nudged_at: Option<Time>,
+    /// Whether an empty entry is to be appended.
+    pub(crate) wants_nudge: bool,
+    /// Received bytes of connections that got their seat in this entry, still to process.
+    pub(crate) early: Vec<(ConnId, Vec<u8>)>,
+}
+
+impl Cluster {
+    pub(crate) fn new() -> Cluster {
+        Cluster {
+            node: None,
+            is_reachable: false,
+            nodes: BTreeMap::new(),
+            index: 0,
+            executed: 0,
+            origin: SharedOrigin::default(),
+            unix_micros: 0,
+            is_executing: false,
+            holders: SideTable::default(),
+            seats: HashMap::new(),
+            waiting: BTreeMap::new(),
+            in_flight: HashMap::new(),
+            operations: Vec::new(),
+            outputs: VecDeque::new(),
+            nudged_at: None,
+            wants_nudge: false,
+            early: Vec::new(),
+        }
+    }
+
+    /// Returns the seat with this id, if the connection with this hold still has it.
+    pub(crate) fn held_seat(&self, id: SeatId, hold: u64) -> Option<SeatKey> {
+        let seat = *self.seats.get(&id)?;
+        self.holders.get(seat).is_some_and(|holder| holder.seat == id && holder.hold == hold).then_some(seat)
+    }
+
+    pub(crate) fn set_holder(&mut self, seat: SeatKey, holder: Holder) {
+        self.seats.insert(holder.seat, seat);
+        self.holders.insert(seat, holder);
+    }
+
+    /// Forgets all seats.
+    pub(crate) fn forget_seats(&mut self) {
+        self.holders = SideTable::default();
+        self.seats.clear();
+        self.executed = 0;
+    }
+
+    /// Forgets the holder of a seat that was freed.
+    pub(crate) fn seat_freed(&mut self, seat: SeatKey) {
+        if let Some(holder) = self.holders.get(seat) {
+            self.seats.remove(&holder.seat);
+            self.holders.remove(seat);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_the_log_and_of_the_engine_convert_both_ways() {
+        for (now, unix) in [(0, 0), (5, 1_700_000_000_000_000), (1_700_000_000_000_000, 5)] {
+            let origin = SharedOrigin::at(Time::from_micros(now), unix);
+            assert_eq!(origin.time(unix), Time::from_micros(now));
+            assert_eq!(origin.unix_micros(Time::from_micros(now)), unix);
+            assert_eq!(origin.time(unix + 7), Time::from_micros(now + 7));
+        }
+        let origin = SharedOrigin::at(Time::from_micros(3), 1_000_000);
+        assert_eq!(origin.time(0), Time::ZERO, "a time before the engine's zero");
+    }
+}

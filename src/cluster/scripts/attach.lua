@@ -1,7 +1,7 @@
 -- Attaches a node: it gets an incarnation and a lease, and `A` is appended. If there is no other node, `F` comes before it, and
 -- the log begins anew. A node of the same name is an earlier life of this process: it ends first.
 --
--- ARGV[4]  name of the node
+-- ARGV[4]  name of the node, and its URL after a space if it has one
 -- ARGV[5]  fingerprint of its configuration
 --
 -- Reply: OK, the incarnation, the index and the hash of the entry after which the node begins, 1 if the log begins anew or 0,
@@ -11,18 +11,22 @@
 
 local name, own_fingerprint = ARGV[4], ARGV[5]
 
+local function is_same(node)
+  return string.match(node.name, '^%S+') == string.match(name, '^%S+')
+end
+
 local refusal = check_frozen()
 if refusal then return refusal end
 
 local others = 0
 for _, node in ipairs(nodes()) do
-  if node.name ~= name and (node.lease >= now or now - seen > LEASE / 2) then others = others + 1 end
+  if not is_same(node) and (node.lease >= now or now - seen > LEASE / 2) then others = others + 1 end
 end
 if others > 0 and fingerprint and fingerprint ~= own_fingerprint then return {'FINGERPRINT', fingerprint} end
 
 reap()
 for _, node in ipairs(nodes()) do
-  if node.name == name then end_node(node) end
+  if is_same(node) then end_node(node) end
 end
 if index == 0 then redis.call('DEL', LOG) end
 

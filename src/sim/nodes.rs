@@ -51,8 +51,13 @@ const UNIX: u64 = 1_000_000_000_000;
 
 impl Nodes {
     fn new(count: usize, config: &Config) -> Nodes {
-        let mut nodes =
-            Nodes { nodes: Vec::new(), log: vec![Body::Founded], states: Vec::new(), now: Time::ZERO, clients: Vec::new() };
+        let mut nodes = Nodes {
+            nodes: Vec::new(),
+            log: vec![Body::Founded],
+            states: Vec::new(),
+            now: Time::ZERO,
+            clients: Vec::new(),
+        };
         for number in 1..=count {
             nodes.attach(number as u64, config);
         }
@@ -60,7 +65,11 @@ impl Nodes {
     }
 
     fn attach(&mut self, number: u64, config: &Config) {
-        let mut engine = Engine::new(config.clone().check().expect("valid"), Start { unix_micros: UNIX, seed: number }, Relay::default());
+        let mut engine = Engine::new(
+            config.clone().check().expect("valid"),
+            Start { unix_micros: UNIX, seed: number },
+            Relay::default(),
+        );
         engine.join_cluster();
         let incarnation = Incarnation(number);
         self.log.push(Body::Attached(incarnation, format!("node{number}")));
@@ -98,9 +107,12 @@ impl Nodes {
     fn turn_of(&mut self, at: usize) {
         let node = &mut self.nodes[at];
         if !node.is_attached {
-            let Some(found) = self.states.iter().position(|(for_node, ..)| *for_node == node.incarnation) else { return };
+            let Some(found) = self.states.iter().position(|(for_node, ..)| *for_node == node.incarnation) else {
+                return;
+            };
             let (incarnation, index, bytes) = self.states.remove(found);
-            node.engine.handle_cluster(self.now, ClusterInput::Attached { node: incarnation, index, state: Some(&bytes) });
+            node.engine
+                .handle_cluster(self.now, ClusterInput::Attached { node: incarnation, index, state: Some(&bytes) });
             (node.is_attached, node.given) = (true, index as usize);
         }
         while node.given < self.log.len() {

@@ -51,7 +51,9 @@ impl<A: App> Engine<A> {
     fn execute_all(&mut self, node: Incarnation, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let Some((operation, rest)) = Operation::read(bytes) else {
-                return warn!("cluster: an operation of node {node} cannot be read, and is ignored with what follows it");
+                return warn!(
+                    "cluster: an operation of node {node} cannot be read, and is ignored with what follows it"
+                );
             };
             self.core.in_cluster().executed += 1;
             self.execute_one(node, operation);
@@ -89,7 +91,10 @@ impl<A: App> Engine<A> {
         let has_control = self.core.has_control(seat);
         let read = protocol::read(text, self.core.config.max_json_depth, || has_control);
         let Ok(Envelope { request, reference }) = read else {
-            return warn!("cluster: a message of user {:?} was checked by rules that this node does not know", member.user());
+            return warn!(
+                "cluster: a message of user {:?} was checked by rules that this node does not know",
+                member.user()
+            );
         };
         if self.core.use_reference(&member, reference) {
             self.serve(&member, text, request, reference);

@@ -13,6 +13,7 @@
 
 mod ending;
 mod executing;
+pub(crate) mod inspect;
 pub(crate) mod operation;
 mod state;
 mod submitting;

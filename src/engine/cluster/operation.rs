@@ -245,7 +245,8 @@ mod tests {
         let session = SessionHash::from_bits(3);
         let claim = Claim { session, was: None, position: Some(Position { epoch: 1, seq: 2, n: 3 }) };
         let entry = Entry { create: false, role: Role::Watch, password: PasswordHash::of("tulip"), seats: Some(4) };
-        let join = |place, claim, entry, data| Operation::Join(Join { conn: 9, user: "ann", place, claim, entry, data });
+        let join =
+            |place, claim, entry, data| Operation::Join(Join { conn: 9, user: "ann", place, claim, entry, data });
         vec![
             Operation::Text { seat, hold, text: r#"{"type":"move"}"# },
             Operation::Binary { seat, hold, bytes: &[0, 255] },

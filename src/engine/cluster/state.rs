@@ -36,8 +36,7 @@ impl Core {
         cluster.unix_micros = header.unix_micros;
         cluster.origin = SharedOrigin::at(now, header.unix_micros);
         cluster.executed = header.executed;
-        cluster.nodes =
-            header.nodes.into_iter().map(|(node, name)| (Incarnation(node), SmolStr::from(name))).collect();
+        cluster.nodes = header.nodes.into_iter().map(|(node, name)| (Incarnation(node), SmolStr::from(name))).collect();
         Ok(())
     }
 }

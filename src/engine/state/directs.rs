@@ -84,6 +84,11 @@ impl Directs {
         self.ring.last()
     }
 
+    /// Number of the last message that is known to have been written.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
+    }
+
     /// Number of messages held.
     pub(crate) fn len(&self) -> usize {
         self.ring.len()

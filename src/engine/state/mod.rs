@@ -2,8 +2,8 @@
 
 pub(crate) mod call_guard;
 pub(crate) mod clock;
-pub(crate) mod cluster;
 pub(crate) mod close_queue;
+pub(crate) mod cluster;
 pub(crate) mod conn;
 pub(crate) mod conns;
 pub(crate) mod counters;

@@ -13,11 +13,8 @@
 
 mod ending;
 mod executing;
-<<<<<<< HEAD
-pub(crate) mod inspect;
-=======
 mod homes;
->>>>>>> cluster
+pub(crate) mod inspect;
 pub(crate) mod operation;
 mod state;
 mod submitting;

@@ -37,25 +37,24 @@ impl Directory {
             }
             of_lobby(out, key);
             out.push('\n');
-            self.write_control(out, key, &unix);
+            self.show_control(out, key, &unix);
             for seat in self.all_seats_in(key) {
-                self.write_seat(out, seat, &unix);
+                self.show_seat(out, seat, &unix);
                 of_seat(out, seat);
                 out.push('\n');
             }
         }
     }
 
-    fn write_control(&self, out: &mut String, lobby: LobbyKey, unix: &impl Fn(Time) -> u64) {
+    fn show_control(&self, out: &mut String, lobby: LobbyKey, unix: &impl Fn(Time) -> u64) {
         let Some(control) = self.control(lobby) else { return };
         let host = control.host.map(|(_, seat)| seat);
         let _ = write!(
             out,
-            "  host {host:?} until {} countdown {:?} empty {} {} settings {:?} bans {:?} bytes {}",
+            "  host {host:?} until {} countdown {:?} empty {} settings {:?} bans {:?} bytes {}",
             unix(control.host_until),
             control.countdown.map(unix),
             unix(control.empty_until),
-            unix(control.empty_since),
             control.settings,
             control.bans,
             control.members_bytes,
@@ -63,7 +62,7 @@ impl Directory {
         let _ = writeln!(out, " data {:?}", control.data);
     }
 
-    fn write_seat(&self, out: &mut String, key: SeatKey, unix: &impl Fn(Time) -> u64) {
+    fn show_seat(&self, out: &mut String, key: SeatKey, unix: &impl Fn(Time) -> u64) {
         let seat = &self.seats[key];
         let _ = write!(
             out,
@@ -75,8 +74,8 @@ impl Directory {
             self.session_of(key).map(|session| session.bits()),
         );
         if let Some(away) = self.away(key) {
-            let told = (away.is_told, unix(away.tell_at));
-            let _ = write!(out, " away {:?} told {told:?} ends {}", away.lost.reason, unix(away.ends));
+            let told = if away.is_told { 0 } else { unix(away.tell_at) };
+            let _ = write!(out, " away {:?} told {told} ends {}", away.lost.reason, unix(away.ends));
         }
         if let Some(data) = self.control.as_ref().and_then(|controls| controls.data_of_members.get(key)) {
             let _ = write!(out, " data {data:?}");

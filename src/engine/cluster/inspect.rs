@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::super::Engine;
 use super::super::app::App;
 use super::operation::Operation;
+use crate::base::checksum::Checksum;
 use crate::base::id::SeatId;
 use crate::base::time::Time;
 use crate::cluster::log::Incarnation;
@@ -62,6 +63,11 @@ impl<A: App> Engine<A> {
                 }
             },
         );
+        // What the text does not show.
+        let snapshot = core.write_snapshot(cluster.origin.time(cluster.unix_micros), cluster.origin);
+        let mut checksum = Checksum::new(0);
+        checksum.write(&snapshot);
+        let _ = writeln!(out, "snapshot of {} bytes, {:016x}", snapshot.len(), checksum.finish());
         out
     }
 

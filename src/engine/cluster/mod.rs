@@ -16,12 +16,12 @@ mod executing;
 mod homes;
 pub(crate) mod inspect;
 pub(crate) mod operation;
+mod snapshot;
 mod state;
 mod submitting;
 
 pub(super) use self::submitting::SharedMessage;
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use log::{info, warn};
@@ -54,8 +54,7 @@ impl<A: App> Engine<A> {
             return;
         }
         core.conns.add_elsewhere();
-        let address = core.addresses.add_connection(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        core.cluster = Some(Box::new(Cluster::new(address)));
+        core.cluster = Some(Box::new(Cluster::new()));
     }
 
     /// Reports what the link to the cluster says.

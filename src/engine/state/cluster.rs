@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smol_str::SmolStr;
 
 use crate::base::arena::SideTable;
-use crate::base::id::{AddressKey, ConnId, SeatId, SeatKey};
+use crate::base::id::{ConnId, SeatId, SeatKey};
 use crate::base::time::Time;
 use crate::cluster::log::{ClusterOutput, Incarnation};
 use crate::engine::member::Identity;
@@ -65,8 +65,6 @@ pub(crate) struct Waiting {
 
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    /// Address of all seats. A limit for addresses would differ from node to node.
-    pub(crate) address: AddressKey,
     /// `None` while this node has no place in the cluster.
     pub(crate) node: Option<Incarnation>,
     /// Whether Redis answers.
@@ -102,9 +100,8 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) fn new(address: AddressKey) -> Cluster {
+    pub(crate) fn new() -> Cluster {
         Cluster {
-            address,
             node: None,
             is_reachable: false,
             nodes: BTreeMap::new(),

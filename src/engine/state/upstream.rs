@@ -1,5 +1,7 @@
 //! Integer `ref`s of the requests of a session. They rise, so that a request that is sent again is recognized.
 
+use crate::base::snapshot::{SnapshotError, SnapshotReader, SnapshotWriter};
+
 /// Numbers up to [`done`](Upstream::done) whose outcome is known.
 const KNOWN: u64 = u64::BITS as u64;
 
@@ -65,6 +67,15 @@ impl Upstream {
     /// is `done - i`.
     pub(crate) fn refused_hex(&self) -> String {
         format!("{:x}", self.refused)
+    }
+
+    pub(crate) fn write(self, to: &mut SnapshotWriter) {
+        to.number(self.done);
+        to.number(self.refused);
+    }
+
+    pub(crate) fn read(from: &mut SnapshotReader<'_>) -> Result<Upstream, SnapshotError> {
+        Ok(Upstream { done: from.count()?, refused: from.number()? })
     }
 
     fn is_refused(&self, number: u64) -> bool {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::cluster::log::{EntryBody, Incarnation, LogEntry};
 
 /// Whether a node that attaches gets the state from another one. Otherwise it executes all entries since the log was founded.
-pub(super) const HAS_STATES: bool = false;
+pub(super) const HAS_STATES: bool = true;
 /// How long a node keeps its place without a sign of life, in microseconds.
 pub(super) const LEASE: u64 = 6_000_000;
 /// The log's clock at the start of a run, in microseconds since the Unix epoch.

@@ -160,7 +160,7 @@ impl Core {
         if cluster.unix_micros == 0 {
             cluster.origin = SharedOrigin::at(now, entry.unix_micros);
         }
-        cluster.index = entry.index;
+        (cluster.index, cluster.seen_at) = (entry.index, now);
         cluster.unix_micros = cluster.unix_micros.max(entry.unix_micros);
         cluster.is_executing = true;
         self.clock.show_shared(cluster.origin.time(cluster.unix_micros), cluster.unix_micros);

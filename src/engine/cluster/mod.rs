@@ -14,6 +14,7 @@
 mod ending;
 mod executing;
 mod homes;
+pub(crate) mod inspect;
 pub(crate) mod operation;
 mod snapshot;
 mod state;
@@ -75,6 +76,8 @@ impl<A: App> Engine<A> {
 
     fn attached(&mut self, node: Incarnation, index: u64, state: Option<&[u8]>) {
         let now = self.core.now();
+        // The log's time may go back when it is founded anew.
+        self.core.in_cluster().unix_micros = 0;
         if let Some(state) = state
             && let Err(error) = self.core.load_state(state, now)
         {
@@ -82,6 +85,7 @@ impl<A: App> Engine<A> {
             return warn!("the state of the cluster cannot be read: {error}");
         }
         let cluster = self.core.in_cluster();
+        cluster.seen_at = now;
         (cluster.node, cluster.index, cluster.is_reachable) = (Some(node), index, true);
         info!("attached to the cluster as {node}, at entry {index}");
         let waiting: Vec<ConnId> = cluster.waiting.keys().copied().collect();
@@ -163,7 +167,8 @@ impl Core {
     fn next_nudge(&self) -> Option<Time> {
         let cluster = self.cluster.as_ref().filter(|cluster| cluster.is_reachable)?;
         let node = cluster.node?;
-        let due = self.next_shared_deadline()?;
+        // As far as this node knows, so much of the log's time has passed as of its own since the last entry.
+        let due = cluster.seen_at + (self.next_shared_deadline()? - cluster.origin.time(cluster.unix_micros));
         let rank = cluster.nodes.keys().take_while(|&&other| other < node).count().min(100) as u32;
         let earliest = cluster.nudged_at.map_or(Time::ZERO, |at| at + NUDGE_INTERVAL);
         Some((due + RANK_DELAY * rank).max(earliest))

@@ -157,7 +157,6 @@ impl Core {
     // ---- lobbies and seats ----
 
     fn write_lobby(&self, lobby: LobbyKey, to: &mut SnapshotWriter) {
-        to.flag(self.unflushed_lobbies.contains(&lobby));
         if self.directory.lobby_ref(lobby).has_sessions() {
             self.histories.write(lobby, to);
         }
@@ -165,10 +164,10 @@ impl Core {
     }
 
     fn read_lobby(&mut self, lobby: LobbyKey, from: &mut SnapshotReader<'_>) -> Result<(), SnapshotError> {
-        if from.flag()? {
+        let lobby_ref = self.directory.lobby_ref(lobby);
+        if !lobby_ref.presence.is_flushed() || self.directory.is_control_dirty(lobby) {
             self.unflushed_lobbies.push(lobby);
         }
-        let lobby_ref = self.directory.lobby_ref(lobby);
         if lobby_ref.has_sessions() {
             self.histories.read(lobby, lobby_ref.epoch, from)?;
         }

@@ -126,6 +126,10 @@ impl Core {
         reference: Option<&str>,
     ) {
         let key = member.conn.key();
+        // The log has answered it before. An error now would say that it was not executed.
+        if self.answer_repeated(member, reference) {
+            return;
+        }
         if let Err(denied) = self.charge_message(key) {
             return self.rate_limited(key, reference, denied);
         }

@@ -78,6 +78,8 @@ pub(crate) struct Cluster {
     pub(crate) origin: SharedOrigin,
     /// Time of the last entry by the log's clock, in microseconds since the Unix epoch. Never goes back.
     pub(crate) unix_micros: u64,
+    /// This node's own time at the last entry.
+    pub(crate) seen_at: Time,
     /// Whether an entry is being executed.
     pub(crate) is_executing: bool,
     /// By the key of a seat.
@@ -107,6 +109,7 @@ impl Cluster {
             executed: 0,
             origin: SharedOrigin::default(),
             unix_micros: 0,
+            seen_at: Time::ZERO,
             is_executing: false,
             holders: SideTable::default(),
             seats: HashMap::new(),

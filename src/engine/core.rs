@@ -16,8 +16,8 @@ use super::observer::{ObservedEvent, Observer};
 use super::recording::Edition;
 use super::state::call_guard::CallGuard;
 use super::state::clock::Clock;
-use super::state::cluster::Cluster;
 use super::state::close_queue::CloseQueue;
+use super::state::cluster::Cluster;
 use super::state::conn::Slot;
 use super::state::conns::Conns;
 use super::state::counters::Counters;
@@ -181,6 +181,7 @@ impl Core {
     pub(super) fn readiness(&self) -> Readiness {
         match () {
             () if self.is_draining() => Readiness::Draining,
+            () if self.cluster.as_ref().is_some_and(|cluster| cluster.node.is_none()) => Readiness::Detached,
             () if self.shedding.is_recent(self.now()) => Readiness::Shedding,
             () => Readiness::Ready,
         }
@@ -294,6 +295,7 @@ impl Core {
             closing: self.conns.closing_count(),
             list_watchers: self.lists.len(),
             ticks: self.ticks.as_ref().map(|ticks| ticks.stats(self.inboxes.bytes())),
+            cluster: self.cluster.as_ref().map(|cluster| cluster.stats(self.conns.seated_count() - self.lists.len())),
             counters: self.counters.clone(),
         }
     }

@@ -57,7 +57,9 @@ impl<A: App> Engine<A> {
             Input::Drain => self.handle_drain(now),
             Input::Stop => self.handle_stop(now),
             Input::Shed => self.handle_shed(now),
-            Input::Closure => {}
+            Input::Closure | Input::ClusterTaken(_) => {}
+            Input::JoinCluster => self.join_cluster(),
+            Input::Cluster(input) => self.handle_cluster(now, input),
         }
     }
 

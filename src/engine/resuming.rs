@@ -163,7 +163,8 @@ impl Core {
     /// Keeps the direct message with the number `n` for a session.
     fn keep_direct(&mut self, seat: SeatKey, conn: Option<ConnId>, n: u64, text: &str) {
         let after_seq = self.directory.lobby_ref(self.directory.seat(seat).lobby).seq;
-        let is_queue_empty = conn.is_some_and(|conn| !self.egress.has_queue(conn.key()));
+        // In a cluster, only the node with the connection would know.
+        let is_queue_empty = conn.is_some_and(|conn| !self.egress.has_queue(conn.key()) && !self.is_clustered());
         let id = self.directory.seat(seat).id;
         self.observer.note(self.clock.now(), || ObservedEvent::SaidDirectly { seat: id, n, text: text.into() });
         self.sessions.state(seat).directs.push(after_seq, is_queue_empty, text);

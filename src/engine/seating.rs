@@ -151,12 +151,7 @@ impl Core {
 
     /// Joins, takes over or resumes a seat for the connection `id`, and ends what it replaces. Returns the seat, and the
     /// connection that it had.
-    fn fill_seat(
-        &mut self,
-        id: ConnId,
-        request: SeatRequest<'_>,
-        plan: Plan,
-    ) -> (SeatKey, Arrival, Option<ConnId>) {
+    fn fill_seat(&mut self, id: ConnId, request: SeatRequest<'_>, plan: Plan) -> (SeatKey, Arrival, Option<ConnId>) {
         let (unix, now) = (self.clock.unix_micros(), self.now());
         let claim = request.claim;
         // The seat is read while it is as it was.

@@ -112,6 +112,7 @@ impl<A: App> Engine<A> {
         self.drain_inboxes_of_batch();
         self.core.drive_drain();
         self.core.expire_pings();
+        self.core.expire_submitted();
         self.core.expire_lobbies();
         self.core.expire_lists();
         self.dispatch_events();

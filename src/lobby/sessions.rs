@@ -388,7 +388,10 @@ impl Directory {
             let seats = self.seats.iter().filter(|(_, seat)| seat.lobby == key && seat.has_session).count();
             assert_eq!(lobby.sessions.as_ref().map_or(0, |sessions| sessions.seats as usize), seats);
             let is_of_lobby = |seat: &SeatKey| self.seats[*seat].lobby == key && self.seats[*seat].is_elsewhere();
-            assert!(lobby.elsewhere().iter().all(is_of_lobby) && by_id(lobby.elsewhere()), "seats elsewhere are listed");
+            assert!(
+                lobby.elsewhere().iter().all(is_of_lobby) && by_id(lobby.elsewhere()),
+                "seats elsewhere are listed"
+            );
             away_count += lobby.away().len();
         }
         assert_eq!(away_count, self.away_count(), "every away seat has an end");

@@ -11,8 +11,11 @@
 //!
 //! Members on other nodes have a seat, and their connection is [`ConnId::ELSEWHERE`](crate::ConnId).
 
+mod command;
+mod commands;
 mod ending;
 mod executing;
+mod fields;
 pub(crate) mod operation;
 mod state;
 mod submitting;
@@ -27,6 +30,7 @@ use log::{info, warn};
 use super::Engine;
 use super::app::App;
 use super::core::Core;
+use super::recording::Input;
 use super::state::cluster::Cluster;
 use super::state::sessions::{Histories, SessionStates};
 use crate::base::close::CloseReason;
@@ -43,17 +47,19 @@ const NUDGE_INTERVAL: Duration = Duration::from_millis(100);
 impl<A: App> Engine<A> {
     /// Makes this engine a node of a cluster. Must be called before it has any connection.
     pub(crate) fn join_cluster(&mut self) {
-        let core = &mut self.core;
-        debug_assert!(core.is_blank(), "a node begins without connections");
-        core.conns.add_elsewhere();
-        let address = core.addresses.add_connection(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        core.cluster = Some(Box::new(Cluster::new(address)));
+        debug_assert!(self.core.is_blank() && !self.core.is_clustered(), "a node begins without connections");
+        self.enter(self.core.now(), &Input::JoinCluster);
+        self.core.become_node();
+    }
+
+    /// The index of the next entry; `None` if this engine is no node of a cluster.
+    pub(crate) fn next_entry(&self) -> Option<u64> {
+        self.core.cluster.as_ref().map(|cluster| cluster.index + 1)
     }
 
     /// Reports what the link to the cluster says.
     pub(crate) fn handle_cluster(&mut self, now: Time, input: ClusterInput<'_>) {
-        self.core.call_guard.assert_consistent();
-        self.core.clock.advance(now);
+        self.enter(now, &Input::Cluster(input));
         match input {
             ClusterInput::Attached { node, index, state } => self.attached(node, index, state),
             ClusterInput::Entry(entry) => self.execute(entry),
@@ -81,18 +87,19 @@ impl<A: App> Engine<A> {
     /// Takes what is to be passed to the link. A driver calls this until it returns `None`, after all events of a turn and
     /// before it waits.
     pub(crate) fn poll_cluster(&mut self) -> Option<ClusterOutput> {
-        let cluster = self.core.cluster.as_mut()?;
-        if let Some(output) = cluster.outputs.pop_front() {
-            return Some(output);
-        }
-        if cluster.operations.is_empty() && !std::mem::take(&mut cluster.wants_nudge) {
-            return None;
-        }
-        cluster.node.map(|_| ClusterOutput::Append(std::mem::take(&mut cluster.operations)))
+        let output = self.core.cluster.as_mut()?.take_output()?;
+        self.core.record_taken(&output);
+        Some(output)
     }
 }
 
 impl Core {
+    pub(super) fn become_node(&mut self) {
+        self.conns.add_elsewhere();
+        let address = self.addresses.add_connection(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        self.cluster = Some(Box::new(Cluster::new(address)));
+    }
+
     pub(super) fn is_clustered(&self) -> bool {
         self.cluster.is_some()
     }
@@ -109,13 +116,7 @@ impl Core {
 
     /// Forgets all users, lobbies and seats, because this node has lost its place. Its members are asked to come back.
     fn lose_place(&mut self) {
-        let cluster = self.in_cluster();
-        cluster.node = None;
-        cluster.is_reachable = false;
-        cluster.operations.clear();
-        cluster.outputs.clear();
-        cluster.nodes.clear();
-        cluster.in_flight.clear();
+        self.in_cluster().lose_place();
         warn!("this node has lost its place in the cluster: its members are asked to reconnect");
         for conn in self.members_by_age() {
             self.begin_close(conn.key(), CloseReason::ForcedReconnect);
@@ -181,3 +182,6 @@ impl Core {
         self.expire_control();
     }
 }
+
+#[cfg(test)]
+mod tests;

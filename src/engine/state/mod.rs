@@ -2,8 +2,8 @@
 
 pub(crate) mod call_guard;
 pub(crate) mod clock;
-pub(crate) mod cluster;
 pub(crate) mod close_queue;
+pub(crate) mod cluster;
 pub(crate) mod conn;
 pub(crate) mod conns;
 pub(crate) mod counters;
@@ -26,6 +26,7 @@ pub(crate) mod record_mode;
 pub(crate) mod replay;
 pub(crate) mod sessions;
 pub(crate) mod stats;
+pub(crate) mod submitted;
 mod text_ring;
 pub(crate) mod ticks;
 pub(crate) mod timers;

@@ -145,12 +145,13 @@ mod tests {
 
     #[test]
     fn ids_keep_both_parts_and_refuse_parts_that_are_too_large() {
-        for (index, generation) in [(0, 0), (1, u64::from(u32::MAX)), (7, 1 << 32), ((1 << 24) - 1, (1 << 40) - 1)] {
+        for (index, generation) in [(0, 0), (1, u64::from(u32::MAX)), (7, 1 << 32), ((1 << 24) - 2, (1 << 40) - 1)] {
             let id = ConnId::new(index, generation).expect("both fit");
             assert_eq!((id.index(), id.key().index(), id.generation()), (index, index, generation));
             assert_eq!(id.to_string(), format!("{index}.{generation}"));
         }
-        assert_eq!((ConnId::new(1 << 24, 0), ConnId::new(0, 1 << 40)), (None, None));
+        assert_eq!((ConnId::new((1 << 24) - 1, 0), ConnId::new(0, 1 << 40)), (None, None));
+        assert_eq!((ConnId::ELSEWHERE.index(), ConnId::ELSEWHERE.generation()), ((1 << 24) - 1, 0), "of no connection");
         assert!(ConnId::new(1, 9) < ConnId::new(2, 3), "ordered by index");
         assert_eq!((ConnKey::new(0).index(), ConnKey::new(7).index(), size_of::<Option<ConnKey>>()), (0, 7, 4));
     }

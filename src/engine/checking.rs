@@ -33,7 +33,7 @@ impl Core {
                     assert_eq!(self.directory.conn_of(seat), Some(slot.id));
                     let is_of_address = Some(self.directory.seat(seat).address) == slot.address;
                     assert!(
-                        is_of_address || self.directory.session_of(seat).is_some(),
+                        is_of_address || self.directory.session_of(seat).is_some() || self.is_clustered(),
                         "a seat counts for its address"
                     );
                     assert!(slot.health.open_checks() <= self.config.max_health_pings as usize);
@@ -55,7 +55,11 @@ impl Core {
         let counts = (self.conns.pending_count(), self.conns.closing_count(), self.conns.closed_count());
         assert_eq!((pending, closing, closed), counts);
         let away = self.directory.away_count();
-        assert_eq!(seated + away, self.directory.members_count(), "every seat has its connection, or is away");
+        let elsewhere = self.directory.elsewhere_count();
+        let seats = self.directory.members_count();
+        assert_eq!(seated + away + elsewhere, seats, "every seat has its connection, or is away or elsewhere");
+        assert!(elsewhere == 0 || self.is_clustered(), "only a cluster has seats elsewhere");
+        self.check_cluster();
         self.check_sessions();
         if self.drain.is_none() && self.directory.is_presence_flushed() {
             self.directory.all_lobbies().for_each(|lobby| self.directory.check_host(lobby, self.now()));
@@ -89,7 +93,21 @@ impl Core {
             "data of a member"
         );
         self.check_addresses();
-        self.check_counters(seated + away);
+        self.check_counters(seats);
+    }
+
+    fn check_cluster(&self) {
+        let Some(cluster) = &self.cluster else { return };
+        assert!(!cluster.is_executing, "no entry is being executed between two calls");
+        assert_eq!(cluster.holders.keys().count(), self.directory.members_count(), "every seat has its holder");
+        assert_eq!(cluster.seats.len(), self.directory.members_count(), "every seat is found by its id");
+        for seat in self.directory.all_seats() {
+            let (id, holder) = (self.directory.seat(seat).id, cluster.holders.get(seat));
+            assert_eq!(holder.map(|holder| holder.seat), Some(id), "a holder names its seat");
+            assert_eq!(cluster.seats.get(&id), Some(&seat), "a seat is found by its id");
+        }
+        let waits = |conn| self.conns.open(conn).is_some_and(|slot| matches!(slot.state, ConnState::Pending(Some(_))));
+        assert!(cluster.waiting.keys().all(|&conn| waits(conn)), "a connection that waits has a pending request");
     }
 
     fn check_timer(&self, key: ConnKey, slot: &Slot) {
@@ -130,6 +148,9 @@ impl Core {
         for seat in self.directory.all_seats().filter(|&seat| self.has_address_hold(seat)) {
             *addresses.entry(self.directory.seat(seat).address).or_insert(0) += 1;
         }
+        if let Some(cluster) = &self.cluster {
+            *addresses.entry(cluster.address).or_insert(0) += 1;
+        }
         assert_eq!(self.addresses.len(), addresses.len(), "only addresses with a connection are counted");
         assert!(addresses.iter().all(|(&address, &count)| self.addresses.connections(address) == count));
         let is_kept = |key| self.conns.by_key(key).is_some_and(|slot| slot.address.is_some());
@@ -167,7 +188,9 @@ impl Core {
 
     fn check_counters(&self, seated: usize) {
         let counters = &self.counters;
-        assert_eq!(counters.joined - counters.left, seated as u64, "every join has one leave");
+        // A node gets seats with the state of the cluster, and forgets them with its place.
+        let is_counted = self.is_clustered() || counters.joined - counters.left == seated as u64;
+        assert!(is_counted, "every join has one leave");
         let ended = self.conns.iter().filter(|(_, slot)| slot.close_kind.is_some()).count() as u64;
         let freed = counters.accepted - self.conns.len() as u64;
         assert_eq!(counters.closed_in_all(), freed + ended, "every connection has one close reason");

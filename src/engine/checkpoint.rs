@@ -9,7 +9,10 @@ impl Core {
     /// Whether the engine has no connections and no unfinished work. A node of a cluster has no place there either: the state
     /// that it shares with the other nodes is in no checkpoint.
     pub(super) fn is_blank(&self) -> bool {
-        if self.cluster.as_ref().is_some_and(|cluster| !cluster.is_blank()) {
+        let Core { cluster, homes, .. } = self;
+        if cluster.as_ref().is_some_and(|cluster| !cluster.is_blank())
+            || homes.as_ref().is_some_and(|homes| !homes.is_blank())
+        {
             return false;
         }
         let is_tick_under_way = self.ticks.as_ref().is_some_and(Ticks::is_under_way);
@@ -36,16 +39,17 @@ impl Core {
             addresses: self.addresses.remembered(now),
             guesses: self.addresses.guesses(now),
             lists: self.addresses.lists(now),
-            is_node: self.is_clustered(),
+            is_node: self.is_node(),
         }
     }
 
-    pub(super) fn restore_checkpoint(&mut self, checkpoint: &Checkpoint) {
+    /// Restores a checkpoint. `is_stateless` says whether the application keeps no state.
+    pub(super) fn restore_checkpoint(&mut self, checkpoint: &Checkpoint, is_stateless: bool) {
         let start = Start { unix_micros: checkpoint.unix_at_zero, seed: 0 };
         let (record_mode, observer) = (std::mem::take(&mut self.record_mode), std::mem::take(&mut self.observer));
         *self = Core { record_mode, observer, ..Core::new(self.config.clone(), self.protocol, start) };
         if checkpoint.is_node {
-            self.become_node();
+            self.become_node(is_stateless);
         }
         self.clock.advance(checkpoint.now);
         self.random.set_state(checkpoint.random);

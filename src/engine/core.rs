@@ -23,6 +23,7 @@ use super::state::conns::Conns;
 use super::state::counters::Counters;
 use super::state::drain::Drain;
 use super::state::events::{AppEvent, AppEvents};
+use super::state::homes::Homes;
 use super::state::identity_data::IdentityData;
 use super::state::inbox::Inboxes;
 use super::state::lists::Lists;
@@ -61,6 +62,8 @@ pub(crate) struct Core {
     pub(super) directory: Directory,
     /// `None` without a cluster.
     pub(super) cluster: Option<Box<Cluster>>,
+    /// `None` except in a cluster whose application keeps state of its own.
+    pub(super) homes: Option<Box<Homes>>,
     pub(super) egress: Egress,
     pub(super) identity_data: IdentityData,
     pub(super) sessions: SessionStates,
@@ -121,6 +124,7 @@ impl Core {
         let mut core = Core {
             directory: Directory::new(&config),
             cluster: None,
+            homes: None,
             egress: Egress::new(&config),
             rates: Rates::new(&config),
             addresses: Addresses::new(&config),
@@ -181,7 +185,7 @@ impl Core {
     pub(super) fn readiness(&self) -> Readiness {
         match () {
             () if self.is_draining() => Readiness::Draining,
-            () if self.cluster.as_ref().is_some_and(|cluster| cluster.node.is_none()) => Readiness::Detached,
+            () if self.has_lost_place() => Readiness::Detached,
             () if self.shedding.is_recent(self.now()) => Readiness::Shedding,
             () => Readiness::Ready,
         }

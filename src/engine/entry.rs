@@ -41,7 +41,7 @@ impl<A: App> Engine<A> {
     pub(crate) fn record(&mut self, recorder: Box<dyn Recorder>) {
         debug_assert!(self.core.is_blank(), "recording begins without connections");
         self.core.record_mode = RecordMode::Recording(recorder, RedactedRanges::default());
-        if self.core.is_clustered() {
+        if self.core.is_node() {
             self.core.record_input(&Input::JoinCluster);
         }
     }

@@ -70,7 +70,7 @@ impl<A: App> Engine<A> {
 
     /// Restores the state of a checkpoint.
     pub(crate) fn restore_checkpoint(&mut self, checkpoint: &Checkpoint) {
-        self.core.restore_checkpoint(checkpoint);
+        self.core.restore_checkpoint(checkpoint, A::IS_STATELESS);
     }
 
     /// Whether the engine has no connections and no unfinished work.

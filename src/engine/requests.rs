@@ -99,6 +99,7 @@ impl<A: App> Engine<A> {
                     let why = "you may not broadcast here";
                     return self.core.refuse_request(member, reference, Reject::NotAllowed, why);
                 }
+                let elsewhere = self.core.members_elsewhere(member.lobby_key);
                 let (seq, sent) = match is_volatile {
                     false => self.core.broadcast_message(member.lobby_key, member, reference, data),
                     true => (0, self.core.broadcast_volatile(member.lobby_key, member, data)),
@@ -106,7 +107,7 @@ impl<A: App> Engine<A> {
                 if let Some(reference) = reference {
                     let text = &mut self.core.buffers.text;
                     let shown = Some(seq).filter(|_| !is_volatile);
-                    protocol::write_broadcast_ack(text, reference, shown, sent.queued, sent.dropped);
+                    protocol::write_broadcast_ack(text, reference, shown, sent.queued + elsewhere, sent.dropped);
                     self.core.reply_with_seq(key, seq);
                 }
                 None

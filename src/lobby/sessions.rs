@@ -133,6 +133,11 @@ impl Directory {
         self.sessions.away_count()
     }
 
+    /// Number of seats whose connections are on other nodes.
+    pub(crate) fn elsewhere_count(&self) -> usize {
+        self.seats.iter().filter(|(_, seat)| seat.is_elsewhere()).count()
+    }
+
     /// All seats, by key.
     pub(crate) fn all_seats(&self) -> impl Iterator<Item = SeatKey> {
         self.seats.iter().map(|(seat, _)| seat)

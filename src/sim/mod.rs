@@ -121,7 +121,10 @@ mod final_phase;
 mod invariants;
 mod memory;
 mod models;
+#[cfg(test)]
+mod nodes;
 mod record;
+mod redis_model;
 mod refusals;
 mod report;
 mod run;
@@ -137,6 +140,7 @@ mod world;
 
 pub use self::client::player::Player;
 pub use self::memory::{MemorySocket, MemorySockets, MemoryWrite};
+pub use self::redis_model::{RedisCopy, RedisModel};
 pub use self::report::{BadPlan, Failure, Plan, Report};
 pub use self::run::Simulator;
 pub use self::shrink::shrink;

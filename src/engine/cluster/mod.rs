@@ -16,6 +16,7 @@ mod commands;
 mod ending;
 mod executing;
 mod fields;
+mod homes;
 pub(crate) mod operation;
 mod state;
 mod submitting;
@@ -34,7 +35,7 @@ use super::recording::Input;
 use super::state::cluster::Cluster;
 use super::state::sessions::{Histories, SessionStates};
 use crate::base::close::CloseReason;
-use crate::base::id::ConnId;
+use crate::base::id::{ConnId, LobbyKey};
 use crate::base::time::Time;
 use crate::cluster::log::{ClusterInput, ClusterOutput, Incarnation};
 use crate::lobby::directory::Directory;
@@ -47,19 +48,25 @@ const NUDGE_INTERVAL: Duration = Duration::from_millis(100);
 impl<A: App> Engine<A> {
     /// Makes this engine a node of a cluster. Must be called before it has any connection.
     pub(crate) fn join_cluster(&mut self) {
-        debug_assert!(self.core.is_blank() && !self.core.is_clustered(), "a node begins without connections");
+        debug_assert!(self.core.is_blank() && !self.core.is_node(), "a node begins without connections");
         self.enter(self.core.now(), &Input::JoinCluster);
-        self.core.become_node();
+        self.core.become_node(A::IS_STATELESS);
     }
 
     /// The index of the next entry; `None` if this engine is no node of a cluster.
     pub(crate) fn next_entry(&self) -> Option<u64> {
-        self.core.cluster.as_ref().map(|cluster| cluster.index + 1)
+        let Core { cluster, homes, .. } = &self.core;
+        let index = cluster.as_ref().map(|cluster| cluster.index).or(homes.as_ref().map(|homes| homes.index));
+        index.map(|index| index + 1)
     }
 
     /// Reports what the link to the cluster says.
     pub(crate) fn handle_cluster(&mut self, now: Time, input: ClusterInput<'_>) {
         self.enter(now, &Input::Cluster(input));
+        if self.core.homes.is_some() {
+            self.handle_homes(input);
+            return self.dispatch_events();
+        }
         match input {
             ClusterInput::Attached { node, index, state } => self.attached(node, index, state),
             ClusterInput::Entry(entry) => self.execute(entry),
@@ -87,14 +94,35 @@ impl<A: App> Engine<A> {
     /// Takes what is to be passed to the link. A driver calls this until it returns `None`, after all events of a turn and
     /// before it waits.
     pub(crate) fn poll_cluster(&mut self) -> Option<ClusterOutput> {
-        let output = self.core.cluster.as_mut()?.take_output()?;
+        let Core { cluster, homes, .. } = &mut self.core;
+        let output = match homes {
+            Some(homes) => homes.take_output(),
+            None => cluster.as_mut()?.take_output(),
+        }?;
         self.core.record_taken(&output);
         Some(output)
     }
 }
 
 impl Core {
-    pub(super) fn become_node(&mut self) {
+    /// Whether this engine is a node of a cluster, also of one whose application keeps state of its own.
+    pub(super) fn is_node(&self) -> bool {
+        self.cluster.is_some() || self.homes.is_some()
+    }
+
+    /// Whether this engine is a node without a place in its cluster.
+    pub(super) fn has_lost_place(&self) -> bool {
+        let Core { cluster, homes, .. } = self;
+        cluster.as_ref().is_some_and(|cluster| cluster.node.is_none())
+            || homes.as_ref().is_some_and(|homes| homes.node.is_none())
+    }
+
+    pub(super) fn become_node(&mut self, is_stateless: bool) {
+        if !is_stateless {
+            self.directory.note_changed_lobbies();
+            self.homes = Some(Box::default());
+            return;
+        }
         self.conns.add_elsewhere();
         let address = self.addresses.add_connection(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         self.cluster = Some(Box::new(Cluster::new(address)));
@@ -107,6 +135,11 @@ impl Core {
     /// The state of the cluster, in code that runs only in one.
     pub(super) fn in_cluster(&mut self) -> &mut Cluster {
         self.cluster.as_mut().expect("the engine is a node of a cluster")
+    }
+
+    /// Number of members and watchers of a lobby whose connections are on other nodes. They are told too.
+    pub(super) fn members_elsewhere(&self, lobby: LobbyKey) -> usize {
+        self.directory.get_lobby(lobby).map_or(0, |lobby| lobby.elsewhere().len())
     }
 
     /// Whether changes of seats are to be kept for a drain of this process alone. In a cluster the others go on.

@@ -22,6 +22,10 @@ pub(crate) enum Operation<'a> {
     Drop { seat: SeatId, hold: u64, reason: CloseReason, is_written: bool },
     /// An operator's command, in the form of [`command`](super::command). The ticket names it for its own node.
     Operate { ticket: u64, command: &'a [u8] },
+    /// A node is to be the home of a lobby.
+    Claim { lobby: &'a str },
+    /// A lobby was removed from its home.
+    Release { lobby: &'a str },
 }
 
 /// A request for a seat.
@@ -42,6 +46,8 @@ const BINARY: u8 = 2;
 const JOIN: u8 = 3;
 const DROP: u8 = 4;
 const OPERATE: u8 = 5;
+const CLAIM: u8 = 6;
+const RELEASE: u8 = 7;
 
 /// Reason of a [`Operation::Drop`] with a close code of the application; a code and a word follow.
 const APP_REASON: u8 = u8::MAX;
@@ -61,6 +67,7 @@ impl Operation<'_> {
                 out.extend(*bytes);
             }
             Operation::Join(join) => join.write(out),
+            Operation::Claim { lobby } | Operation::Release { lobby } => out.extend(lobby.as_bytes()),
             Operation::Drop { seat, hold, reason, is_written } => {
                 put_member(out, *seat, *hold);
                 out.push(u8::from(*is_written));
@@ -82,6 +89,8 @@ impl Operation<'_> {
             Operation::Join(_) => JOIN,
             Operation::Drop { .. } => DROP,
             Operation::Operate { .. } => OPERATE,
+            Operation::Claim { .. } => CLAIM,
+            Operation::Release { .. } => RELEASE,
         }
     }
 
@@ -106,6 +115,8 @@ impl Operation<'_> {
                 Operation::Drop { seat, hold, reason: body.reason()?, is_written }
             }
             OPERATE => Operation::Operate { ticket: body.u64()?, command: body.0 },
+            CLAIM => Operation::Claim { lobby: std::str::from_utf8(body.0).ok()? },
+            RELEASE => Operation::Release { lobby: std::str::from_utf8(body.0).ok()? },
             _ => return None,
         };
         Some((operation, rest))
@@ -212,6 +223,8 @@ mod tests {
             join(Place::New, Some(Claim { was: Some(session), position: None, ..claim }), entry, Some(&b"{}"[..])),
             join(Place::Quick("ranked".into()), Some(claim), Entry { password: None, ..entry }, Some(&[])),
             Operation::Drop { seat, hold, reason: CloseReason::Stale, is_written: true },
+            Operation::Claim { lobby: "chess" },
+            Operation::Release { lobby: "chess" },
             Operation::Drop { seat, hold, reason: CloseReason::app(4400, "cheater"), is_written: false },
             Operation::Operate { ticket: 9, command: &[1, 2] },
         ]

@@ -163,7 +163,9 @@ impl Controls {
         if let Some(control) = self.lobbies.get(lobby) {
             self.listing.set_open(control.pool.as_ref(), epoch, lobby, false);
             self.timers.remove(&(control.timer, epoch, lobby));
-            control.empty_number.into_iter().for_each(|number| drop(self.empty.remove(&number)));
+            if let Some(number) = control.empty_number {
+                self.empty.remove(&number);
+            }
         }
         self.lobbies.remove(lobby);
     }

@@ -91,12 +91,6 @@ pub(crate) struct Control {
 impl Control {
     /// Whether seats are kept for users by name.
     #[cfg(test)]
-    pub(super) fn named_seats_kept(&self) -> bool {
-        self.named.is_some()
-    }
-
-    /// Whether seats are kept for users by name.
-    #[cfg(test)]
     pub(super) fn keeps_named_seats(&self) -> bool {
         self.named.is_some()
     }

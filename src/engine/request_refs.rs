@@ -22,6 +22,16 @@ impl Core {
         }
     }
 
+    /// Answers a request whose number was used before. Returns false if it was not.
+    pub(super) fn answer_repeated(&mut self, member: &Member, reference: Option<&str>) -> bool {
+        match self.number_of(member, reference) {
+            Some((reference, number)) if self.sessions.state(member.seat_key).upstream.has_used(number) => {
+                !self.use_number(member, reference, number)
+            }
+            _ => false,
+        }
+    }
+
     fn use_number(&mut self, member: &Member, reference: &str, number: i64) -> bool {
         match self.sessions.state(member.seat_key).upstream.judge(number) {
             Judged::New => return true,

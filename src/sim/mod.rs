@@ -120,6 +120,8 @@ mod decoder;
 mod driver;
 mod final_phase;
 mod invariants;
+#[cfg(test)]
+mod links;
 mod memory;
 mod models;
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::base::random::Random;
 
 const FIRST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(5);
+/// Half of the time for which a new Redis suspends appends, with the default lease: a node that has what Redis lost must come in this time.
+const LONGEST: Duration = Duration::from_millis(500);
 
 pub(super) struct Backoff {
     random: Random,
@@ -17,7 +18,7 @@ impl Backoff {
         Backoff { random: Random::new(seed), attempts: 0 }
     }
 
-    /// Returns the next delay: 50 to 100 % of 100 ms, doubled with each attempt, at most 5 s.
+    /// Returns the next delay: 50 to 100 % of 100 ms, doubled with each attempt, at most 500 ms.
     pub(super) fn next(&mut self) -> Duration {
         let full = (FIRST * (1 << self.attempts.min(10))).min(LONGEST);
         self.attempts = self.attempts.saturating_add(1);

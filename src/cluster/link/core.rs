@@ -309,6 +309,7 @@ impl Link {
         self.is_reachable = false;
         if self.leave != Leave::No {
             self.leave = Leave::Done;
+            return;
         }
         if place.is_live() {
             self.inputs.push_back(LinkInput::Detached);

@@ -46,6 +46,3 @@ mod requests;
 
 pub(crate) use self::config::LinkConfig;
 pub(crate) use self::core::{Connection, Link};
-
-#[cfg(test)]
-mod tests;

@@ -106,6 +106,10 @@ impl Link {
         }
         let index = last + 1;
         let Some((entry, batch)) = entry::parse(index, text) else { return false };
+        if entry.body == (EntryBody::Ended { node: place.node }) {
+            self.detach(now, "its lease has expired, or another process has attached under its name");
+            return false;
+        }
         if let EntryBody::Operations { node, .. } = entry.body
             && node == place.node
             && !place.batches.apply(batch)

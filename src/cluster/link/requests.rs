@@ -113,7 +113,8 @@ impl Requests {
     }
 
     pub(super) fn heartbeat(&self, output: &mut Vec<u8>, place: &Place, probe: u64) {
-        self.call_at(output, Script::Heartbeat, place, &[probe.to_string().as_bytes()]);
+        let is_ready: &[u8] = if place.is_live() { b"1" } else { b"0" };
+        self.call_at(output, Script::Heartbeat, place, &[probe.to_string().as_bytes(), is_ready]);
     }
 
     pub(super) fn leave(&self, output: &mut Vec<u8>, place: &Place) {
@@ -150,6 +151,7 @@ impl Requests {
     }
 
     pub(super) fn state_get(&self, output: &mut Vec<u8>, node: u64, part: usize) {
-        self.call(output, Script::StateGet, Some(&self.keys.state(Some(node))), &[part.to_string().as_bytes()]);
+        let (key, part) = (self.keys.state(Some(node)), part.to_string());
+        self.call(output, Script::StateGet, Some(&key), &[node.to_string().as_bytes(), part.as_bytes()]);
     }
 }

@@ -27,6 +27,6 @@ if batch > node.batch + 1 then return {'MISSING', text(node.batch)} end
 if now - seen > LEASE / 2 then renew_all() end
 see()
 add('O ' .. text(now) .. ' ' .. ARGV[4] .. ' ' .. ARGV[7] .. ' ' .. ARGV[8])
-node.batch, node.lease = batch, now + LEASE
+node.batch, node.lease, node.ready = batch, now + LEASE, true
 put_node(node)
 return {'OK', text(index)}

@@ -1,5 +1,6 @@
--- Attaches a node: it gets an incarnation and a lease, and `A` is appended. If there is no other node, `F` comes before it, and
--- the log begins anew. A node of the same name is an earlier life of this process: it ends first.
+-- Attaches a node: it gets an incarnation and a lease, and `A` is appended. If no other node has the state of
+-- the cluster, nobody could provide it: all other nodes end, `F` comes before `A`, and the log begins anew. A node of the same name is
+-- an earlier life of this process: it ends first.
 --
 -- KEYS[4]  begin of the keys of states: the incarnation follows
 -- ARGV[4]  name of the node, and its URL after a space if it has one
@@ -21,17 +22,17 @@ if refusal then return refusal end
 
 local others = 0
 for _, node in ipairs(nodes()) do
-  if not is_same(node) and (node.lease >= now or now - seen > LEASE / 2) then others = others + 1 end
+  if not is_same(node) and node.ready and (node.lease >= now or now - seen > LEASE / 2) then others = others + 1 end
 end
 if others > 0 and fingerprint and fingerprint ~= own_fingerprint then return {'FINGERPRINT', fingerprint} end
 
 reap()
+local is_first = others == 0
 for _, node in ipairs(nodes()) do
-  if is_same(node) then end_node(node) end
+  if is_first or is_same(node) then end_node(node) end
 end
 if index == 0 then redis.call('DEL', LOG) end
 
-local is_first = others == 0
 local begin_index, begin_hash = index, hash
 if is_first then
   redis.call('HSET', HEAD, 'fingerprint', own_fingerprint)
@@ -39,7 +40,7 @@ if is_first then
 end
 local incarnation = index + 1
 add('A ' .. text(now) .. ' ' .. text(incarnation) .. ' ' .. name)
-put_node({incarnation = incarnation, lease = now + LEASE, batch = 0, name = name})
+put_node({incarnation = incarnation, lease = now + LEASE, batch = 0, ready = is_first, name = name})
 -- A lost log may have had the same incarnation.
 redis.call('DEL', KEYS[4] .. text(incarnation))
 

@@ -5,6 +5,7 @@
 -- ARGV[5]  index of the last entry that the node knows
 -- ARGV[6]  its hash
 -- ARGV[7]  number of the probe
+-- ARGV[8]  1 if the node has the state of the cluster
 --
 -- Reply: OK and the index of the last entry. The probe is published after this entry.
 -- Refused: AHEAD, FORK, TRIMMED, GONE.
@@ -15,6 +16,7 @@ local node = get_node(ARGV[4])
 if not node then return {'GONE'} end
 
 node.lease = now + LEASE
+node.ready = node.ready or ARGV[8] == '1'
 put_node(node)
 reap()
 redis.call('PUBLISH', LOG, 'P ' .. ARGV[4] .. ' ' .. ARGV[7])

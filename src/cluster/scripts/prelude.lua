@@ -16,8 +16,8 @@
 --   frozen       time until which nothing but `restore` may append
 --   seen         last time at which a node has renewed its lease
 --
--- Fields of nodes: the incarnation of a node, which is the index of its entry `A`. Values: "LEASE BATCH NAME": the end of
--- its lease, the number of its last batch, and its name.
+-- Fields of nodes: the incarnation of a node, which is the index of its entry `A`. Values: "LEASE BATCH READY NAME": the end of
+-- its lease, the number of its last batch, 1 if it has the state of the cluster (0 while it waits for it), and its name.
 --
 -- Items of the stream: the id is INDEX-0, the fields are h (hash) and e (entry). Entries begin with a letter and the time:
 --   F TIME                           the log begins, or begins anew without nodes
@@ -71,27 +71,37 @@ local function add(entry)
   redis.call('PUBLISH', LOG, text(index) .. ' ' .. hash .. ' ' .. entry)
 end
 
+local function parse_node(incarnation, value)
+  local lease, batch, ready, name = string.match(value, '^(%d+) (%d+) ([01]) (.*)$')
+  return {
+    incarnation = tonumber(incarnation),
+    lease = tonumber(lease),
+    batch = tonumber(batch),
+    ready = ready == '1',
+    name = name,
+  }
+end
+
 -- Returns all nodes by rising incarnation.
 local function nodes()
   local list, flat = {}, redis.call('HGETALL', NODES)
   for i = 1, #flat, 2 do
-    local lease, batch, name = string.match(flat[i + 1], '^(%d+) (%d+) (.*)$')
-    list[#list + 1] = {incarnation = tonumber(flat[i]), lease = tonumber(lease), batch = tonumber(batch), name = name}
+    list[#list + 1] = parse_node(flat[i], flat[i + 1])
   end
   table.sort(list, function(a, b) return a.incarnation < b.incarnation end)
   return list
 end
 
 local function put_node(node)
-  redis.call('HSET', NODES, text(node.incarnation), text(node.lease) .. ' ' .. text(node.batch) .. ' ' .. node.name)
+  local value = text(node.lease) .. ' ' .. text(node.batch) .. (node.ready and ' 1 ' or ' 0 ') .. node.name
+  redis.call('HSET', NODES, text(node.incarnation), value)
 end
 
 -- Returns a node, or nil if it is not attached.
 local function get_node(incarnation)
   local value = redis.call('HGET', NODES, incarnation)
   if not value then return nil end
-  local lease, batch, name = string.match(value, '^(%d+) (%d+) (.*)$')
-  return {incarnation = tonumber(incarnation), lease = tonumber(lease), batch = tonumber(batch), name = name}
+  return parse_node(incarnation, value)
 end
 
 local function end_node(node)

@@ -20,7 +20,7 @@ if index == 0 then
   redis.call('HSET', HEAD, 'index', text(base_index), 'hash', base_hash, 'fingerprint', ARGV[first])
   index, hash = base_index, base_hash
   for i = 7, first - 1, 3 do
-    put_node({incarnation = tonumber(ARGV[i]), lease = now + LEASE, batch = tonumber(ARGV[i + 1]), name = ARGV[i + 2]})
+    put_node({incarnation = tonumber(ARGV[i]), lease = now + LEASE, batch = tonumber(ARGV[i + 1]), ready = true, name = ARGV[i + 2]})
   end
 elseif index ~= base_index or hash ~= base_hash then
   return {'AGAIN'}
@@ -34,13 +34,13 @@ for i = first + 1, #ARGV do
   if kind == 'F' then
     redis.call('DEL', NODES)
   elseif kind == 'A' then
-    put_node({incarnation = tonumber(incarnation), lease = now + LEASE, batch = 0, name = rest})
+    put_node({incarnation = tonumber(incarnation), lease = now + LEASE, batch = 0, ready = false, name = rest})
   elseif kind == 'E' then
     redis.call('HDEL', NODES, incarnation)
   elseif kind == 'O' then
     local node = get_node(incarnation)
     if node then
-      node.batch, node.lease = tonumber(string.match(rest, '^%d+')), now + LEASE
+      node.batch, node.lease, node.ready = tonumber(string.match(rest, '^%d+')), now + LEASE, true
       put_node(node)
     end
   end

@@ -23,6 +23,8 @@ pub(super) struct Log {
 pub(super) struct StoredNode {
     pub(super) lease: u64,
     pub(super) batch: u64,
+    /// Has the state of the cluster.
+    pub(super) is_ready: bool,
     pub(super) name: Vec<u8>,
 }
 

@@ -106,6 +106,11 @@ impl RedisModel {
         self.clients.contains_key(&client)
     }
 
+    /// Ends all subscriptions without a word: the connections look alive, but nothing is published to them any more.
+    pub fn forget_subscriptions(&mut self) {
+        self.clients.values_mut().for_each(|client| client.channels.clear());
+    }
+
     /// Returns a copy of what is stored.
     pub fn copy(&self) -> RedisCopy {
         RedisCopy(self.stored.clone())

@@ -66,7 +66,7 @@ impl<'a> Call<'a> {
             Script::Since => self.since(),
             Script::Restore => Ok(self.restore()),
             Script::StatePut => Ok(self.state_put()),
-            Script::StateGet => Ok(self.state_get()),
+            Script::StateGet => self.state_get(),
         };
         (reply.unwrap_or_else(|refusal| refusal), self.published)
     }
@@ -159,7 +159,8 @@ impl<'a> Call<'a> {
         let (name, fingerprint) = (self.arguments[0], self.arguments[1]);
         self.check_frozen()?;
         let is_stalled = self.is_stalled();
-        let is_living = |node: &&StoredNode| !is_same(&node.name, name) && (node.lease >= self.now || is_stalled);
+        let is_living =
+            |node: &&StoredNode| !is_same(&node.name, name) && node.is_ready && (node.lease >= self.now || is_stalled);
         let is_first = !self.log.nodes.values().any(|node| is_living(&node));
         if let (false, Some(known)) = (is_first, &self.log.fingerprint)
             && known != fingerprint
@@ -167,8 +168,13 @@ impl<'a> Call<'a> {
             return Err(words(&[b"FINGERPRINT", known]));
         }
         self.reap();
-        let earlier: Vec<u64> =
-            self.log.nodes.iter().filter(|(_, node)| is_same(&node.name, name)).map(|(node, _)| *node).collect();
+        let earlier: Vec<u64> = self
+            .log
+            .nodes
+            .iter()
+            .filter(|(_, node)| is_first || is_same(&node.name, name))
+            .map(|(node, _)| *node)
+            .collect();
         earlier.into_iter().for_each(|node| self.end_node(node));
         if self.log.index == 0 {
             self.log.items.clear();
@@ -180,7 +186,7 @@ impl<'a> Call<'a> {
         }
         let node = self.log.index + 1;
         self.add([format!("A {} {node} ", self.now).as_bytes(), name].concat());
-        let stored = StoredNode { lease: self.now + self.lease, batch: 0, name: name.to_vec() };
+        let stored = StoredNode { lease: self.now + self.lease, batch: 0, is_ready: is_first, name: name.to_vec() };
         self.log.nodes.insert(node, stored);
         if !is_first {
             begin = (self.log.index, self.log.hash);
@@ -214,7 +220,7 @@ impl<'a> Call<'a> {
         self.add([format!("O {} {node} {batch} ", self.now).as_bytes(), self.arguments[4]].concat());
         let lease = self.now + self.lease;
         if let Some(stored) = self.log.nodes.get_mut(&node) {
-            (stored.batch, stored.lease) = (batch, lease);
+            (stored.batch, stored.lease, stored.is_ready) = (batch, lease, true);
         }
         Ok(words(&[b"OK", &text(self.log.index)]))
     }
@@ -224,6 +230,7 @@ impl<'a> Call<'a> {
         let lease = self.now + self.lease;
         if let Some(stored) = self.log.nodes.get_mut(&node) {
             stored.lease = lease;
+            stored.is_ready |= self.arguments[4] == b"1";
         }
         self.reap();
         self.published.push([&b"P"[..], self.arguments[0], self.arguments[3]].join(&b' '));
@@ -262,7 +269,7 @@ impl<'a> Call<'a> {
             self.log.nodes.clear();
             (self.log.index, self.log.hash, self.log.fingerprint) = (base, hash, Some(rest[0].to_vec()));
             for node in nodes.chunks(3) {
-                let stored = StoredNode { lease, batch: number(node[1]), name: node[2].to_vec() };
+                let stored = StoredNode { lease, batch: number(node[1]), is_ready: true, name: node[2].to_vec() };
                 self.log.nodes.insert(number(node[0]), stored);
             }
         } else if (self.log.index, self.log.hash) != (base, hash) {
@@ -285,7 +292,7 @@ impl<'a> Call<'a> {
         match kind {
             Some(b"F") => nodes.clear(),
             Some(b"A") => {
-                nodes.insert(node, StoredNode { lease, batch: 0, name: rest.to_vec() });
+                nodes.insert(node, StoredNode { lease, batch: 0, is_ready: false, name: rest.to_vec() });
             }
             Some(b"E") => {
                 nodes.remove(&node);
@@ -293,7 +300,7 @@ impl<'a> Call<'a> {
             _ => {
                 let batch = rest.split(|byte| *byte == b' ').next().and_then(decimal).unwrap_or(0);
                 if let Some(stored) = nodes.get_mut(&node) {
-                    (stored.batch, stored.lease) = (batch, lease);
+                    (stored.batch, stored.lease, stored.is_ready) = (batch, lease, true);
                 }
             }
         }
@@ -324,14 +331,17 @@ impl<'a> Call<'a> {
         words(&[b"OK"])
     }
 
-    fn state_get(&mut self) -> Reply {
+    fn state_get(&mut self) -> Result<Reply, Reply> {
+        let node = self.check_attached()?;
         let key = self.keys[3].to_vec();
         self.forget_expired(&key);
-        let found = self.log.states.get(&key).and_then(|state| Some((state, state.fields.get(self.arguments[0])?)));
-        match found {
-            Some((state, part)) => words(&[b"OK", &state.from, &state.index, &state.parts, part]),
-            None => words(&[b"NONE"]),
+        let Log { states, nodes, .. } = &mut *self.log;
+        let found = states.get(&key).and_then(|state| Some((state, state.fields.get(self.arguments[1])?)));
+        let Some((state, part)) = found else { return Ok(words(&[b"NONE"])) };
+        if let Some(stored) = nodes.get_mut(&node) {
+            stored.is_ready |= number(self.arguments[1]) + 1 == number(&state.parts);
         }
+        Ok(words(&[b"OK", &state.from, &state.index, &state.parts, part]))
     }
 
     fn forget_expired(&mut self, key: &[u8]) {

@@ -117,7 +117,7 @@ impl Pair {
         let (state, arguments) = match script {
             "attach" => (Some(STATE.to_owned()), &arguments[..]),
             "state_put" => (Some(format!("{STATE}{}", String::from_utf8_lossy(arguments[0]))), &arguments[..]),
-            "state_get" => (Some(format!("{STATE}{}", String::from_utf8_lossy(arguments[0]))), &arguments[1..]),
+            "state_get" => (Some(format!("{STATE}{}", String::from_utf8_lossy(arguments[0]))), &arguments[..]),
             _ => (None, &arguments[..]),
         };
         self.call(script, state.as_deref(), arguments).join(" ")
@@ -221,19 +221,19 @@ fn a_node_that_is_silent_for_a_lease_ends_unless_all_are_silent() {
     let at = pair.position();
     for _ in 0..2 {
         pair.advance(25);
-        pair.check(&format!("heartbeat 2 {at} 7"), "OK 3");
+        pair.check(&format!("heartbeat 2 {at} 7 1"), "OK 3");
     }
     assert_eq!(pair.last_entry(), "P 7");
     pair.advance(25);
-    pair.check(&format!("heartbeat 2 {at} 8"), "OK 4");
+    pair.check(&format!("heartbeat 2 {at} 8 1"), "OK 4");
     assert!(pair.published.iter().any(|message| message.ends_with(b" E 1700000077000000 3")));
-    pair.check(&format!("heartbeat 3 {at} 1"), "GONE");
+    pair.check(&format!("heartbeat 3 {at} 1 1"), "GONE");
     pair.run("attach b print");
     // Nobody is seen for ten leases: Redis was stopped, or could not be reached.
     pair.advance(600);
     let at = pair.position();
-    pair.check(&format!("heartbeat 2 {at} 9"), "OK 5");
-    pair.check(&format!("heartbeat 5 {at} 1"), "OK 5");
+    pair.check(&format!("heartbeat 2 {at} 9 1"), "OK 5");
+    pair.check(&format!("heartbeat 5 {at} 1 0"), "OK 5");
 }
 
 #[test]
@@ -249,6 +249,27 @@ fn a_node_that_comes_back_ends_the_one_of_its_name() {
     pair.check(&format!("leave 5 {at}"), "OK");
     let at = pair.position();
     pair.check("attach c other", &format!("OK 9 {at} 1"));
+}
+
+/// Otherwise nodes that have all lost their place would wait for each other's state forever.
+#[test]
+fn nodes_without_a_state_end_when_the_log_begins_anew() {
+    let mut pair = founded("ready");
+    pair.run("attach b print");
+    let at = pair.position();
+    pair.check(&format!("heartbeat 3 {at} 1 0"), "OK 3");
+    pair.check(&format!("leave 2 {at}"), "OK");
+    let reply = pair.run("attach c print");
+    assert!(reply.starts_with("OK 7 5 ") && reply.ends_with(" 1"), "{reply}");
+    pair.check(&format!("heartbeat 3 {at} 1 0"), "GONE");
+    // With the state, it is not ended.
+    pair.run("attach b print");
+    pair.check("state_put 8 7 8 0 1 all", "OK");
+    pair.check("state_get 8 0", "OK 7 8 1 all");
+    let at = pair.position();
+    pair.check(&format!("leave 7 {at}"), "OK");
+    let reply = pair.run("attach c print");
+    assert!(reply.starts_with("OK 10 10 ") && reply.ends_with(" 0 8 0 b 10 0 c"), "{reply}");
 }
 
 #[test]
@@ -399,7 +420,7 @@ impl Chaos {
                 let batch = if self.random.percent(80) { count + 1 } else { self.random.below(count + 3) };
                 format!("append {node} {at} {batch} text{}", self.random.below(1000))
             }
-            26..30 => format!("heartbeat {node} {at} {}", self.random.below(100)),
+            26..30 => format!("heartbeat {node} {at} {} {}", self.random.below(100), self.random.below(2)),
             30 => format!("leave {node} {at}"),
             31..33 => format!("since {node} {at} {}", self.random.below(2000)),
             33..37 => return self.restore(),

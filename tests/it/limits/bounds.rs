@@ -252,6 +252,10 @@ const HIT_ELSEWHERE: &[(&[&str], &str)] = &[
     (&["max_list_watchers"], "limits_and_origins_are_those_of_all_connections"),
     (&["max_bans"], "the_oldest_ban_ends_when_there_are_too_many"),
     (&["max_empty_ttl"], "a_lobby_is_kept_without_members_for_its_time"),
+    (&["cluster_lease"], "a_node_that_is_silent_for_a_lease_ends_unless_all_are_silent"),
+    (&["cluster_log_entries", "cluster_log_bytes"], "what_is_no_longer_kept_cannot_be_restored"),
+    (&["cluster_queue_bytes"], "more_than_the_queue_gives_up_the_place"),
+    (&["cluster_state_bytes"], "a_state_beyond_its_bound_is_not_passed_on"),
     (&["max_commands"], "a_full_queue_of_commands_returns_them"),
 ];
 
@@ -273,6 +277,9 @@ const NO_BOUNDS: &[&str] = &[
     "lobby_control",
     "serve_client",
     "playground",
+    "cluster",
+    "node",
+    "cluster_namespace",
     "wheel_granule",
     "stats_interval",
 ];
@@ -329,9 +336,9 @@ fn spelled_out(line: &str) -> String {
 
 #[test]
 fn every_field_has_one_row() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
-    let sources: String =
-        rust_files(&folder).iter().map(|path| fs::read_to_string(path).expect("a source is readable")).collect();
+    let folders = ["tests/it", "src/sim"].map(|folder| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));
+    let files = folders.iter().flat_map(|folder| rust_files(folder));
+    let sources: String = files.map(|path| fs::read_to_string(path).expect("a source is readable")).collect();
     for (fields, test) in HIT_ELSEWHERE {
         assert!(sources.contains(&format!("fn {test}()")), "{fields:?} name the test {test}, which does not exist");
     }

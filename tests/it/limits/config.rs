@@ -98,6 +98,11 @@ byte_burst = 0: must be at least 14 while bytes_per_second is limited, or a mess
 user_byte_burst = 0: must be at least 14 while user_bytes_per_second is limited, or a message of max_message_bytes (0) would always be refused
 drain_deadline = 0s: must be longer than 0ns, the time to close max_connections (2) in batches of drain_batch (0) every drain_batch_interval (0ns)
 max_outbound_bytes = 0: must be at least 2048, the space for the largest frame: a message of max_message_bytes (0), or the presence of a full lobby (max_per_lobby 0, presence_max 0)
+cluster_lease = 0s: must be from 1s to 60s
+cluster_log_entries = 0: must be from 64 to 1048576
+cluster_log_bytes = 0: must be from 1MiB to 2048MiB
+cluster_queue_bytes = 0: must be from 1MiB to 2048MiB
+cluster_state_bytes = 0: must be from 1MiB to 2048MiB
 ";
 const TOO_LARGE: &str = "\
 handshake_timeout = 20000h: must be at most 24h
@@ -172,6 +177,11 @@ outbound_low_mark = 3906250KiB: must be below outbound_high_mark (3906250KiB), o
 byte_burst = 3906250KiB: must be at least 4000000270 while bytes_per_second is limited, or a message of max_message_bytes (3906250KiB) that is posted to an event stream would always be refused
 user_byte_burst = 3906250KiB: must be at least 4000000270 while user_bytes_per_second is limited, or a message of max_message_bytes (3906250KiB) that is posted to an event stream would always be refused
 max_outbound_bytes = 3906250KiB: must be at least 4000002048, the space for the largest frame: a message of max_message_bytes (3906250KiB), or the presence of a full lobby (max_per_lobby 10, presence_max 4000000000)
+cluster_lease = 20000h: must be from 1s to 60s
+cluster_log_entries = 4000000000: must be from 64 to 1048576
+cluster_log_bytes = 3906250KiB: must be from 1MiB to 2048MiB
+cluster_queue_bytes = 3906250KiB: must be from 1MiB to 2048MiB
+cluster_state_bytes = 3906250KiB: must be from 1MiB to 2048MiB
 ";
 const TOO_SHORT: &str = "\
 handshake_timeout = 5ms: must be at least wheel_granule (10ms), the resolution of all timeouts
@@ -187,6 +197,7 @@ drain_batch_interval = 5ms: must be at least wheel_granule (10ms), the resolutio
 pong_timeout = 5ms: must be shorter than ping_interval (5ms), or a ping is sent while the previous one is unanswered
 health_interval = 4ms: must be at least health_timeout (5ms), or checks of a page overlap
 max_lifetime = 5ms: must be at least 1s, or off
+cluster_lease = 5ms: must be from 1s to 60s
 ";
 
 /// What a member that comes back is sent at once must not close its connection as too slow.

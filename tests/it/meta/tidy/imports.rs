@@ -23,6 +23,8 @@ pub(super) struct Import {
 }
 
 struct Tree<'a> {
+    /// Whether the tests of a file are parts of it.
+    parse: fn(&'a str) -> Source<'a>,
     /// The file of each module, inline modules included. The first name of a module is the name of its crate.
     files: BTreeMap<Vec<&'a str>, &'a str>,
     /// The module of each file, and what the file contains.
@@ -31,7 +33,7 @@ struct Tree<'a> {
 
 /// Returns the imports between different files. A path that leads out of the tree is no import.
 pub(super) fn imports(files: &Files) -> BTreeSet<Import> {
-    let tree = Tree::load(files);
+    let tree = Tree::load(files, Source::parse);
     let mut found = BTreeSet::new();
     for (file, (module, source)) in &tree.sources {
         for path in &source.paths {
@@ -49,7 +51,7 @@ pub(super) fn imports(files: &Files) -> BTreeSet<Import> {
 
 /// Returns the files that no `mod` item names, so that the compiler does not see them.
 pub(super) fn without_module(files: &Files) -> Vec<&str> {
-    let tree = Tree::load(files);
+    let tree = Tree::load(files, Source::parse_with_tests);
     files.keys().map(String::as_str).filter(|file| !tree.sources.contains_key(file)).collect()
 }
 
@@ -77,8 +79,8 @@ fn reachable<'a>(direct: &BTreeMap<&'a str, BTreeSet<&'a str>>, start: &'a str) 
 }
 
 impl<'a> Tree<'a> {
-    fn load(files: &'a Files) -> Tree<'a> {
-        let mut tree = Tree { files: BTreeMap::new(), sources: BTreeMap::new() };
+    fn load(files: &'a Files, parse: fn(&'a str) -> Source<'a>) -> Tree<'a> {
+        let mut tree = Tree { parse, files: BTreeMap::new(), sources: BTreeMap::new() };
         for (root, name) in ROOTS {
             if let Some((file, text)) = files.get_key_value(root) {
                 tree.add(files, vec![name], file, text);
@@ -89,7 +91,7 @@ impl<'a> Tree<'a> {
 
     /// Adds the file of a module, then those of the modules that it declares.
     fn add(&mut self, files: &'a Files, module: Vec<&'a str>, file: &'a str, text: &'a str) {
-        let source = Source::parse(text);
+        let source = (self.parse)(text);
         // The modules of lib.rs, main.rs and x/mod.rs are next to the file, those of x.rs in the folder x.
         let (folder, name) = file.rsplit_once('/').unwrap_or(("", file));
         let mut folder: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();

@@ -99,6 +99,7 @@ impl<A: App> CatchPanics<A> {
 impl<A: App> App for CatchPanics<A> {
     const PROTOCOL: Protocol = A::PROTOCOL;
     const LOBBY_CONTROL: LobbyControl = A::LOBBY_CONTROL;
+    const IS_STATELESS: bool = A::IS_STATELESS;
 
     fn route(&self, request: &Request<'_>) -> Route {
         // route() has no Context, so the engine cannot have panicked.

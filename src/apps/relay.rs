@@ -37,6 +37,7 @@ impl Relay {
 impl App for Relay {
     const PROTOCOL: Protocol = Protocol::Json;
     const LOBBY_CONTROL: LobbyControl = LobbyControl::ByConfig;
+    const IS_STATELESS: bool = true;
 
     fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         self.auth.authorize(cx, request)

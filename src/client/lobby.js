@@ -80,6 +80,8 @@ export class Lobby {
   #isExpired = false;
   // An attempt of this page, or of the one before, had no answer: it may still reach the server, and displace a later connection.
   #hasStray = false;
+  // Of the server that has the lobby, if a goodbye has named one.
+  #home = null;
   #notBefore = 0;
   #lostAt = null;
   // Attempts in a row that did not open. After two of them with a WebSocket, the next is an event stream. `NaN` when a WebSocket
@@ -380,6 +382,7 @@ export class Lobby {
 
   #socketOf(link, token) {
     const url = absolute(this.url);
+    if (this.#home) Object.assign(url, (({ protocol, host }) => ({ protocol, host }))(new URL(this.#home)));
     if (this.welcome) url.pathname = url.pathname.replace(/\/(~quick\/[^/]*|[^/]*)$/, `/${this.welcome.lobby}`);
     const isStream = this.#blocked === 2 && globalThis.EventSource && url.pathname.includes("/ws/");
     url.protocol = url.protocol.replace(/ws|http/, isStream ? "http" : "ws");
@@ -416,7 +419,9 @@ export class Lobby {
     if (link !== this.#link) return;
     this.#drop();
     if (link.socket && !link.hasOpened) this.#blocked = (this.#blocked + 1) % 3;
-    const { code, reason, reconnect, retry_after_ms } = link.goodbye ?? event;
+    const { code, reason, reconnect, retry_after_ms, url } = link.goodbye ?? event;
+    // The server of the lobby. If it cannot be reached, the first address knows where the lobby is then.
+    this.#home = url ?? (link.isWelcome ? this.#home : null);
     // A token that has expired is renewed. If the new one is refused at once, a third would be, too.
     // A client that was replaced by its own stray attempt comes back. If there is a newer login, a client with a position is refused.
     const isRenewed = code === 4004 ? this.#hasStray && this.#position : reason === "token_expired" && !this.#isExpired;
@@ -427,7 +432,7 @@ export class Lobby {
     if (!comesBack) return this.#close({ code, reason });
 
     const least = retry_after_ms ?? 0;
-    const isAtOnce = isRenewed || (/^4[26]/.test(code) && !this.#attempt);
+    const isAtOnce = isRenewed || ((url || /^4[26]/.test(code)) && !this.#attempt);
     const wait = Math.max(least, isAtOnce ? 0 : Math.random() * Math.min(20_000, 500 * 2 ** this.#attempt));
     this.#attempt += 1;
     this.#notBefore = Date.now() + least;

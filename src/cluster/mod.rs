@@ -12,7 +12,13 @@
 //! ```
 //!
 //! - [`log`] has the vocabulary: entries, and what the engine and the link say to each other. It knows no Redis.
-//! - `link` speaks with Redis: bytes in, bytes out. It opens no socket and knows no lobby.
+//! - [`link`] speaks with Redis: bytes in, bytes out. It opens no socket and knows no lobby.
+//! - [`scripts`] has the scripts that run in Redis, [`resp`] its protocol, [`entry`] the text of entries.
 //! - The engine's part is in `engine/cluster`, the socket in `net`.
 
+pub(crate) mod entry;
+pub(crate) mod kept_log;
+pub(crate) mod link;
 pub(crate) mod log;
+pub(crate) mod resp;
+pub(crate) mod scripts;

@@ -155,6 +155,7 @@ impl Config {
         rules.check_bursts();
         rules.check_drain();
         rules.check_outbox();
+        rules.check_cluster();
         rules.problems
     }
 
@@ -179,6 +180,19 @@ impl Config {
                 self.journal.is_none(),
                 "journal is off",
                 &["journal_max_bytes", "journal_sync", "journal_on_error", "journal_secrets"],
+            ),
+            (
+                self.cluster.is_none(),
+                "cluster is off",
+                &[
+                    "node",
+                    "cluster_namespace",
+                    "cluster_lease",
+                    "cluster_log_entries",
+                    "cluster_log_bytes",
+                    "cluster_queue_bytes",
+                    "cluster_state_bytes",
+                ],
             ),
             (self.trusted_proxies == 0, "trusted_proxies is 0", &["forwarded_header"]),
             (!self.has_socket_file(), "listen and admin name no socket file", &["listen_mode"]),

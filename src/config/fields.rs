@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::cluster::{ClusterName, RedisUrl};
 use super::host_names::HostNames;
 use super::listen::{FileMode, Listen};
 use super::origins::Origins;
@@ -328,6 +329,24 @@ config! {
     journal_on_error: OnJournalError = "stop";
     /// Whether the journal contains the contents of reloads, such as the list of tokens: `omit` or `keep`.
     journal_secrets: Secrets = "omit";
+
+    ["Cluster"]
+    /// Redis that the nodes of a cluster share: `redis://[user[:password]@]host[:port][/database]` or `unix:/path`. All nodes have the same users and lobbies. The name is resolved once, when the server starts.
+    cluster: Option<RedisUrl> = "off";
+    /// Name of this node, from 1 to 64 letters, digits, `_`, `.` and `-`. Each node of a cluster needs another one: a node ends the one that has attached under its name before.
+    node: Option<ClusterName> = "off";
+    /// Begin of the names of all keys and channels in Redis. Clusters with different namespaces can share a Redis.
+    cluster_namespace: ClusterName = "lobbyd";
+    /// Time after which a node that Redis does not hear of has ended: its members are away then. A node renews its lease three times as often.
+    cluster_lease: Duration = "6s";
+    /// Entries of the log that Redis keeps at least, and a node at most. A node that was away for longer, or a copy of Redis that is older, has another log: the node's members are asked to reconnect.
+    cluster_log_entries: u32 = "16384";
+    /// Bytes of the entries of the log that a node keeps.
+    cluster_log_bytes: ByteSize = "16MiB";
+    /// Bytes of requests that wait for Redis. From half of it on, further requests get `error unavailable`; beyond it the node gives up its place, and its members are asked to reconnect.
+    cluster_queue_bytes: ByteSize = "16MiB";
+    /// Bytes of the state that a node gets when it attaches. With a larger state, no further node can attach.
+    cluster_state_bytes: ByteSize = "256MiB";
 
     ["Log"]
     /// Interval of the statistics line in the log.

@@ -5,6 +5,7 @@
 //! in `value`. Reads no file and no environment.
 
 mod check;
+mod cluster;
 pub(crate) mod fields;
 mod host_names;
 mod listen;
@@ -16,6 +17,7 @@ mod types;
 mod value;
 
 pub use self::check::{CheckedConfig, Problem, Problems};
+pub use self::cluster::{ClusterName, RedisServer, RedisUrl};
 pub(crate) use self::fields::Config;
 pub use self::fields::Field;
 pub use self::host_names::HostNames;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::cluster::{ClusterName, RedisUrl};
 use super::host_names::HostNames;
 use super::listen::{FileMode, Listen};
 use super::origins::Origins;
@@ -151,6 +152,26 @@ impl Value for Listen {
 
     fn show(&self) -> String {
         self.to_string()
+    }
+}
+
+impl Value for RedisUrl {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for ClusterName {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
+
+    fn show(&self) -> String {
+        self.as_str().to_owned()
     }
 }
 

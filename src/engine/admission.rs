@@ -157,13 +157,13 @@ impl<A: App> Engine<A> {
                 if let Acceptance::Post(head) = form {
                     return self.core.judge_post(key, (head, page), &place, identity);
                 }
-                let identity = match identity {
-                    Ok(identity) if self.core.is_clustered() => {
-                        self.core.wait_for_log(key, form, page, wanted, identity);
-                        return Ok(());
-                    }
-                    identity => identity,
-                };
+                if let Ok(identity) = &identity
+                    && self.core.must_ask_cluster(&place)
+                {
+                    let identity = identity.clone();
+                    self.core.defer_to_cluster(key, (form, page), wanted, identity);
+                    return Ok(());
+                }
                 self.complete_session(key, wanted, &identity);
                 self.core.accept_and_seat(key, &form, &page, wanted, identity);
             }
@@ -252,34 +252,38 @@ impl<A: App> Engine<A> {
 
     /// Handles the answer to an authorization that was pending. Returns the bytes that the client sent meanwhile.
     pub(super) fn admit_pending(&mut self, conn: ConnId, answer: Authorization) -> Option<Vec<u8>> {
-        if self.core.cluster.as_ref().is_some_and(|cluster| cluster.waiting.contains_key(&conn)) {
-            // It was answered before, and waits for its seat.
-            return None;
-        }
-        let slot = self.core.slot(conn).filter(|slot| slot.close_kind.is_none() && slot.wire.is_deciding())?;
-        if matches!(answer, Authorization::Pending { .. }) {
+        let slot = self.core.conns.open(conn).filter(|slot| slot.close_kind.is_none() && slot.wire.is_deciding())?;
+        // A connection that waits for the cluster was answered before.
+        if matches!(answer, Authorization::Pending { .. }) || self.core.waits_for_cluster(conn) {
             return None;
         }
         let is_post = matches!(slot.wire.pending_request(), Some(Acceptance::Post(_)));
-        let ConnState::Pending(pending) = &mut slot.state else { return None };
-        let pending = *pending.take().expect("a deferred request has a pending authorization");
-        let key = conn.key();
-        if self.core.is_clustered() && !is_post {
-            match self.core.check_authorization(answer.clone(), &pending.place) {
-                Ok(identity) => {
-                    self.core.request_seat(key, pending, identity);
-                    return None;
-                }
-                Err(_) => debug_assert!(pending.reservation.is_none(), "no seat is reserved in a cluster"),
-            }
-        }
-        let PendingAuth { place, claim, entry, reservation } = pending;
-        let decision = self.core.check_authorization(answer, &place);
+        let ConnState::Pending(Some(pending)) = &slot.state else { return None };
+        let decision = self.core.check_authorization(answer, &pending.place);
         if is_post {
-            let early = self.core.judge_pending_post(key, &place, decision);
+            let place = self.core.take_pending_auth(conn.key()).place;
+            let early = self.core.judge_pending_post(conn.key(), &place, decision);
             self.dispatch_events();
             return Some(early);
         }
+        self.seat_deferred(conn, decision)
+    }
+
+    /// Seats a connection whose request was deferred, or refuses it. Returns the bytes that the client sent meanwhile; `None`
+    /// if it goes on waiting.
+    pub(super) fn seat_deferred(&mut self, conn: ConnId, decision: Result<Identity, CloseReason>) -> Option<Vec<u8>> {
+        let key = conn.key();
+        let slot = self.core.slot(conn).filter(|slot| slot.close_kind.is_none() && slot.wire.is_deciding())?;
+        let ConnState::Pending(Some(_)) = &slot.state else { return None };
+        let pending = self.core.take_pending_auth(key);
+        let (pending, decision) = match decision {
+            Ok(identity) => {
+                let (pending, identity) = self.core.ask_cluster(key, pending, identity)?;
+                (pending, Ok(identity))
+            }
+            Err(reason) => (pending, Err(reason)),
+        };
+        let PendingAuth { place, claim, entry, reservation } = pending;
         let released = reservation.map(|reservation| self.core.directory.release(reservation));
         let reserved = released.as_ref().map(Released::lobby);
         let wanted = Wanted { place: &place, claim, entry, reserved };
@@ -301,6 +305,12 @@ impl<A: App> Engine<A> {
 }
 
 impl Core {
+    /// Takes the request of a connection that is deferred.
+    fn take_pending_auth(&mut self, key: ConnKey) -> PendingAuth {
+        let ConnState::Pending(pending) = &mut self.conns[key].state else { unreachable!("the caller has looked") };
+        *pending.take().expect("a deferred request has a pending authorization")
+    }
+
     /// Refuses, in a replay, bytes whose refusal is recorded. Returns whether it is.
     #[inline]
     pub(super) fn refuse_from_record(&mut self, conn: ConnId) -> bool {

@@ -22,11 +22,18 @@ impl Core {
 
     /// Queues the goodbye that precedes a close frame. It may exceed the bound by its own size. With a `wait`, it asks the
     /// client to come back afterwards.
-    pub(super) fn send_goodbye(&mut self, key: ConnKey, reason: CloseReason, wait: Option<Duration>) {
+    /// A `url` is where the client finds its lobby.
+    pub(super) fn send_goodbye(
+        &mut self,
+        key: ConnKey,
+        reason: CloseReason,
+        wait: Option<Duration>,
+        url: Option<&str>,
+    ) {
         let shutdown = reason == CloseReason::ServerShutdown;
         let wait_ms = wait.map(|wait| wait.as_micros().div_ceil(1000) as u64);
         let retry_after_ms = wait_ms.or_else(|| shutdown.then(|| self.retry_after_ms(self.conns[key].id)));
-        protocol::write_goodbye(&mut self.buffers.text, reason, retry_after_ms);
+        protocol::write_goodbye(&mut self.buffers.text, reason, retry_after_ms, url);
         let text = std::mem::take(&mut self.buffers.text);
         let mark = Mark::Goodbye { retry_ms: self.event_retry_ms(key, reason, retry_after_ms) };
         self.send_unbounded(key, Outgoing::Marked(&MarkedText { text: &text, mark }), Priority::Normal);

@@ -49,6 +49,14 @@ pub trait App {
     /// `host`, `kick`, `unban` and `settings` are the application's. Only with [`Protocol::Json`].
     const LOBBY_CONTROL: LobbyControl = LobbyControl::Off;
 
+    /// Whether the application keeps no state of its own, and its callbacks depend on nothing but their arguments and the
+    /// [`Context`]. It decides how the application runs in a cluster.
+    ///
+    /// If so, the members of a lobby may be on any node. Every node calls the application for every event, in the same
+    /// order; a member on another node has a [`Member::conn`](crate::Member::conn) to which nothing can be sent. Otherwise each
+    /// lobby is on one node, and clients are sent there.
+    const IS_STATELESS: bool = false;
+
     /// Returns the lobby that a request is for. By default the path is `/ws/{lobby_code}`, or `/sse/{lobby_code}` for
     /// server-sent events with [`Protocol::Json`]. A replay does not call this.
     ///

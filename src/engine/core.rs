@@ -23,6 +23,7 @@ use super::state::conns::Conns;
 use super::state::counters::Counters;
 use super::state::drain::Drain;
 use super::state::events::{AppEvent, AppEvents};
+use super::state::homes::Homes;
 use super::state::identity_data::IdentityData;
 use super::state::inbox::Inboxes;
 use super::state::lists::Lists;
@@ -61,6 +62,8 @@ pub(crate) struct Core {
     pub(super) directory: Directory,
     /// `None` without a cluster.
     pub(super) cluster: Option<Box<Cluster>>,
+    /// `None` except in a cluster whose application keeps state of its own.
+    pub(super) homes: Option<Box<Homes>>,
     pub(super) egress: Egress,
     pub(super) identity_data: IdentityData,
     pub(super) sessions: SessionStates,
@@ -121,6 +124,7 @@ impl Core {
         let mut core = Core {
             directory: Directory::new(&config),
             cluster: None,
+            homes: None,
             egress: Egress::new(&config),
             rates: Rates::new(&config),
             addresses: Addresses::new(&config),

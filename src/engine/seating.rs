@@ -231,7 +231,7 @@ impl Core {
 
     /// Sets the deadlines and the rate of a connection that has just been seated.
     fn begin_stay(&mut self, key: ConnKey, identity: &Identity) {
-        let now = self.now();
+        let now = self.clock.own();
         let slot = &mut self.conns[key];
         slot.meter.set_tier(identity.tier);
         let max_lifetime_end = self.config.max_lifetime.map_or(Time::NEVER, |age| now + age);

@@ -78,12 +78,10 @@ impl Core {
         let id = self.conns[key].id;
         match &mut self.conns[key].state {
             ConnState::Pending(authorization) => {
-                if let Some(cluster) = &mut self.cluster {
-                    cluster.waiting.remove(&id);
-                }
                 if let Some(reservation) = authorization.take().and_then(|pending| pending.reservation) {
                     self.directory.cancel(reservation, self.now());
                 }
+                self.forget_waiting(id);
             }
             &mut ConnState::Seated(seat) => {
                 if self.is_clustered() {
@@ -229,6 +227,19 @@ impl Core {
     }
 
     pub(super) fn send_close(&mut self, key: ConnKey, reason: CloseReason, wait: Option<Duration>) {
+        self.send_close_with(key, reason, wait, None);
+    }
+
+    /// Closes a connection whose lobby is on another node of the cluster. The goodbye says where.
+    pub(super) fn redirect(&mut self, key: ConnKey, url: Option<&str>) {
+        let reason = CloseReason::ForcedReconnect;
+        if self.record_close_reason(key, reason) {
+            self.leave_seat(key, reason);
+            self.send_close_with(key, reason, None, url);
+        }
+    }
+
+    fn send_close_with(&mut self, key: ConnKey, reason: CloseReason, wait: Option<Duration>, url: Option<&str>) {
         if matches!(self.conns[key].wire.pending_request(), Some(Acceptance::Events)) {
             // An `EventSource` reads no status, so its stream begins and ends.
             self.accept_pending(key);
@@ -245,7 +256,7 @@ impl Core {
             self.discard_for_goodbye(key);
         }
         if self.protocol == Protocol::Json {
-            self.send_goodbye(key, reason, wait);
+            self.send_goodbye(key, reason, wait, url);
         }
         if let Some(close) = self.conns[key].wire.close(reason.code(), reason.word()) {
             self.egress.push_close(key, close);

@@ -91,7 +91,7 @@ impl Core {
 
     /// Sets the deadline of the current stage of a connection.
     pub(super) fn set_stage_deadline(&mut self, key: ConnKey, span: Duration) {
-        self.conns[key].deadline = self.now() + span;
+        self.conns[key].deadline = self.clock.own() + span;
         self.rearm(key);
     }
 }

@@ -8,6 +8,7 @@
 //! - [`configuration`]: all flags, environment variables and fields of [`Config`](crate::Config)
 //! - [`deploying`]: from nothing to a public server, with a proxy, JWT, metrics and alerts
 //! - [`operating`]: starting and stopping, proxies, the log, rates, the admin API
+//! - [`cluster`]: more than one machine
 //! - [`security`]: tokens, origins, threats and defences
 //!
 //! For games:
@@ -44,6 +45,7 @@ macro_rules! pages {
 pages! {
     architecture = "architecture.md",
     client = "client.md",
+    cluster = "cluster.md",
     configuration = "configuration.md",
     contributing = "contributing.md",
     deploying = "deploying.md",

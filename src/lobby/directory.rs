@@ -58,6 +58,8 @@ pub(crate) struct Directory {
     pub(super) reserved: usize,
     pub(super) seats_created: u64,
     pub(super) last_epoch: u64,
+    /// Codes of lobbies that were created or removed. `None` unless somebody takes them.
+    pub(super) changed_lobbies: Option<Vec<SmolStr>>,
 }
 
 /// The lobby and the user of a reservation that was [released](Directory::release).
@@ -91,6 +93,7 @@ impl Directory {
             reserved: 0,
             seats_created: 0,
             last_epoch: 0,
+            changed_lobbies: None,
         }
     }
 
@@ -352,6 +355,9 @@ impl Directory {
             watchers: 0,
             reserved_watchers: 0,
         });
+        if let Some(changed) = &mut self.changed_lobbies {
+            changed.push(code.clone());
+        }
         self.lobby_keys.insert(code, lobby);
         if let Some(controls) = &mut self.control {
             controls.created(lobby, self.last_epoch, pool.map(|pool| Pool::new(pool, seats)));

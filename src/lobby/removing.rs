@@ -1,5 +1,7 @@
 //! Removal of lobbies and users that nothing has a use for.
 
+use smol_str::SmolStr;
+
 use super::directory::Directory;
 use crate::base::id::{LobbyKey, UserKey};
 use crate::base::time::Time;
@@ -26,10 +28,28 @@ impl Directory {
         }
     }
 
+    /// Notes from now on which lobbies are created and removed.
+    pub(crate) fn note_changed_lobbies(&mut self) {
+        self.changed_lobbies = Some(Vec::new());
+    }
+
+    /// Notes that a lobby may have to be created or may be missing.
+    pub(crate) fn note_changed_lobby(&mut self, code: &str) {
+        if let Some(changed) = &mut self.changed_lobbies {
+            changed.push(code.into());
+        }
+    }
+
+    /// Takes the codes of the lobbies that were created or removed since the last call. A code may occur several times.
+    pub(crate) fn take_changed_lobbies(&mut self) -> Vec<SmolStr> {
+        self.changed_lobbies.as_mut().map_or(Vec::new(), std::mem::take)
+    }
+
     /// Removes a lobby without seats.
     pub(super) fn remove_lobby(&mut self, key: LobbyKey) {
         let lobby = self.lobbies.remove(key);
         self.lobby_keys.remove(&lobby.code);
+        self.note_changed_lobby(&lobby.code);
         self.published.remove(key);
         self.count_updates.remove(&(lobby.presence.update_at(), lobby.epoch, key));
         if let Some(controls) = &mut self.control {

@@ -90,6 +90,12 @@ pub(super) fn process_cpu_time() -> Duration {
     Duration::try_from(time).unwrap_or_default()
 }
 
+/// Returns a seed from the operating system, taken from the random keys of the standard hash map.
+pub(super) fn os_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use crate::config::{ListenAddress, Problems};
+use crate::config::{ListenAddress, Problems, RedisUrl};
 
 /// Why a server could not start, or could not continue.
 ///
@@ -20,6 +20,8 @@ pub enum Error {
     Token(PathBuf, String),
     /// The journal cannot be created or written.
     Journal(PathBuf, io::Error),
+    /// The Redis of the cluster has no address that is known. A Redis that does not answer is not an error.
+    Cluster(RedisUrl, io::Error),
     /// Waiting for events failed.
     Poll(io::Error),
 }
@@ -33,6 +35,7 @@ impl fmt::Display for Error {
             }
             Error::Token(path, problem) => write!(f, "admin_token_file = {}: {problem}", path.display()),
             Error::Journal(path, error) => write!(f, "journal = {}: {}", path.display(), text(error)),
+            Error::Cluster(url, error) => write!(f, "cluster = {url}: {}", text(error)),
             Error::Poll(error) => write!(f, "cannot wait for events: {}", text(error)),
         }
     }
@@ -42,7 +45,9 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Error::Config(_) | Error::Token(..) => None,
-            Error::Listen(_, error) | Error::Journal(_, error) | Error::Poll(error) => Some(error),
+            Error::Listen(_, error) | Error::Journal(_, error) | Error::Cluster(_, error) | Error::Poll(error) => {
+                Some(error)
+            }
         }
     }
 }

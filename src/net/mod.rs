@@ -5,15 +5,17 @@
 //!
 //! 1. Wait for events, then read the clock: all events of the turn get the same time.
 //! 2. Accept connections, at most `accept_per_turn`.
-//! 3. Read the ready sockets, until the turn's budget of work is spent.
+//! 3. Read from the Redis of the cluster, if there is one. Read the ready sockets, until the turn's budget of work is spent.
 //! 4. If timers are due, poll once more and list the connections whose input is still unread.
 //! 5. Carry out the operators' requests.
 //! 6. End the turn: expire timers and run due ticks, write the queued bytes, usually with one system call for each
 //!    connection, drop the sockets of closed connections, and complete the journal.
-//! 7. Send the answers to operators.
+//! 7. Send the answers to operators, and to the cluster what is to be appended to its log.
 
+mod addresses;
 mod check_files;
 mod clock;
+mod cluster;
 mod descriptors;
 mod error;
 mod files;

@@ -1,13 +1,13 @@
 //! The server on real sockets, and its event loop. Knows no protocol: bytes and events go to the engine.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 use std::{io, iter};
 
 use log::{info, warn};
 use mio::{Events, Poll, Token};
 
-use super::clock::Clock;
+use super::clock::{Clock, os_seed};
+use super::cluster::ClusterSocket;
 use super::descriptors::warn_if_limit_is_low;
 use super::error::Error;
 use super::handle::{Command, Handle};
@@ -25,7 +25,7 @@ use super::stopping::Stopping;
 use super::timerfd::TimerFd;
 use super::tokens;
 use crate::base::time::Time;
-use crate::config::{CheckedConfig, Config, ListenAddress};
+use crate::config::{CheckedConfig, Config};
 use crate::engine::Engine;
 use crate::engine::app::{App, Context};
 use crate::engine::driver::JournalError;
@@ -52,7 +52,7 @@ pub struct Server<A> {
     clock: Clock,
     poll: Poll,
     events: Events,
-    listeners: Listeners,
+    pub(super) listeners: Listeners,
     sockets: Sockets,
     /// Receive buffer shared by all connections. Nothing stays in it between two reads.
     buffer: Box<[u8]>,
@@ -64,7 +64,8 @@ pub struct Server<A> {
     /// When a drain begins for which connections without a seat are waited for.
     drain_at: Option<Time>,
     wants_reload: bool,
-    operators: Option<Operators>,
+    pub(super) operators: Option<Operators>,
+    cluster: Option<ClusterSocket>,
     metrics: LoopMetrics,
     /// Wakes the loop with microsecond precision. Present only when ticks are on.
     #[cfg(target_os = "linux")]
@@ -135,6 +136,10 @@ impl<A: App> Server<A> {
         let (clock, start) = Clock::start(seed);
         info!("seed={seed}");
         let mut engine = Engine::new(config.clone(), start, app);
+        let cluster = ClusterSocket::new(&config, seed)?;
+        if cluster.is_some() {
+            engine.join_cluster();
+        }
         if let Some(path) = &config.journal {
             let recorded = Files::open(path, &config).and_then(|files| record(&mut engine, start, files));
             recorded.map_err(|error| Error::Journal(path.clone(), error))?;
@@ -155,6 +160,7 @@ impl<A: App> Server<A> {
             drain_at: None,
             wants_reload: false,
             operators,
+            cluster,
             metrics: LoopMetrics::new(start.unix_micros),
             #[cfg(target_os = "linux")]
             timerfd,
@@ -172,33 +178,6 @@ impl<A: App> Server<A> {
     pub fn listen_to_signals(&mut self) -> io::Result<()> {
         self.signals = Some(Signals::listen(self.poll.registry(), tokens::STOP, tokens::RELOAD)?);
         Ok(())
-    }
-
-    /// Returns the first IP address that the server listens on, with its port.
-    ///
-    /// # Errors
-    ///
-    /// `AddrNotAvailable` when the server listens on socket files only.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        let error = || io::Error::new(io::ErrorKind::AddrNotAvailable, "the server listens on socket files only");
-        self.listeners.first_ip().ok_or_else(error)
-    }
-
-    /// Returns all addresses that the server listens on: IP addresses with their ports, and socket files. Names are
-    /// replaced by their addresses.
-    pub fn local_addrs(&self) -> &[ListenAddress] {
-        self.listeners.addresses()
-    }
-
-    /// Returns the first IP address of the admin listeners, with its port; `None` when there is none, or `admin` is
-    /// off.
-    pub fn admin_addr(&self) -> Option<SocketAddr> {
-        self.operators.as_ref().and_then(|operators| operators.listeners().first_ip())
-    }
-
-    /// Returns all addresses of the admin listeners, as [`local_addrs`](Self::local_addrs); none when `admin` is off.
-    pub fn admin_addrs(&self) -> &[ListenAddress] {
-        self.operators.as_ref().map_or(&[], |operators| operators.listeners().addresses())
     }
 
     /// Returns a handle with which other threads stop the server or send commands to the application.
@@ -305,6 +284,9 @@ impl<A: App> Server<A> {
             self.listeners.pause_given();
         }
         self.accept(now);
+        if let Some(cluster) = &mut self.cluster {
+            cluster.read(now, &mut self.engine, self.poll.registry(), &mut self.buffer);
+        }
         let read = self.sockets.read_ready(now, &mut self.engine, &mut self.buffer);
         read.map_err(|error| self.journal_error(error))?;
         self.poll_before_timers(now)?;
@@ -316,6 +298,9 @@ impl<A: App> Server<A> {
         // Answers to operators go out only after their commands are recorded.
         if let Some(operators) = &mut self.operators {
             operators.write(now);
+        }
+        if let Some(cluster) = &mut self.cluster {
+            cluster.write(now, &mut self.engine, self.poll.registry());
         }
         if now >= self.stats_at {
             self.stats_at = now + self.engine.config().stats_interval.unwrap_or(Duration::MAX);
@@ -386,7 +371,9 @@ impl<A: App> Server<A> {
         let report = (self.operators.is_some() && self.engine.has_operator_reports()).then_some(Time::ZERO);
         let drain_at = self.drain_at.filter(|_| !self.engine.is_draining());
         let drain_at = drain_at.map(|at| if self.engine.stats().pending == 0 { Time::ZERO } else { at });
-        let next = [self.engine.poll_timeout(), self.listeners.poll_timeout(), stats_at, operators, report, drain_at];
+        let cluster = self.cluster.as_ref().and_then(ClusterSocket::poll_timeout);
+        let next =
+            [self.engine.poll_timeout(), self.listeners.poll_timeout(), stats_at, operators, report, drain_at, cluster];
         let next = next.into_iter().flatten().min();
         let now = self.clock.now();
         self.metrics.end_turn(now);
@@ -406,6 +393,7 @@ impl<A: App> Server<A> {
             count += 1;
             match event.token() {
                 tokens::WAKER => woken = true,
+                tokens::CLUSTER => self.cluster.iter_mut().for_each(|cluster| cluster.handle_event(event)),
                 // The timer only wakes the loop.
                 #[cfg(target_os = "linux")]
                 tokens::TIMERFD => {}
@@ -474,6 +462,12 @@ impl<A: App> Server<A> {
         }
     }
 
+    /// Leaves the cluster. Stopping at once does not wait for the answer.
+    fn has_left_cluster(&mut self, now: Time) -> bool {
+        let has_left = self.cluster.as_mut().is_none_or(|cluster| cluster.leave(now));
+        has_left || self.stopping == Stopping::AtOnce
+    }
+
     fn journal_error(&self, JournalError(error): JournalError) -> Error {
         let path = self.engine.config().journal.clone();
         Error::Journal(path.expect("a recorded session has a journal path"), error)
@@ -486,14 +480,8 @@ impl<A: App> Server<A> {
             flushed.map_err(|error| self.journal_error(error))?;
         }
         Ok(match self.engine.drain_totals() {
-            Some(totals) if self.engine.is_drained() => Status::Stopped(totals),
+            Some(totals) if self.engine.is_drained() && self.has_left_cluster(now) => Status::Stopped(totals),
             _ => Status::Running,
         })
     }
-}
-
-/// Returns a seed from the operating system, taken from the random keys of the standard hash map.
-fn os_seed() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(0)
 }

@@ -1,4 +1,4 @@
-//! The stream of an accepted connection: TCP, or of a socket file.
+//! A stream: TCP, or of a socket file.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
@@ -34,6 +34,22 @@ impl Stream {
     /// ends behind bytes with which descriptors were sent (`SCM_RIGHTS`, unix(7)); the kernel closes these descriptors.
     pub(super) fn may_read_short(&self) -> bool {
         !cfg!(target_os = "linux") || !matches!(self, Stream::Tcp(_))
+    }
+
+    /// Whether a stream that was connecting is connected now.
+    ///
+    /// # Errors
+    ///
+    /// The reason why it is not connected and never will be.
+    pub(super) fn connected(&self) -> io::Result<bool> {
+        if let Some(error) = on_stream!(self, stream => stream.take_error())? {
+            return Err(error);
+        }
+        match on_stream!(self, stream => stream.peer_addr().map(drop)) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) fn shutdown(&self, side: Shutdown) -> io::Result<()> {

@@ -14,6 +14,9 @@ pub(super) const RELOAD: Token = Token(usize::MAX - 2);
 #[cfg(target_os = "linux")]
 pub(super) const TIMERFD: Token = Token(usize::MAX - 3);
 
+/// The socket to the Redis of a cluster.
+pub(super) const CLUSTER: Token = Token(usize::MAX - 4);
+
 /// Most listeners of each port.
 pub(super) const MAX_LISTENERS: usize = 64;
 
@@ -21,8 +24,8 @@ pub(super) const MAX_LISTENERS: usize = 64;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ListenerTokens(usize);
 
-pub(super) const LISTENERS: ListenerTokens = ListenerTokens(usize::MAX - 3 - MAX_LISTENERS);
-pub(super) const ADMIN_LISTENERS: ListenerTokens = ListenerTokens(usize::MAX - 3 - 2 * MAX_LISTENERS);
+pub(super) const LISTENERS: ListenerTokens = ListenerTokens(usize::MAX - 4 - MAX_LISTENERS);
+pub(super) const ADMIN_LISTENERS: ListenerTokens = ListenerTokens(usize::MAX - 4 - 2 * MAX_LISTENERS);
 
 impl ListenerTokens {
     pub(super) fn token(self, index: usize) -> Token {
@@ -47,7 +50,7 @@ mod tests {
     fn no_two_tokens_are_equal() {
         let listeners = |tokens: ListenerTokens| (0..MAX_LISTENERS).map(move |index| tokens.token(index));
         let mut all: Vec<usize> = listeners(LISTENERS).chain(listeners(ADMIN_LISTENERS)).map(|token| token.0).collect();
-        all.push(WAKER.0);
+        all.extend([WAKER.0, CLUSTER.0]);
         #[cfg(all(feature = "signals", unix))]
         all.extend([STOP.0, RELOAD.0]);
         #[cfg(target_os = "linux")]

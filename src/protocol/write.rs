@@ -160,13 +160,15 @@ pub(crate) fn write_health_ping(out: &mut String, timestamp: u64) {
 }
 
 /// Writes a `goodbye`. A time to come back after overrules the reason.
-pub(crate) fn write_goodbye(out: &mut String, reason: CloseReason, retry_after_ms: Option<u64>) {
+/// `url` is where the client finds its lobby.
+pub(crate) fn write_goodbye(out: &mut String, reason: CloseReason, retry_after_ms: Option<u64>, url: Option<&str>) {
     let reconnect = if reason.reconnect() == Reconnect::No && retry_after_ms.is_none() { "false" } else { "true" };
     MessageWriter::of_type(out, "goodbye")
         .number("code", u64::from(reason.code()))
         .string("reason", reason.word())
         .raw("reconnect", reconnect)
         .optional_number("retry_after_ms", retry_after_ms)
+        .optional_string("url", url)
         .end();
 }
 
@@ -236,7 +238,7 @@ mod tests {
         assert_eq!(value["joins"][1], serde_json::json!({"user": name, "conn": "s3"}));
         assert_eq!(value["leaves"][0], serde_json::json!({"user": "bob", "conn": "s2", "reason": "slow"}));
 
-        write_goodbye(&mut out, CloseReason::ServerShutdown, Some(250));
+        write_goodbye(&mut out, CloseReason::ServerShutdown, Some(250), None);
         assert_eq!(
             out,
             r#"{"type":"goodbye","code":1001,"reason":"server_shutdown","reconnect":true,"retry_after_ms":250}"#

@@ -58,6 +58,13 @@ impl MessageWriter<'_> {
         push_string(self.0, value);
     }
 
+    pub(super) fn optional_string(self, key: &str, value: Option<&str>) -> Self {
+        match value {
+            Some(value) => self.string(key, value),
+            None => self,
+        }
+    }
+
     pub(super) fn optional_number(self, key: &str, value: Option<u64>) -> Self {
         match value {
             Some(value) => self.number(key, value),

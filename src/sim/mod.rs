@@ -124,6 +124,7 @@ mod models;
 #[cfg(test)]
 mod nodes;
 mod record;
+mod redis_model;
 mod refusals;
 mod report;
 mod run;
@@ -139,6 +140,7 @@ mod world;
 
 pub use self::client::player::Player;
 pub use self::memory::{MemorySocket, MemorySockets, MemoryWrite};
+pub use self::redis_model::{RedisCopy, RedisModel};
 pub use self::report::{BadPlan, Failure, Plan, Report};
 pub use self::run::Simulator;
 pub use self::shrink::shrink;

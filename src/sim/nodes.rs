@@ -11,7 +11,9 @@ use crate::base::time::Time;
 use crate::cluster::log::{ClusterInput, ClusterOutput, EntryBody, Incarnation, LogEntry};
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::engine::app::{App, Authorization, Context, Member, Message, Protocol};
 use crate::engine::driver::Start;
+use crate::ws::handshake::Request;
 
 /// What an entry contains.
 enum Body {
@@ -21,8 +23,8 @@ enum Body {
     Operations(Incarnation, Vec<u8>),
 }
 
-struct Node {
-    engine: Engine<Relay>,
+struct Node<A> {
+    engine: Engine<A>,
     incarnation: Incarnation,
     sockets: MemorySockets,
     /// Number of entries that it was given.
@@ -31,8 +33,8 @@ struct Node {
 }
 
 /// Nodes with a log in memory. A turn of all nodes appends what they ask for, and gives every node all entries.
-struct Nodes {
-    nodes: Vec<Node>,
+struct Nodes<A> {
+    nodes: Vec<Node<A>>,
     log: Vec<Body>,
     states: Vec<(Incarnation, u64, Vec<u8>)>,
     now: Time,
@@ -40,7 +42,6 @@ struct Nodes {
 }
 
 struct Client {
-    name: &'static str,
     node: usize,
     conn: ConnId,
     reader: Reader,
@@ -49,8 +50,8 @@ struct Client {
 
 const UNIX: u64 = 1_000_000_000_000;
 
-impl Nodes {
-    fn new(count: usize, config: &Config) -> Nodes {
+impl<A: App + Default> Nodes<A> {
+    fn new(count: usize, config: &Config) -> Nodes<A> {
         let mut nodes = Nodes {
             nodes: Vec::new(),
             log: vec![Body::Founded],
@@ -68,11 +69,11 @@ impl Nodes {
         let mut engine = Engine::new(
             config.clone().check().expect("valid"),
             Start { unix_micros: UNIX, seed: number },
-            Relay::default(),
+            A::default(),
         );
         engine.join_cluster();
         let incarnation = Incarnation(number);
-        self.log.push(Body::Attached(incarnation, format!("node{number}")));
+        self.log.push(Body::Attached(incarnation, format!("node{number} ws://node{number}")));
         self.nodes.push(Node { engine, incarnation, sockets: MemorySockets::default(), given: 0, is_attached: false });
         if number == 1 {
             let node = &mut self.nodes[0];
@@ -146,11 +147,11 @@ impl Nodes {
         self.nodes.iter_mut().for_each(|node| drop(node.sockets.take_writes()));
     }
 
-    fn connect(&mut self, name: &'static str, node: usize, query: &str) -> usize {
+    fn connect(&mut self, _user: &str, node: usize, query: &str) -> usize {
         let engine = &mut self.nodes[node].engine;
         let conn = engine.handle_accept(self.now, "10.0.0.1:4000".parse().expect("an address")).expect("room");
         engine.handle_bytes(self.now, conn, &wire::upgrade_request(&format!("/ws/{query}"), &[]));
-        self.clients.push(Client { name, node, conn, reader: Reader::default(), got: VecDeque::new() });
+        self.clients.push(Client { node, conn, reader: Reader::default(), got: VecDeque::new() });
         self.turn();
         self.clients.len() - 1
     }
@@ -175,9 +176,23 @@ impl Nodes {
         }
     }
 
+    /// Ends a node without a word. The others are told when its lease has expired.
+    fn kill(&mut self, at: usize) {
+        let node = self.nodes.remove(at);
+        self.clients.retain(|client| client.node != at);
+        self.log.push(Body::Ended(node.incarnation));
+        self.turn();
+    }
+
+    /// Takes what a client has received, and returns the epoch in its welcome.
+    fn epoch(&mut self, client: usize) -> String {
+        let welcome = &self.got(client)[0];
+        let from = welcome.find("\"epoch\":").expect("a welcome") + 8;
+        welcome[from..].chars().take_while(char::is_ascii_digit).collect()
+    }
+
     fn got(&mut self, client: usize) -> Vec<String> {
         let client = &mut self.clients[client];
-        let _ = client.name;
         client.got.drain(..).collect()
     }
 }
@@ -186,31 +201,164 @@ fn config() -> Config {
     Config { lobby_control: true, seat_grace: Duration::from_secs(30), ..Config::default() }
 }
 
+/// Asserts that a client has received texts that contain these parts, in this order, and nothing else.
+#[track_caller]
+fn expect<A: App + Default>(nodes: &mut Nodes<A>, client: usize, parts: &[&str]) {
+    let got = nodes.got(client);
+    let fits = got.len() == parts.len() && got.iter().zip(parts).all(|(text, part)| text.contains(part));
+    assert!(fits, "client {client} got {got:#?}, not {parts:#?}");
+}
+
+const PAGE: &str = "session=0123456789abcdef";
+
 #[test]
 fn members_on_two_nodes_are_in_one_lobby() {
-    let mut nodes = Nodes::new(2, &config());
-    let session = "session=0123456789abcdef";
-    let ann = nodes.connect("ann", 0, &format!("chess?token=ann&{session}"));
-    println!("{:#?}", nodes.got(ann));
-    nodes.say(ann, r#"{"type":"broadcast","data":1,"ref":1}"#);
-    println!("{:#?}", nodes.got(ann));
-    let bob = nodes.connect("bob", 1, &format!("chess?token=bob&{session}"));
-    println!("bob {:#?}", nodes.got(bob));
-    println!("ann {:#?}", nodes.got(ann));
+    let mut nodes = Nodes::<Relay>::new(2, &config());
+    let ann = nodes.connect("ann", 0, &format!("chess?token=ann&{PAGE}"));
+    expect(&mut nodes, ann, &[r#""type":"welcome""#, r#""users":[{"user":"ann","conn":"s1"}]"#, r#""host":"s1""#]);
+    let bob = nodes.connect("bob", 1, &format!("chess?token=bob&{PAGE}"));
+    let both = r#""users":[{"user":"ann","conn":"s1"},{"user":"bob","conn":"s2"}]"#;
+    expect(&mut nodes, bob, &[r#""conn":"s2""#, both, r#""host":"s1""#]);
+    expect(&mut nodes, ann, &[r#"presence_diff","seq":1,"joins":[{"user":"bob","conn":"s2"}]"#]);
     nodes.say(bob, r#"{"type":"broadcast","data":2,"ref":1}"#);
-    nodes.say(ann, r#"{"type":"direct","to":"bob","data":3,"ref":2}"#);
-    nodes.say(ann, r#"{"type":"set","data":{"round":1},"ref":3}"#);
-    println!("bob {:#?}", nodes.got(bob));
-    println!("ann {:#?}", nodes.got(ann));
+    nodes.say(ann, r#"{"type":"direct","to":"bob","data":3,"ref":1}"#);
+    nodes.say(ann, r#"{"type":"set","data":{"round":1},"ref":2}"#);
+    let state = r#""state","seq":3,"by":"ann","data":{"round":1}"#;
+    expect(&mut nodes, bob, &[r#""ref":1,"seq":2,"delivered":1"#, r#""from":"ann","n":1,"data":3"#, state]);
+    expect(&mut nodes, ann, &[r#""from":"bob","seq":2,"data":2"#, r#"ack","ref":1"#, state, r#"ack","ref":2,"seq":3"#]);
+}
+
+#[test]
+fn a_session_comes_back_to_another_node() {
+    let mut nodes = Nodes::<Relay>::new(2, &config());
+    let ann = nodes.connect("ann", 0, &format!("chess?token=ann&{PAGE}"));
+    let bob = nodes.connect("bob", 1, &format!("chess?token=bob&{PAGE}"));
+    let epoch = nodes.epoch(ann);
+    nodes.say(ann, r#"{"type":"broadcast","data":1,"ref":1}"#);
     nodes.hang_up(ann);
+    nodes.say(bob, r#"{"type":"broadcast","data":2,"ref":1}"#);
+    nodes.say(bob, r#"{"type":"direct","to":"ann","data":3,"ref":2}"#);
+    nodes.got(bob);
+    let ann = nodes.connect("ann", 1, &format!("chess?token=ann&{PAGE}&epoch={epoch}&seq=1&n=0"));
+    let got = nodes.got(ann);
+    assert!(got[0].contains(r#""resumed":true,"recovered":true"#) && got[0].contains(r#""done":1"#), "{got:#?}");
+    assert!(got[1].contains(r#""ack","ref":1,"seq":2"#) && got[2].contains(r#""from":"bob","seq":3"#), "{got:#?}");
+    assert!(got[3].contains(r#""from":"bob","n":1,"data":3"#) && got[4].contains("presence_state"), "{got:#?}");
+    expect(&mut nodes, bob, &[]);
+    // It was done, and is not executed again.
+    nodes.say(ann, r#"{"type":"broadcast","data":1,"ref":1}"#);
+    expect(&mut nodes, ann, &[r#""ref":1,"repeated":true"#]);
+    expect(&mut nodes, bob, &[]);
+}
+
+#[test]
+fn a_live_connection_on_another_node_is_replaced() {
+    let mut nodes = Nodes::<Relay>::new(2, &config());
+    let old = nodes.connect("ann", 0, &format!("chess?token=ann&{PAGE}"));
+    nodes.got(old);
+    let new = nodes.connect("ann", 1, "chess?token=ann&session=another-page-of-ann");
+    expect(&mut nodes, old, &["goodbye", "close 4004 replaced"]);
+    expect(&mut nodes, new, &["welcome", r#""users":[{"user":"ann","conn":"s1"}]"#, "lobby_state"]);
+    let go = nodes.connect("ann", 0, "go?token=ann&session=another-page-of-ann");
+    expect(&mut nodes, new, &["goodbye", "close 4004 replaced"]);
+    expect(&mut nodes, go, &["welcome", r#""users":[{"user":"ann","conn":"s2"}]"#, "lobby_state"]);
+}
+
+#[test]
+fn a_limit_is_that_of_the_whole_cluster() {
+    let config = Config { max_per_lobby: crate::config::Limit::at_most(2), ..config() };
+    let mut nodes = Nodes::<Relay>::new(2, &config);
+    nodes.connect("ann", 0, "chess?token=ann");
+    nodes.connect("bob", 1, "chess?token=bob");
+    let eve = nodes.connect("eve", 0, "chess?token=eve");
+    expect(&mut nodes, eve, &["goodbye", "close 4002 lobby_full"]);
+}
+
+#[test]
+fn the_members_of_a_node_that_died_are_away_and_then_leave() {
+    let config = Config { seat_grace: Duration::from_secs(5), ..config() };
+    let mut nodes = Nodes::<Relay>::new(2, &config);
+    let ann = nodes.connect("ann", 0, &format!("chess?token=ann&{PAGE}"));
+    nodes.connect("bob", 1, &format!("chess?token=bob&{PAGE}"));
+    nodes.connect("eve", 1, "chess?token=eve");
+    nodes.got(ann);
+    nodes.kill(1);
+    expect(&mut nodes, ann, &[r#""leaves":[{"user":"eve","conn":"s3","reason":"dropped"}]"#]);
     nodes.advance(Duration::from_secs(2));
-    println!("bob {:#?}", nodes.got(bob));
-    let ann = nodes.connect("ann", 1, &format!("chess?token=ann&{session}&epoch=1000005000000&seq=4&n=0"));
-    println!("ann {:#?}", nodes.got(ann));
-    println!("bob {:#?}", nodes.got(bob));
-    nodes.say(ann, r#"{"type":"kick","user":"bob","ref":9}"#);
-    println!("ann {:#?}", nodes.got(ann));
-    println!("bob {:#?}", nodes.got(bob));
-    nodes.log.push(Body::Ended(Incarnation(2)));
-    nodes.nodes[0].engine.check();
+    expect(&mut nodes, ann, &[r#""away":[{"user":"bob","conn":"s2"}]"#]);
+    nodes.advance(Duration::from_secs(5));
+    expect(&mut nodes, ann, &[r#""leaves":[{"user":"bob","conn":"s2","reason":"dropped"}]"#]);
+}
+
+#[test]
+fn the_host_kicks_a_member_of_another_node() {
+    let mut nodes = Nodes::<Relay>::new(2, &config());
+    let ann = nodes.connect("ann", 0, &format!("chess?token=ann&{PAGE}"));
+    let bob = nodes.connect("bob", 1, &format!("chess?token=bob&{PAGE}"));
+    (nodes.got(ann), nodes.got(bob));
+    nodes.say(ann, r#"{"type":"kick","user":"bob","ref":1}"#);
+    expect(&mut nodes, ann, &[r#"ack","ref":1"#, r#""user":"bob","conn":"s2","reason":"kicked""#]);
+    expect(&mut nodes, bob, &["goodbye", "close 4003 kicked"]);
+    let bob = nodes.connect("bob", 0, &format!("chess?token=bob&{PAGE}"));
+    expect(&mut nodes, bob, &["goodbye", "close 4003 kicked"]);
+}
+
+#[test]
+fn without_redis_messages_are_refused_and_members_stay() {
+    let mut nodes = Nodes::<Relay>::new(1, &config());
+    let ann = nodes.connect("ann", 0, &format!("chess?token=ann&{PAGE}"));
+    nodes.got(ann);
+    nodes.nodes[0].engine.handle_cluster(nodes.now, ClusterInput::Reachable(false));
+    nodes.say(ann, r#"{"type":"broadcast","data":1,"ref":1}"#);
+    nodes.say(ann, r#"{"type":"ping","ref":"p"}"#);
+    expect(&mut nodes, ann, &[r#""ref":1,"code":"unavailable""#, r#"pong","ref":"p""#]);
+    nodes.nodes[0].engine.handle_cluster(nodes.now, ClusterInput::Reachable(true));
+    nodes.say(ann, r#"{"type":"broadcast","data":1,"ref":2}"#);
+    expect(&mut nodes, ann, &[r#""ref":2,"seq":1"#]);
+    nodes.nodes[0].engine.handle_cluster(nodes.now, ClusterInput::Detached);
+    nodes.turn();
+    expect(&mut nodes, ann, &[r#""reason":"reconnect","reconnect":true"#, "close 4103 reconnect"]);
+}
+
+/// Keeps state of its own.
+#[derive(Default)]
+struct Game {
+    messages: u64,
+}
+
+impl App for Game {
+    const PROTOCOL: Protocol = Protocol::Json;
+
+    fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+        Authorization::token_is_user(request)
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, _: Message<'_>) {
+        self.messages += 1;
+        cx.broadcast_message(from, &self.messages.to_string());
+    }
+}
+
+#[test]
+fn a_lobby_of_a_game_with_state_has_one_home() {
+    let mut nodes = Nodes::<Game>::new(2, &Config::default());
+    let ann = nodes.connect("ann", 0, "chess?token=ann");
+    expect(&mut nodes, ann, &["welcome", "presence_state"]);
+    let bob = nodes.connect("bob", 1, "chess?token=bob");
+    let goodbye = r#""reason":"reconnect","reconnect":true,"url":"ws://node1""#;
+    expect(&mut nodes, bob, &[goodbye, "close 4103 reconnect"]);
+    let bob = nodes.connect("bob", 0, "chess?token=bob");
+    expect(&mut nodes, bob, &["welcome", r#"{"user":"bob","conn":"s2"}"#]);
+    let eve = nodes.connect("eve", 1, "go?token=eve");
+    expect(&mut nodes, eve, &["welcome", r#"{"user":"eve","conn":"s1"}"#]);
+    // Once it is empty, the lobby may be anywhere.
+    nodes.hang_up(ann);
+    nodes.hang_up(bob);
+    let ann = nodes.connect("ann", 1, "chess?token=ann");
+    expect(&mut nodes, ann, &["welcome", "presence_state"]);
+    let bob = nodes.connect("bob", 0, "chess?token=bob");
+    expect(&mut nodes, bob, &[r#""url":"ws://node2""#, "close 4103 reconnect"]);
+    nodes.kill(1);
+    let bob = nodes.connect("bob", 0, "chess?token=bob");
+    expect(&mut nodes, bob, &["welcome", r#""users":[{"user":"bob""#]);
 }

@@ -260,13 +260,16 @@ class Run {
 
   // ---- the network ----
 
-  opens({ path, query = {}, without = [], kind = "WebSocket", token }, { accepts = true }) {
+  opens({ origin = "//lobby.example", path, query = {}, without = [], kind = "WebSocket", token }, { accepts = true }) {
     const { world } = this;
     this.former = this.socket;
     const socket = this.socket = world.sockets.shift();
     if (!socket) throw new Error("the client opened no connection");
     if (!(socket instanceof world.kinds[kind])) throw new Error(`it is no ${kind}`);
     equal(socket.url.pathname, path ?? (kind === "WebSocket" ? "/ws/chess" : "/sse/chess"), "the path");
+    const { protocol, host } = new URL(origin, "ws://lobby.example");
+    equal(socket.url.protocol.replace("http", "ws"), protocol, "the protocol");
+    equal(socket.url.host, host, "the host");
     for (const [name, value] of Object.entries(query)) equal(socket.url.searchParams.get(name), this.value(value), `?${name}`);
     for (const name of without) equal(socket.url.searchParams.get(name), null, `?${name}`);
     const bearer = socket.protocols?.find((name) => name.startsWith("base64url.bearer.lobby."));

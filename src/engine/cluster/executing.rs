@@ -14,7 +14,6 @@ use super::super::state::cluster::{Holder, SharedOrigin};
 use super::super::state::conn::ConnState;
 use super::operation::{Join, Operation};
 use crate::base::id::{AddressKey, ConnId, SeatId, SeatKey};
-use crate::base::time::Time;
 use crate::cluster::log::{ClusterOutput, EntryBody, Incarnation, LogEntry};
 use crate::lobby::directory::SeatRequest;
 use crate::lobby::entering::Wanted;
@@ -23,7 +22,7 @@ use crate::protocol::{self, Envelope};
 impl<A: App> Engine<A> {
     /// Executes the next entry.
     pub(super) fn execute(&mut self, entry: LogEntry<'_>) {
-        let own_now = self.core.begin_entry(&entry);
+        self.core.begin_entry(&entry);
         self.core.expire_shared();
         self.dispatch_events();
         match entry.body {
@@ -42,7 +41,7 @@ impl<A: App> Engine<A> {
         if let EntryBody::Attached { node, .. } = entry.body {
             self.core.provide_state(node);
         }
-        self.core.end_entry(own_now);
+        self.core.end_entry();
         for (conn, early) in std::mem::take(&mut self.core.in_cluster().early) {
             self.process_bytes(conn, &early, usize::MAX);
         }
@@ -77,6 +76,9 @@ impl<A: App> Engine<A> {
                 }
             }
             Operation::Join(join) => self.execute_join(node, &join),
+            Operation::Claim { .. } | Operation::Release { .. } => {
+                warn!("cluster: node {node} runs another kind of application");
+            }
             Operation::Drop { seat, hold, reason, is_written } => {
                 let held = self.core.in_cluster().held_seat(seat, hold);
                 if let Some(seat) = held.filter(|&seat| self.core.directory.seat(seat).is_elsewhere()) {
@@ -150,8 +152,8 @@ impl<A: App> Engine<A> {
 }
 
 impl Core {
-    /// Sets the clock to the time of an entry. Returns this node's own time.
-    fn begin_entry(&mut self, entry: &LogEntry<'_>) -> Time {
+    /// Sets the clock to the time of an entry.
+    fn begin_entry(&mut self, entry: &LogEntry<'_>) {
         let now = self.clock.now();
         let cluster = self.cluster.as_mut().expect("the engine is a node of a cluster");
         debug_assert_eq!(entry.index, cluster.index + 1, "the link passes on entries without gaps");
@@ -161,11 +163,11 @@ impl Core {
         cluster.index = entry.index;
         cluster.unix_micros = cluster.unix_micros.max(entry.unix_micros);
         cluster.is_executing = true;
-        self.clock.show_shared(cluster.origin.time(cluster.unix_micros), cluster.unix_micros)
+        self.clock.show_shared(cluster.origin.time(cluster.unix_micros), cluster.unix_micros);
     }
 
-    fn end_entry(&mut self, own_now: Time) {
-        self.clock.show_own(own_now);
+    fn end_entry(&mut self) {
+        self.clock.show_own();
         self.in_cluster().is_executing = false;
     }
 

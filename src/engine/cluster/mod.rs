@@ -13,6 +13,7 @@
 
 mod ending;
 mod executing;
+mod homes;
 pub(crate) mod operation;
 mod snapshot;
 mod state;
@@ -28,6 +29,7 @@ use super::Engine;
 use super::app::App;
 use super::core::Core;
 use super::state::cluster::Cluster;
+use super::state::homes::Homes;
 use super::state::sessions::{Histories, SessionStates};
 use crate::base::close::CloseReason;
 use crate::base::id::{ConnId, LobbyKey};
@@ -45,6 +47,11 @@ impl<A: App> Engine<A> {
     pub(crate) fn join_cluster(&mut self) {
         let core = &mut self.core;
         debug_assert!(core.is_blank(), "a node begins without connections");
+        if !A::IS_STATELESS {
+            core.directory.note_changed_lobbies();
+            core.homes = Some(Box::default());
+            return;
+        }
         core.conns.add_elsewhere();
         core.cluster = Some(Box::new(Cluster::new()));
     }
@@ -53,6 +60,10 @@ impl<A: App> Engine<A> {
     pub(crate) fn handle_cluster(&mut self, now: Time, input: ClusterInput<'_>) {
         self.core.call_guard.assert_consistent();
         self.core.clock.advance(now);
+        if self.core.homes.is_some() {
+            self.handle_homes(input);
+            return self.dispatch_events();
+        }
         match input {
             ClusterInput::Attached { node, index, state } => self.attached(node, index, state),
             ClusterInput::Entry(entry) => self.execute(entry),
@@ -80,6 +91,12 @@ impl<A: App> Engine<A> {
     /// Takes what is to be passed to the link. A driver calls this until it returns `None`, after all events of a turn and
     /// before it waits.
     pub(crate) fn poll_cluster(&mut self) -> Option<ClusterOutput> {
+        self.core.append_homes();
+        if let Some(homes) = &mut self.core.homes {
+            let append = |homes: &mut Homes| ClusterOutput::Append(std::mem::take(&mut homes.operations));
+            let output = homes.outputs.pop_front();
+            return output.or_else(|| (!homes.operations.is_empty()).then(|| append(homes)));
+        }
         let cluster = self.core.cluster.as_mut()?;
         if let Some(output) = cluster.outputs.pop_front() {
             return Some(output);

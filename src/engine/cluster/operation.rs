@@ -19,6 +19,10 @@ pub(crate) enum Operation<'a> {
     /// The connection of a member has ended.
     /// `is_written` says whether all that it was sent had been written.
     Drop { seat: SeatId, hold: u64, reason: CloseReason, is_written: bool },
+    /// A node is to be the home of a lobby.
+    Claim { lobby: &'a str },
+    /// A lobby was removed from its home.
+    Release { lobby: &'a str },
 }
 
 /// A request for a seat.
@@ -38,6 +42,8 @@ const TEXT: u8 = 1;
 const BINARY: u8 = 2;
 const JOIN: u8 = 3;
 const DROP: u8 = 4;
+const CLAIM: u8 = 6;
+const RELEASE: u8 = 7;
 
 /// Reason of a [`Operation::Drop`] with a close code of the application; a code and a word follow.
 const APP_REASON: u8 = u8::MAX;
@@ -57,6 +63,7 @@ impl Operation<'_> {
                 out.extend(*bytes);
             }
             Operation::Join(join) => join.write(out),
+            Operation::Claim { lobby } | Operation::Release { lobby } => out.extend(lobby.as_bytes()),
             Operation::Drop { seat, hold, reason, is_written } => {
                 put_member(out, *seat, *hold);
                 out.push(u8::from(*is_written));
@@ -73,6 +80,8 @@ impl Operation<'_> {
             Operation::Binary { .. } => BINARY,
             Operation::Join(_) => JOIN,
             Operation::Drop { .. } => DROP,
+            Operation::Claim { .. } => CLAIM,
+            Operation::Release { .. } => RELEASE,
         }
     }
 
@@ -96,6 +105,8 @@ impl Operation<'_> {
                 let is_written = body.u8()? == 1;
                 Operation::Drop { seat, hold, reason: body.reason()?, is_written }
             }
+            CLAIM => Operation::Claim { lobby: std::str::from_utf8(body.0).ok()? },
+            RELEASE => Operation::Release { lobby: std::str::from_utf8(body.0).ok()? },
             _ => return None,
         };
         Some((operation, rest))
@@ -254,6 +265,8 @@ mod tests {
             join(Place::New, Some(Claim { was: Some(session), position: None, ..claim }), entry, Some(&b"{}"[..])),
             join(Place::Quick("ranked".into()), Some(claim), Entry { password: None, ..entry }, Some(&[])),
             Operation::Drop { seat, hold, reason: CloseReason::Stale, is_written: true },
+            Operation::Claim { lobby: "chess" },
+            Operation::Release { lobby: "chess" },
             Operation::Drop { seat, hold, reason: CloseReason::app(4400, "cheater"), is_written: false },
         ]
     }

@@ -5,8 +5,10 @@ use super::super::core::Core;
 use super::super::member::{Identity, Member};
 use super::super::state::cluster::Waiting;
 use super::super::state::conn::{ConnState, PendingAuth};
+use super::super::state::homes::Home;
 use super::operation::{Join, Operation};
 use crate::base::close::{CloseReason, Reject};
+use crate::base::entry::Place;
 use crate::base::id::{ConnId, ConnKey, SeatKey};
 use crate::lobby::entering::Wanted;
 use crate::protocol;
@@ -35,12 +37,16 @@ impl SharedMessage<'_> {
 }
 
 impl Core {
-    /// Lets a client that is authorized wait for its seat.
-    pub(in crate::engine) fn wait_for_log(
+    /// Whether the cluster decides whether a client that is authorized gets a seat here.
+    pub(in crate::engine) fn must_ask_cluster(&self, place: &Place) -> bool {
+        self.is_clustered() || self.find_home(place) != Home::Here
+    }
+
+    /// Defers the request of a client that is authorized until the cluster has answered.
+    pub(in crate::engine) fn defer_to_cluster(
         &mut self,
         key: ConnKey,
-        form: Acceptance,
-        page: Page,
+        (form, page): (Acceptance, Page),
         wanted: Wanted<'_>,
         identity: Identity,
     ) {
@@ -49,11 +55,43 @@ impl Core {
         }
         self.conns[key].wire.defer(form, page);
         let Wanted { place, claim, entry, .. } = wanted;
-        self.request_seat(key, PendingAuth { place: place.clone(), claim, entry, reservation: None }, identity);
+        let pending = PendingAuth { place: place.clone(), claim, entry, reservation: None };
+        let known = self.ask_cluster(key, pending, identity);
+        debug_assert!(known.is_none(), "the caller has asked must_ask_cluster()");
     }
 
-    /// The same for a client whose request was deferred before.
-    pub(in crate::engine) fn request_seat(&mut self, key: ConnKey, request: PendingAuth, identity: Identity) {
+    /// Lets a client whose request is deferred wait for the cluster. Returns what was passed in if there is nothing to
+    /// wait for.
+    pub(in crate::engine) fn ask_cluster(
+        &mut self,
+        key: ConnKey,
+        pending: PendingAuth,
+        identity: Identity,
+    ) -> Option<(PendingAuth, Identity)> {
+        if self.is_clustered() {
+            self.request_seat(key, pending, identity);
+            return None;
+        }
+        self.wait_for_home(key, pending, identity)
+    }
+
+    /// Whether a connection waits for the cluster.
+    pub(in crate::engine) fn waits_for_cluster(&self, conn: ConnId) -> bool {
+        let for_seat = self.cluster.as_ref().is_some_and(|cluster| cluster.waiting.contains_key(&conn));
+        for_seat || self.homes.as_ref().is_some_and(|homes| homes.waiting.contains_key(&conn))
+    }
+
+    /// Forgets that a connection waits for the cluster.
+    pub(in crate::engine) fn forget_waiting(&mut self, conn: ConnId) {
+        if let Some(homes) = &mut self.homes {
+            homes.waiting.remove(&conn);
+        }
+        if let Some(cluster) = &mut self.cluster {
+            cluster.waiting.remove(&conn);
+        }
+    }
+
+    fn request_seat(&mut self, key: ConnKey, request: PendingAuth, identity: Identity) {
         let slot = &mut self.conns[key];
         let conn = slot.id;
         slot.state = ConnState::Pending(Some(Box::new(request)));

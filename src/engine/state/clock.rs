@@ -9,13 +9,13 @@ pub(crate) struct Clock {
     pub(crate) last_timeout: Time,
     /// The wall time at [`Time::ZERO`], by the wall clock as it is set now, in microseconds since the Unix epoch.
     unix_at_zero: u64,
-    /// The wall time while an entry of the cluster's log is executed: that of the log.
-    shared_unix: Option<u64>,
+    /// While an entry of the cluster's log is executed: this node's own time, and the wall time of the log.
+    shared: Option<(Time, u64)>,
 }
 
 impl Clock {
     pub(crate) fn new(now: Time, unix_at_zero: u64) -> Clock {
-        Clock { now, last_timeout: Time::ZERO, unix_at_zero, shared_unix: None }
+        Clock { now, last_timeout: Time::ZERO, unix_at_zero, shared: None }
     }
 
     #[inline]
@@ -34,18 +34,26 @@ impl Clock {
 
     /// Returns the wall time in microseconds since the Unix epoch.
     pub(crate) fn unix_micros(&self) -> u64 {
-        self.shared_unix.unwrap_or_else(|| self.unix_at_zero.saturating_add(self.now.as_micros()))
+        match self.shared {
+            Some((_, unix_micros)) => unix_micros,
+            None => self.unix_at_zero.saturating_add(self.now.as_micros()),
+        }
     }
 
-    /// Shows the time of the cluster's log, until [`show_own`](Self::show_own). Returns the own time.
-    pub(crate) fn show_shared(&mut self, time: Time, unix_micros: u64) -> Time {
-        self.shared_unix = Some(unix_micros);
-        std::mem::replace(&mut self.now, time)
+    /// Returns the time by which this node's connections are timed, also while an entry is executed.
+    pub(crate) fn own(&self) -> Time {
+        self.shared.map_or(self.now, |(own, _)| own)
     }
 
-    pub(crate) fn show_own(&mut self, now: Time) {
-        self.shared_unix = None;
-        self.now = now;
+    /// Shows the time of the cluster's log, until [`show_own`](Self::show_own).
+    pub(crate) fn show_shared(&mut self, time: Time, unix_micros: u64) {
+        self.shared = Some((self.now, unix_micros));
+        self.now = time;
+    }
+
+    pub(crate) fn show_own(&mut self) {
+        self.now = self.own();
+        self.shared = None;
     }
 
     /// Sets the wall time.

@@ -13,6 +13,7 @@ pub(crate) mod events;
 mod health;
 mod histogram;
 pub(crate) mod history;
+pub(crate) mod homes;
 pub(crate) mod identity_data;
 pub(crate) mod inbox;
 pub(crate) mod lists;

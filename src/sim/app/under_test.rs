@@ -40,6 +40,7 @@ impl<A> AppUnderTest<A> {
 impl<A: App> App for AppUnderTest<A> {
     const PROTOCOL: Protocol = A::PROTOCOL;
     const LOBBY_CONTROL: LobbyControl = A::LOBBY_CONTROL;
+    const IS_STATELESS: bool = A::IS_STATELESS;
 
     fn route(&self, request: &Request<'_>) -> Route {
         self.app.route(request)

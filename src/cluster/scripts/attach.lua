@@ -1,0 +1,52 @@
+-- Attaches a node: it gets an incarnation and a lease, and `A` is appended. If there is no other node, `F` comes before it, and
+-- the log begins anew. A node of the same name is an earlier life of this process: it ends first.
+--
+-- ARGV[4]  name of the node
+-- ARGV[5]  fingerprint of its configuration
+--
+-- Reply: OK, the incarnation, the index and the hash of the entry after which the node begins, 1 if the log begins anew or 0,
+-- and for each node, as of this entry: incarnation, number of its last batch, name.
+-- A node that begins anew begins before `F`, any other begins after its `A`, with the state that another node provides.
+-- Refused: FROZEN; or FINGERPRINT and that of the cluster, if other nodes have another configuration.
+
+local name, own_fingerprint = ARGV[4], ARGV[5]
+
+local refusal = check_frozen()
+if refusal then return refusal end
+
+local others = 0
+for _, node in ipairs(nodes()) do
+  if node.name ~= name and (node.lease >= now or now - seen > LEASE / 2) then others = others + 1 end
+end
+if others > 0 and fingerprint and fingerprint ~= own_fingerprint then return {'FINGERPRINT', fingerprint} end
+
+reap()
+for _, node in ipairs(nodes()) do
+  if node.name == name then end_node(node) end
+end
+if index == 0 then redis.call('DEL', LOG) end
+
+local is_first = others == 0
+local begin_index, begin_hash = index, hash
+if is_first then
+  redis.call('HSET', HEAD, 'fingerprint', own_fingerprint)
+  add('F ' .. text(now))
+end
+local incarnation = index + 1
+add('A ' .. text(now) .. ' ' .. text(incarnation) .. ' ' .. name)
+if not is_first then begin_index, begin_hash = index, hash end
+
+local reply = {'OK', text(incarnation), text(begin_index), begin_hash, is_first and '1' or '0'}
+if not is_first then
+  for _, node in ipairs(nodes()) do
+    reply[#reply + 1] = text(node.incarnation)
+    reply[#reply + 1] = text(node.batch)
+    reply[#reply + 1] = node.name
+  end
+  reply[#reply + 1] = text(incarnation)
+  reply[#reply + 1] = '0'
+  reply[#reply + 1] = name
+end
+put_node({incarnation = incarnation, lease = now + LEASE, batch = 0, name = name})
+redis.call('DEL', KEYS[4] .. text(incarnation))
+return reply

@@ -1,0 +1,20 @@
+-- The first call on a new connection. A Redis that the log does not know, because it was restarted or another one took over, may have
+-- lost the last entries. Appends are then suspended for a moment, so that a node that still has these entries can restore
+-- them before another node continues the log without them. All nodes get a new lease: they could not renew theirs.
+--
+-- ARGV[4]  for how long to suspend appends, in microseconds
+-- ARGV[5]  the run id of this Redis. Empty: as INFO says. Only tests pass one.
+--
+-- Reply: OK, and the microseconds until appends are allowed.
+
+local run_id = ARGV[5]
+if run_id == '' then
+  run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+end
+if run ~= run_id then
+  frozen = now + tonumber(ARGV[4])
+  redis.call('HSET', HEAD, 'run', run_id, 'frozen', text(frozen))
+  see()
+  renew_all()
+end
+return {'OK', text(math.max(frozen - now, 0))}

@@ -1,0 +1,330 @@
+//! The address of the Redis of a cluster, names in a cluster, the rules of the fields, and which fields all nodes share.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::check::Rules;
+use super::fields::Config;
+use crate::base::limit::Limit;
+
+/// Port of Redis if the URL names none.
+const PORT: u16 = 6379;
+/// Longest name of a node or namespace in bytes.
+const MAX_NAME: usize = 64;
+/// Longest message in a cluster. Some of them, and their overhead, fit into one batch of the log.
+const MAX_MESSAGE_BYTES: usize = 2 << 20;
+
+/// The address of a Redis, with user, password and number of the database.
+///
+/// It is displayed without the password.
+///
+/// ```
+/// use lobbyd::config::{RedisServer, RedisUrl};
+///
+/// let url: RedisUrl = "redis://lobby:secret@redis.internal:6380/2".parse()?;
+/// assert_eq!(url.server, RedisServer::Tcp { host: "redis.internal".into(), port: 6380 });
+/// assert_eq!((url.user.as_deref(), url.password.as_deref(), url.database), (Some("lobby"), Some("secret"), 2));
+/// assert_eq!(url.to_string(), "redis://lobby:***@redis.internal:6380/2");
+/// # Ok::<(), String>(())
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisUrl {
+    /// Where it listens.
+    pub server: RedisServer,
+    /// User of an access control list; without it the user `default`.
+    pub user: Option<String>,
+    /// Password, if Redis requires one.
+    pub password: Option<String>,
+    /// Number of the database.
+    pub database: u32,
+}
+
+/// Where a Redis listens.
+///
+/// [`RedisUrl`] has an example.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedisServer {
+    /// A host and a port.
+    Tcp {
+        /// Name or IP address, without brackets. Resolved each time that the server starts.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+    /// A socket file.
+    Unix(PathBuf),
+}
+
+impl FromStr for RedisUrl {
+    type Err = String;
+
+    /// Fails with a message that does not contain the text, since it may have a password.
+    fn from_str(text: &str) -> Result<RedisUrl, String> {
+        if let Some(path) = text.strip_prefix("unix:").filter(|path| path.starts_with('/')) {
+            let server = RedisServer::Unix(path.into());
+            return Ok(RedisUrl { server, user: None, password: None, database: 0 });
+        }
+        if text.starts_with("rediss://") {
+            return Err("TLS (rediss://) is not supported yet: use redis:// in a private network, or a local TLS proxy such as stunnel".into());
+        }
+        let form = || "must be redis://[user[:password]@]host[:port][/database] or unix:/path".to_owned();
+        let rest = text.strip_prefix("redis://").ok_or_else(form)?;
+        let (login, address) = rest.rsplit_once('@').map_or((None, rest), |(login, rest)| (Some(login), rest));
+        let (address, database) = address.split_once('/').unwrap_or((address, ""));
+        let database = if database.is_empty() { 0 } else { database.parse().map_err(|_| form())? };
+        let (host, port) = match address.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((host, port)) if host.parse::<std::net::Ipv6Addr>().is_ok() => (host, port.strip_prefix(':')),
+            Some(_) => return Err(form()),
+            None => address.split_once(':').map_or((address, None), |(host, port)| (host, Some(port))),
+        };
+        let port = port.map_or(Ok(PORT), |port| port.parse().map_err(|_| form()))?;
+        let is_host = !host.is_empty() && host.bytes().all(|c| c.is_ascii_graphic() && !b"/?#@[]".contains(&c));
+        if !is_host || port == 0 {
+            return Err(form());
+        }
+        let (user, password) = login.map_or((None, None), |login| match login.split_once(':') {
+            Some((user, password)) => (Some(user), Some(password)),
+            None => (Some(login), None),
+        });
+        let decoded = |part: Option<&str>| match part.filter(|part| !part.is_empty()) {
+            Some(part) => decode(part).map(Some).ok_or_else(form),
+            None => Ok(None),
+        };
+        let server = RedisServer::Tcp { host: host.to_owned(), port };
+        Ok(RedisUrl { server, user: decoded(user)?, password: decoded(password)?, database })
+    }
+}
+
+/// Decodes `%40` and the like (RFC 3986 section 2.1).
+fn decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        if first == b'%' {
+            let (digits, after) = rest.split_at_checked(2)?;
+            bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+            rest = after;
+        } else {
+            bytes.push(first);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// Encodes what would end a user name.
+fn encode(text: &str) -> String {
+    let encoded = |c: char| if "%:@/ ".contains(c) { format!("%{:02X}", u32::from(c)) } else { c.to_string() };
+    text.chars().map(encoded).collect()
+}
+
+impl fmt::Display for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (host, port) = match &self.server {
+            RedisServer::Unix(path) => return write!(f, "unix:{}", path.display()),
+            RedisServer::Tcp { host, port } => (host, port),
+        };
+        f.write_str("redis://")?;
+        if let Some(user) = &self.user {
+            f.write_str(&encode(user))?;
+        }
+        if self.password.is_some() {
+            f.write_str(":***")?;
+        }
+        if self.user.is_some() || self.password.is_some() {
+            f.write_str("@")?;
+        }
+        if host.contains(':') {
+            write!(f, "[{host}]:{port}")?
+        } else {
+            write!(f, "{host}:{port}")?
+        }
+        if self.database == 0 { Ok(()) } else { write!(f, "/{}", self.database) }
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// The name of a node, or of the keys of a cluster: 1 to 64 letters, digits, `_`, `.` and `-`.
+///
+/// ```
+/// use lobbyd::config::ClusterName;
+///
+/// let name: ClusterName = "game-1.eu".parse()?;
+/// assert_eq!(name.as_str(), "game-1.eu");
+/// assert!("game 1".parse::<ClusterName>().is_err());
+/// # Ok::<(), String>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterName(String);
+
+impl ClusterName {
+    /// Returns the name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ClusterName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ClusterName, String> {
+        let is_allowed = |c: u8| c.is_ascii_alphanumeric() || b"_.-".contains(&c);
+        if (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(is_allowed) && text != "off" {
+            Ok(ClusterName(text.to_owned()))
+        } else {
+            Err(format!("`{}` is not a name of 1 to {MAX_NAME} letters, digits, `_`, `.` and `-`", text.escape_debug()))
+        }
+    }
+}
+
+/// The fields that decisions of all nodes depend on. Nodes that differed in one of them would come to different results.
+const SHARED: &[&str] = &[
+    "max_seats_ttl",
+    "max_idempotency_keys",
+    "max_connections",
+    "max_per_lobby",
+    "max_lobbies",
+    "duplicate_login",
+    "max_per_user",
+    "seat_grace",
+    "away_after",
+    "history_frames",
+    "history_bytes",
+    "direct_frames",
+    "direct_bytes",
+    "max_unanswered",
+    "lobby_control",
+    "host_grace",
+    "max_lobby_keys",
+    "max_lobby_data",
+    "max_member_keys",
+    "max_member_data",
+    "max_members_data",
+    "max_bans",
+    "max_watchers",
+    "max_empty_ttl",
+    "max_json_depth",
+    "presence_max",
+    "presence_count_interval",
+    "binary_sender",
+    "cluster_lease",
+];
+
+/// Changes when nodes of two versions would execute the same log differently.
+const LOG_VERSION: u32 = 1;
+
+impl Config {
+    /// Returns the values that all nodes of a cluster must share, as lines `field=value`.
+    pub(crate) fn shared_fingerprint(&self) -> String {
+        let lines = SHARED.iter().map(|field| format!("{field}={}\n", self.value_of(field)));
+        format!("log_version={LOG_VERSION}\n{}", lines.collect::<String>())
+    }
+}
+
+impl Rules<'_> {
+    /// Checks the fields of the cluster, and which others cannot work with it.
+    pub(super) fn check_cluster(&mut self) {
+        let config = self.config;
+        let is_possible = (Duration::from_secs(1)..=Duration::from_secs(60)).contains(&config.cluster_lease);
+        self.require(is_possible, "cluster_lease", "must be from 1s to 60s");
+        let is_possible = (64..=1 << 20).contains(&config.cluster_log_entries);
+        self.require(is_possible, "cluster_log_entries", "must be from 64 to 1048576");
+        for (field, bytes) in [
+            ("cluster_log_bytes", config.cluster_log_bytes),
+            ("cluster_queue_bytes", config.cluster_queue_bytes),
+            ("cluster_state_bytes", config.cluster_state_bytes),
+        ] {
+            self.require((1 << 20..=2 << 30).contains(&bytes.0), field, "must be from 1MiB to 2048MiB");
+        }
+        if config.cluster.is_none() {
+            return;
+        }
+        self.require(config.node.is_some(), "node", "must be set with cluster: each node needs a name of its own");
+        let rule = "must be off with cluster: the nodes share the order of requests, but no game clock";
+        self.require(config.tick_hz.is_none(), "tick_hz", rule);
+        let rule = "must be unlimited with cluster: a node does not know the addresses of the members of other nodes";
+        self.require(config.max_per_ip == Limit::UNLIMITED, "max_per_ip", rule);
+        let rule =
+            format!("must be at most {}MiB with cluster, so that it fits into an entry", MAX_MESSAGE_BYTES >> 20);
+        self.require(config.max_message_bytes.0 <= MAX_MESSAGE_BYTES, "max_message_bytes", rule);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, shown: Option<&str>) {
+        let parsed = text.parse::<RedisUrl>();
+        assert_eq!(parsed.as_ref().map(ToString::to_string).ok().as_deref(), shown, "{text}: {parsed:?}");
+        if let Err(message) = parsed {
+            assert!(!message.contains("secret"), "{message}");
+        }
+    }
+
+    #[test]
+    fn urls_are_parsed_and_shown_without_the_password() {
+        check("redis://localhost", Some("redis://localhost:6379"));
+        check("redis://localhost:1/", Some("redis://localhost:1"));
+        check("redis://[::1]:7/3", Some("redis://[::1]:7/3"));
+        check("redis://[::1]", Some("redis://[::1]:6379"));
+        check("redis://:secret@h:1", Some("redis://:***@h:1"));
+        check("redis://ann:secret@h:1", Some("redis://ann:***@h:1"));
+        check("redis://a%3Ann@h:1", Some("redis://a%3Ann@h:1"));
+        check("unix:/run/redis.sock", Some("unix:/run/redis.sock"));
+        for text in [
+            "",
+            "off",
+            "redis:",
+            "redis://",
+            "redis://:secret@",
+            "redis://:secret@h:0",
+            "redis://:secret@h:x",
+            "redis://:secret@h/secret",
+            "redis://:secret%4@h",
+            "redis://[secret]:1",
+            "rediss://:secret@h",
+            "http://secret",
+            "unix:secret",
+        ] {
+            check(text, None);
+        }
+        let url: RedisUrl = "redis://:p%40ss%3A@h".parse().expect("a URL");
+        assert_eq!((url.user, url.password.as_deref()), (None, Some("p@ss:")));
+    }
+
+    #[test]
+    fn the_fingerprint_names_each_shared_field() {
+        let config = Config { max_bans: 7, ..Config::default() };
+        assert!(config.shared_fingerprint().lines().any(|line| line == "max_bans=7"));
+        let differing = |config: &Config| config.shared_fingerprint() != Config::default().shared_fingerprint();
+        assert!(differing(&config));
+        let local = Config { max_pending: 7, message_burst: 7, ..Config::default() };
+        assert!(!differing(&local), "what concerns one node alone may differ");
+    }
+
+    #[test]
+    fn what_cannot_work_in_a_cluster_is_refused() {
+        let config = Config {
+            cluster: Some("redis://:hunter2@h".parse().expect("a URL")),
+            tick_hz: Some(20),
+            max_per_ip: Limit::at_most(5),
+            ..Config::default()
+        };
+        let problems = config.clone().check().expect_err("it cannot work");
+        let fields: Vec<&str> = problems.iter().map(|problem| problem.field).collect();
+        assert_eq!(fields, ["node", "tick_hz", "max_per_ip"]);
+        assert!(!format!("{config:?} {problems}").contains("hunter2"));
+        let node = Some("a".parse().expect("a name"));
+        let config = Config { node, tick_hz: None, max_per_ip: Limit::UNLIMITED, ..config };
+        assert!(config.check().is_ok());
+    }
+}

@@ -1,0 +1,80 @@
+//! The nodes on which lobbies are, in a cluster whose application keeps state of its own.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use smol_str::SmolStr;
+
+use crate::base::id::ConnId;
+use crate::cluster::log::{ClusterOutput, Incarnation};
+use crate::engine::member::Identity;
+
+/// A node, as the others know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NodeInfo {
+    pub(crate) name: SmolStr,
+    /// Where its clients connect, such as `wss://eu2.example.com`.
+    pub(crate) url: Option<SmolStr>,
+}
+
+impl NodeInfo {
+    /// Reads what a node says of itself when it attaches: its name, and its URL after a space.
+    pub(crate) fn read(text: &str) -> NodeInfo {
+        match text.split_once(' ') {
+            Some((name, url)) => NodeInfo { name: name.into(), url: Some(url.into()) },
+            None => NodeInfo { name: text.into(), url: None },
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Homes {
+    /// `None` while this node has no place in the cluster.
+    pub(crate) node: Option<Incarnation>,
+    pub(crate) is_reachable: bool,
+    pub(crate) nodes: BTreeMap<Incarnation, NodeInfo>,
+    /// The node of each lobby that exists, by its code.
+    pub(crate) of_lobbies: BTreeMap<SmolStr, Incarnation>,
+    /// Lobbies of this node that were removed. The others do not know it yet.
+    pub(crate) releasing: BTreeSet<SmolStr>,
+    /// Connections that wait until it is known where their lobby is.
+    pub(crate) waiting: BTreeMap<ConnId, (SmolStr, Identity)>,
+    /// Operations that are not appended yet.
+    pub(crate) operations: Vec<u8>,
+    pub(crate) outputs: VecDeque<ClusterOutput>,
+    /// Index of the last entry that was executed.
+    pub(crate) index: u64,
+}
+
+/// Where a lobby is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Home {
+    Here,
+    /// On a node with this URL, if it has told one.
+    At(Option<SmolStr>),
+    /// Nowhere yet, or no longer.
+    Unknown,
+}
+
+impl Homes {
+    /// Returns where the lobby `code` is. `exists_here` says whether this node has it.
+    pub(crate) fn find(&self, code: &str, exists_here: bool) -> Home {
+        if exists_here && !self.releasing.contains(code) {
+            return Home::Here;
+        }
+        match self.of_lobbies.get(code) {
+            _ if self.releasing.contains(code) => Home::Unknown,
+            Some(node) if Some(*node) == self.node => Home::Here,
+            Some(node) => Home::At(self.nodes.get(node).and_then(|info| info.url.clone())),
+            None => Home::Unknown,
+        }
+    }
+
+    /// The connections that wait for the lobby `code`, oldest first.
+    pub(crate) fn take_waiting(&mut self, code: &str) -> Vec<(ConnId, Identity)> {
+        let mut conns: Vec<ConnId> =
+            self.waiting.iter().filter(|(_, (own, _))| own == code).map(|(&conn, _)| conn).collect();
+        conns.sort_unstable_by_key(|conn| conn.generation());
+        let take = |conn| self.waiting.remove(&conn).map(|(_, identity)| (conn, identity));
+        conns.into_iter().filter_map(take).collect()
+    }
+}

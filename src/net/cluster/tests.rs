@@ -1,0 +1,350 @@
+//! Links that talk to a real `redis-server`, which each test starts for itself.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use std::{env, fs, process};
+
+use super::super::clock::Clock;
+use super::*;
+use crate::cluster::entry::LinkInput;
+use crate::cluster::log::{ClusterInput, ClusterOutput, EntryBody, Incarnation};
+
+const LEASE: Duration = Duration::from_millis(1200);
+/// A test fails if something takes longer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A Redis without persistence, on a socket file in a folder of its own.
+struct Redis {
+    process: Option<Child>,
+    folder: PathBuf,
+}
+
+impl Redis {
+    fn start(name: &str) -> Redis {
+        let folder = env::temp_dir().join(format!("lobbyd-link-{}-{name}", process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).expect("a folder for the socket file");
+        let mut redis = Redis { process: None, folder };
+        redis.spawn();
+        redis
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.join("s")
+    }
+
+    fn spawn(&mut self) {
+        let mut command = Command::new("redis-server");
+        command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]).arg(self.socket());
+        command.arg("--dir").arg(&self.folder).stdout(Stdio::null()).stderr(Stdio::null());
+        let process = command.spawn();
+        self.process = Some(process.expect("redis-server, of Debian's package redis-server, must be installed"));
+        let (clock, _) = Clock::start(0);
+        while UnixStream::connect(self.socket()).is_err() {
+            assert!(clock.now() - Time::ZERO < PATIENCE, "redis-server does not listen");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Ends the process as a crash does.
+    fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("it runs");
+            process.wait().expect("it has ended");
+        }
+    }
+
+    /// Calls one command. Returns the whole reply.
+    fn call(&self, words: &[&str]) -> String {
+        let mut stream = UnixStream::connect(self.socket()).expect("redis-server listens");
+        let mut request = Vec::new();
+        let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        crate::cluster::resp::write_request(&mut request, &words);
+        stream.write_all(&request).expect("it reads");
+        let mut reply = [0; 65536];
+        let len = stream.read(&mut reply).expect("it answers");
+        String::from_utf8_lossy(&reply[..len]).into_owned()
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A node whose state is the list of operations it has executed.
+struct Node {
+    link: Link,
+    stream: Option<UnixStream>,
+    node: Option<Incarnation>,
+    index: u64,
+    executed: Vec<String>,
+    nodes: Vec<Incarnation>,
+    detached: u32,
+    is_reachable: bool,
+}
+
+impl Node {
+    fn new(name: &str) -> Node {
+        let link = Link::new(LinkConfig {
+            node: name.to_owned(),
+            namespace: "test".to_owned(),
+            database: 0,
+            user: None,
+            password: None,
+            fingerprint: "a=1\n".to_owned(),
+            lease: LEASE,
+            log_entries: 1000,
+            log_bytes: 1 << 20,
+            queue_bytes: 1 << 20,
+            state_bytes: 1 << 24,
+            seed: name.len() as u64,
+        });
+        Node {
+            link,
+            stream: None,
+            node: None,
+            index: 0,
+            executed: Vec::new(),
+            nodes: Vec::new(),
+            detached: 0,
+            is_reachable: false,
+        }
+    }
+
+    fn turn(&mut self, now: Time, redis: &Redis) {
+        match self.link.connection() {
+            Connection::Open(at) if at <= now => {
+                self.link.connecting(now);
+                match UnixStream::connect(redis.socket()) {
+                    Ok(stream) => {
+                        stream.set_nonblocking(true).expect("a socket option");
+                        self.stream = Some(stream);
+                        self.link.connected(now);
+                    }
+                    Err(error) => self.link.disconnected(now, Some(&error.to_string())),
+                }
+            }
+            Connection::Close => self.cut(now),
+            _ => {}
+        }
+        self.move_bytes(now);
+        self.link.expire(now);
+        while let Some(input) = self.link.poll_input() {
+            self.handle(now, &input);
+        }
+        self.move_bytes(now);
+    }
+
+    fn cut(&mut self, now: Time) {
+        self.stream = None;
+        self.link.disconnected(now, None);
+    }
+
+    fn move_bytes(&mut self, now: Time) {
+        let Some(stream) = &mut self.stream else { return };
+        while !self.link.output().is_empty() {
+            match stream.write(self.link.output()) {
+                Ok(len) => self.link.written(now, len),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => return self.cut(now),
+            }
+        }
+        let mut buffer = [0; 4096];
+        loop {
+            match stream.read(&mut buffer) {
+                Ok(0) => return self.cut(now),
+                Ok(len) => self.link.received(now, &buffer[..len]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => return self.cut(now),
+            }
+        }
+    }
+
+    fn handle(&mut self, now: Time, input: &LinkInput) {
+        match input.as_input() {
+            ClusterInput::Attached { node, index, state } => {
+                let (nodes, executed) = state.map_or_else(Default::default, |state| {
+                    serde_json::from_slice::<(Vec<u64>, Vec<String>)>(state).expect("a state of this test")
+                });
+                self.nodes = nodes.into_iter().map(Incarnation).collect();
+                (self.node, self.index, self.executed, self.is_reachable) = (Some(node), index, executed, true);
+            }
+            ClusterInput::Entry(entry) => {
+                assert_eq!(entry.index, self.index + 1, "entries come without gaps");
+                self.index = entry.index;
+                match entry.body {
+                    EntryBody::Founded => {
+                        self.nodes.clear();
+                        self.executed.clear();
+                    }
+                    EntryBody::Attached { node, .. } => {
+                        self.nodes.push(node);
+                        if self.nodes.len() > 1 && self.node == Some(self.nodes[0]) {
+                            let nodes: Vec<u64> = self.nodes.iter().map(|node| node.0).collect();
+                            let bytes = serde_json::to_vec(&(nodes, &self.executed)).expect("JSON");
+                            self.link.push(now, ClusterOutput::State { node, index: entry.index, bytes });
+                        }
+                    }
+                    EntryBody::Ended { node } => self.nodes.retain(|other| *other != node),
+                    EntryBody::Operations { bytes, .. } => {
+                        self.executed.push(String::from_utf8_lossy(bytes).into_owned());
+                    }
+                }
+            }
+            ClusterInput::Reachable(is_reachable) => self.is_reachable = is_reachable,
+            ClusterInput::Detached => {
+                self.detached += 1;
+                self.node = None;
+                self.is_reachable = false;
+            }
+        }
+    }
+
+    fn append(&mut self, now: Time, text: impl Into<String>) {
+        self.link.push(now, ClusterOutput::Append(text.into().into_bytes()));
+    }
+}
+
+struct Cluster {
+    redis: Redis,
+    nodes: Vec<Node>,
+    clock: Clock,
+}
+
+impl Cluster {
+    fn start(name: &str, nodes: &[&str]) -> Cluster {
+        let redis = Redis::start(name);
+        let mut cluster = Cluster { redis, nodes: Vec::new(), clock: Clock::start(0).0 };
+        for node in nodes {
+            cluster.nodes.push(Node::new(node));
+            cluster.run_until("the nodes are attached", |nodes| nodes.iter().all(|node| node.node.is_some()));
+        }
+        cluster
+    }
+
+    #[track_caller]
+    fn run_until(&mut self, what: &str, mut is_done: impl FnMut(&mut [Node]) -> bool) {
+        let end = self.clock.now() + PATIENCE;
+        while !is_done(&mut self.nodes) {
+            let now = self.clock.now();
+            let problems: Vec<_> = self.nodes.iter_mut().map(|node| node.link.poll_problem()).collect();
+            assert!(now < end, "not in time: {what}; {problems:?}");
+            self.nodes.iter_mut().for_each(|node| node.turn(now, &self.redis));
+            std::thread::yield_now();
+        }
+    }
+
+    #[track_caller]
+    fn run_until_executed(&mut self, count: usize) {
+        self.run_until(&format!("{count} operations"), |nodes| {
+            nodes.iter().all(|node| node.is_reachable && node.executed.len() >= count)
+        });
+        let (first, rest) = self.nodes.split_first().expect("there are nodes");
+        assert_eq!(first.executed.len(), count);
+        rest.iter().for_each(|node| assert_eq!(node.executed, first.executed));
+    }
+
+    fn append(&mut self, node: usize, text: impl Into<String>) {
+        let now = self.clock.now();
+        self.nodes[node].append(now, text);
+    }
+}
+
+#[test]
+fn all_nodes_get_all_operations_in_one_order() {
+    let mut cluster = Cluster::start("order", &["a", "b"]);
+    for i in 0..500 {
+        cluster.append(i % 2, format!("operation {i}"));
+        let now = cluster.clock.now();
+        cluster.nodes[i % 2].turn(now, &cluster.redis);
+    }
+    cluster.run_until_executed(500);
+    cluster.nodes.push(Node::new("c"));
+    cluster.run_until_executed(500);
+    cluster.append(2, "of the new node");
+    cluster.append(1, "");
+    cluster.run_until_executed(502);
+}
+
+#[test]
+fn operations_survive_broken_connections_exactly_once() {
+    let mut cluster = Cluster::start("cut", &["a", "b"]);
+    for i in 0..300 {
+        cluster.append(i % 2, format!("operation {i}"));
+        let now = cluster.clock.now();
+        cluster.nodes[i % 2].turn(now, &cluster.redis);
+        if i % 50 == 49 {
+            cluster.nodes[i / 50 % 2].cut(now);
+        }
+    }
+    cluster.run_until_executed(300);
+    assert_eq!(cluster.nodes.iter().map(|node| node.detached).sum::<u32>(), 0);
+}
+
+#[test]
+fn a_redis_that_has_lost_everything_is_restored() {
+    let mut cluster = Cluster::start("blank", &["a", "b"]);
+    (0..100).for_each(|i| cluster.append(i % 2, format!("operation {i}")));
+    cluster.run_until_executed(100);
+    cluster.redis.kill();
+    cluster.run_until("the loss is noticed", |nodes| nodes.iter().all(|node| !node.is_reachable));
+    (0..100).for_each(|i| cluster.append(i % 2, format!("later operation {i}")));
+    cluster.redis.spawn();
+    cluster.run_until_executed(200);
+    assert_eq!(cluster.nodes.iter().map(|node| node.detached).sum::<u32>(), 0);
+}
+
+#[test]
+fn scripts_that_redis_has_forgotten_are_loaded_again() {
+    let mut cluster = Cluster::start("flush", &["a", "b"]);
+    cluster.redis.call(&["SCRIPT", "FLUSH"]);
+    (0..100).for_each(|i| cluster.append(i % 2, format!("operation {i}")));
+    cluster.run_until_executed(100);
+}
+
+#[test]
+fn a_node_that_is_silent_ends_and_comes_back_under_a_new_incarnation() {
+    let mut cluster = Cluster::start("silent", &["a", "b"]);
+    let lost = cluster.nodes[1].node;
+    let mut silent = cluster.nodes.remove(1);
+    cluster.run_until("its lease expires", |nodes| nodes[0].nodes.len() == 1);
+    let now = cluster.clock.now();
+    silent.append(now, "too late");
+    cluster.nodes.push(silent);
+    cluster.run_until("it is detached", |nodes| nodes[1].detached == 1);
+    cluster.run_until("it is attached", |nodes| nodes[1].node > lost);
+    cluster.append(1, "in time");
+    cluster.run_until_executed(1);
+}
+
+#[test]
+fn a_node_that_leaves_ends_at_once() {
+    let mut cluster = Cluster::start("leave", &["a", "b"]);
+    cluster.append(1, "a last word");
+    let now = cluster.clock.now();
+    cluster.nodes[1].link.leave(now);
+    cluster.run_until("it has left", |nodes| nodes[1].link.has_left() && nodes[0].nodes.len() == 1);
+    assert_eq!(cluster.nodes[0].executed, ["a last word"]);
+}
+
+#[test]
+fn a_node_with_another_configuration_is_refused() {
+    let mut cluster = Cluster::start("differs", &["a"]);
+    let mut other = Node::new("b");
+    let config = LinkConfig { fingerprint: "a=2\n".to_owned(), ..other.link.config().clone() };
+    other.link = Link::new(config);
+    cluster.nodes.push(other);
+    let mut problem = None;
+    cluster.run_until("it is refused", |nodes| {
+        problem = nodes[1].link.poll_problem();
+        problem.is_some()
+    });
+    let expected = "the configuration differs from that of the cluster: here a=2; there a=1";
+    assert_eq!(problem.as_deref(), Some(expected));
+}

@@ -13,6 +13,8 @@ use crate::base::limit::Limit;
 const PORT: u16 = 6379;
 /// Longest name of a node or namespace in bytes.
 const MAX_NAME: usize = 64;
+/// Longest host and port of a node, in bytes: that of a host name (RFC 1035 section 2.3.4) and of a port.
+const MAX_AUTHORITY: usize = 255 + 6;
 /// Longest message in a cluster. Some of them, and their overhead, fit into one batch of the log.
 const MAX_MESSAGE_BYTES: usize = 2 << 20;
 
@@ -184,6 +186,41 @@ impl FromStr for ClusterName {
     }
 }
 
+/// The URL of a node, where clients of its lobbies connect: `ws://` or `wss://` with a host, and a port if it is not the usual
+/// one.
+///
+/// ```
+/// use lobbyd::config::NodeUrl;
+///
+/// let url: NodeUrl = "wss://eu2.example.com:9001".parse()?;
+/// assert_eq!(url.as_str(), "wss://eu2.example.com:9001");
+/// assert!("wss://eu2.example.com/ws".parse::<NodeUrl>().is_err());
+/// # Ok::<(), String>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeUrl(String);
+
+impl NodeUrl {
+    /// Returns the URL.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for NodeUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<NodeUrl, String> {
+        let authority = text.strip_prefix("wss://").or_else(|| text.strip_prefix("ws://")).unwrap_or_default();
+        let is_allowed = |c: u8| c.is_ascii_alphanumeric() || b".-:[]".contains(&c);
+        if (1..=MAX_AUTHORITY).contains(&authority.len()) && authority.bytes().all(is_allowed) {
+            Ok(NodeUrl(text.to_owned()))
+        } else {
+            Err(format!("`{}` is not `ws://` or `wss://` with a host and perhaps a port", text.escape_debug()))
+        }
+    }
+}
+
 /// The fields that decisions of all nodes depend on. Nodes that differed in one of them would come to different results.
 const SHARED: &[&str] = &[
     "max_seats_ttl",
@@ -247,13 +284,18 @@ impl Rules<'_> {
             return;
         }
         self.require(config.node.is_some(), "node", "must be set with cluster: each node needs a name of its own");
+        let rule =
+            format!("must be at most {}MiB with cluster, so that it fits into an entry", MAX_MESSAGE_BYTES >> 20);
+        self.require(config.max_message_bytes.0 <= MAX_MESSAGE_BYTES, "max_message_bytes", rule);
+    }
+
+    /// Checks what cannot work if all nodes execute the requests of all lobbies. Where each lobby has a home, it can.
+    pub(super) fn check_replicated(&mut self) {
+        let config = self.config;
         let rule = "must be off with cluster: the nodes share the order of requests, but no game clock";
         self.require(config.tick_hz.is_none(), "tick_hz", rule);
         let rule = "must be unlimited with cluster: a node does not know the addresses of the members of other nodes";
         self.require(config.max_per_ip == Limit::UNLIMITED, "max_per_ip", rule);
-        let rule =
-            format!("must be at most {}MiB with cluster, so that it fits into an entry", MAX_MESSAGE_BYTES >> 20);
-        self.require(config.max_message_bytes.0 <= MAX_MESSAGE_BYTES, "max_message_bytes", rule);
     }
 }
 
@@ -319,12 +361,14 @@ mod tests {
             max_per_ip: Limit::at_most(5),
             ..Config::default()
         };
-        let problems = config.clone().check().expect_err("it cannot work");
-        let fields: Vec<&str> = problems.iter().map(|problem| problem.field).collect();
-        assert_eq!(fields, ["node", "tick_hz", "max_per_ip"]);
+        let problems = config.clone().check().expect_err("a node needs a name");
+        assert_eq!(problems.iter().map(|problem| problem.field).collect::<Vec<_>>(), ["node"]);
         assert!(!format!("{config:?} {problems}").contains("hunter2"));
-        let node = Some("a".parse().expect("a name"));
-        let config = Config { node, tick_hz: None, max_per_ip: Limit::UNLIMITED, ..config };
+        let config = Config { node: Some("a".parse().expect("a name")), ..config };
+        let problems = config.check_replicated().expect_err("one order of requests has no clock and no addresses");
+        assert_eq!(problems.iter().map(|problem| problem.field).collect::<Vec<_>>(), ["tick_hz", "max_per_ip"]);
+        let config = Config { tick_hz: None, max_per_ip: Limit::UNLIMITED, ..config };
+        assert!(config.check_replicated().is_ok());
         assert!(config.check().is_ok());
     }
 }

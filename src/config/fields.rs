@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::cluster::{ClusterName, RedisUrl};
+use super::cluster::{ClusterName, NodeUrl, RedisUrl};
 use super::host_names::HostNames;
 use super::listen::{FileMode, Listen};
 use super::origins::Origins;
@@ -335,6 +335,8 @@ config! {
     cluster: Option<RedisUrl> = "off";
     /// Name of this node, from 1 to 64 letters, digits, `_`, `.` and `-`. Each node of a cluster needs another one: a node ends the one that has attached under its name before.
     node: Option<ClusterName> = "off";
+    /// Where clients connect to this node: `ws://` or `wss://`, a host and perhaps a port. If the application keeps state of its own, clients of its lobbies are sent here from other nodes.
+    node_url: Option<NodeUrl> = "off";
     /// Begin of the names of all keys and channels in Redis. Clusters with different namespaces can share a Redis.
     cluster_namespace: ClusterName = "lobbyd";
     /// Time after which a node that Redis does not hear of has ended: its members are away then. A node renews its lease three times as often.

@@ -17,7 +17,7 @@ mod types;
 mod value;
 
 pub use self::check::{CheckedConfig, Problem, Problems};
-pub use self::cluster::{ClusterName, RedisServer, RedisUrl};
+pub use self::cluster::{ClusterName, NodeUrl, RedisServer, RedisUrl};
 pub(crate) use self::fields::Config;
 pub use self::fields::Field;
 pub use self::host_names::HostNames;

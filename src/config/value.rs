@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::cluster::{ClusterName, RedisUrl};
+use super::cluster::{ClusterName, NodeUrl, RedisUrl};
 use super::host_names::HostNames;
 use super::listen::{FileMode, Listen};
 use super::origins::Origins;
@@ -162,6 +162,16 @@ impl Value for RedisUrl {
 
     fn show(&self) -> String {
         self.to_string()
+    }
+}
+
+impl Value for NodeUrl {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
+
+    fn show(&self) -> String {
+        self.as_str().to_owned()
     }
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod control;
 pub(crate) mod directory;
 mod duplicate_login;
 pub(crate) mod entering;
+mod inspect;
 mod pages;
 pub(crate) mod presence;
 pub(crate) mod published;

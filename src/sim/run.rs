@@ -3,6 +3,7 @@
 //! Knows the phases of a run, but not what happens in a step.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
@@ -231,7 +232,7 @@ impl<A: App> Simulator<A> {
     }
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a text message").to_owned()
 }
@@ -247,6 +248,7 @@ fn report<A: App>(world: &World<A>) -> Report {
         bytes: counters.bytes_in + counters.bytes_out,
         closes: counters.reasons.clone(),
         behaviours: models.behaviours.to_vec(),
+        effects: BTreeMap::new(),
         hash: world.transcript.hash(),
     }
 }

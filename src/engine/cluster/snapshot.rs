@@ -15,6 +15,7 @@ use std::sync::Arc;
 use smol_str::SmolStr;
 
 use crate::base::checksum::Checksum;
+use crate::base::close::CloseReason;
 use crate::base::id::{LobbyKey, SeatKey};
 use crate::base::snapshot::{SnapshotError, SnapshotReader, SnapshotWriter, VERSION, ensure, ensure_setting};
 use crate::base::time::Time;
@@ -126,7 +127,7 @@ impl Core {
         let Some(cluster) = &self.cluster else { return };
         let holder = cluster.holders.get(seat);
         to.flag(holder.is_some());
-        if let Some(Holder { seat: _, node, hold, data }) = holder {
+        if let Some(Holder { seat: _, node, hold, data, ordered }) = holder {
             to.number(node.0);
             to.number(*hold);
             to.flag(data.is_some());
@@ -134,6 +135,8 @@ impl Core {
                 to.len(data.len());
                 to.raw(data);
             }
+            let number = |reason: CloseReason| CloseReason::ALL.iter().position(|&other| other == reason);
+            to.option(ordered.and_then(number).map(|number| number as u64));
         }
     }
 
@@ -149,8 +152,16 @@ impl Core {
         } else {
             None
         };
+        let ordered = match from.option()? {
+            None => None,
+            Some(number) => {
+                let reason = usize::try_from(number).ok().and_then(|number| CloseReason::ALL.get(number));
+                ensure(reason.is_some(), "an ordered end has a reason of the server")?;
+                reason.copied()
+            }
+        };
         self.directory.set_away_data(seat, data.clone());
-        cluster.set_holder(seat, Holder { seat: self.directory.seat(seat).id, node, hold, data });
+        cluster.set_holder(seat, Holder { seat: self.directory.seat(seat).id, node, hold, data, ordered });
         Ok(())
     }
 

@@ -85,6 +85,11 @@ impl Directs {
         self.ring.last()
     }
 
+    /// Number of the last message that is known to have been written.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
+    }
+
     /// Writes the messages to a snapshot.
     pub(crate) fn write(&self, to: &mut SnapshotWriter) {
         to.number(self.written);

@@ -46,6 +46,11 @@ impl Upstream {
         Judged::New
     }
 
+    /// Whether a number is not above the highest one used.
+    pub(crate) fn has_used(&self, number: i64) -> bool {
+        u64::try_from(number).is_ok_and(|number| number <= self.done)
+    }
+
     /// Records that the answer to a number was an `error`.
     pub(crate) fn note_refused(&mut self, number: i64) {
         if let Some(age) = u64::try_from(number).ok().and_then(|number| self.age(number)) {

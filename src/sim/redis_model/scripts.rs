@@ -159,7 +159,7 @@ impl<'a> Call<'a> {
         let (name, fingerprint) = (self.arguments[0], self.arguments[1]);
         self.check_frozen()?;
         let is_stalled = self.is_stalled();
-        let is_living = |node: &&StoredNode| node.name != name && (node.lease >= self.now || is_stalled);
+        let is_living = |node: &&StoredNode| !is_same(&node.name, name) && (node.lease >= self.now || is_stalled);
         let is_first = !self.log.nodes.values().any(|node| is_living(&node));
         if let (false, Some(known)) = (is_first, &self.log.fingerprint)
             && known != fingerprint
@@ -168,7 +168,7 @@ impl<'a> Call<'a> {
         }
         self.reap();
         let earlier: Vec<u64> =
-            self.log.nodes.iter().filter(|(_, node)| node.name == name).map(|(node, _)| *node).collect();
+            self.log.nodes.iter().filter(|(_, node)| is_same(&node.name, name)).map(|(node, _)| *node).collect();
         earlier.into_iter().for_each(|node| self.end_node(node));
         if self.log.index == 0 {
             self.log.items.clear();
@@ -339,4 +339,10 @@ impl<'a> Call<'a> {
             self.log.states.remove(key);
         }
     }
+}
+
+/// Whether two nodes have the same name. A URL may follow it.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let name = |text: &[u8]| text.split(|&byte| byte == b' ').next().map(<[u8]>::to_vec);
+    name(one) == name(other)
 }

@@ -39,6 +39,11 @@ impl Core {
             Judged::RepeatedRefused => protocol::write_repeated_error(&mut self.buffers.text, reference),
         }
         let key = member.conn.key();
+        if self.cluster.as_ref().is_some_and(|cluster| cluster.is_executing) {
+            // It was charged before it was appended.
+            self.reply(key);
+            return false;
+        }
         let text = std::mem::take(&mut self.buffers.text);
         match self.charge_message(key) {
             Ok(()) => {

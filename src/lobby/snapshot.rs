@@ -332,7 +332,9 @@ impl Directory {
         let seat = &mut self.seats[key];
         seat.is_away = true;
         self.lobbies[seat.lobby].sessions.as_mut().expect("the seat has a session").away.push(key);
-        tell_at.into_iter().for_each(|tell_at| drop(self.sessions.to_tell.insert((tell_at, seat.id, key))));
+        if let Some(tell_at) = tell_at {
+            self.sessions.to_tell.insert((tell_at, seat.id, key));
+        }
         self.sessions.ends.insert((ends, seat.id, key));
         let lost = LostConn::elsewhere(reason, now);
         let away = Away { lost, tell_at: tell_at.unwrap_or(Time::ZERO), ends, is_told: tell_at.is_none() };

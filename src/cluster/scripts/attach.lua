@@ -1,6 +1,7 @@
 -- Attaches a node: it gets an incarnation and a lease, and `A` is appended. If there is no other node, `F` comes before it, and
 -- the log begins anew. A node of the same name is an earlier life of this process: it ends first.
 --
+-- KEYS[4]  begin of the keys of states: the incarnation follows
 -- ARGV[4]  name of the node, and its URL after a space if it has one
 -- ARGV[5]  fingerprint of its configuration
 --
@@ -38,19 +39,15 @@ if is_first then
 end
 local incarnation = index + 1
 add('A ' .. text(now) .. ' ' .. text(incarnation) .. ' ' .. name)
-if not is_first then begin_index, begin_hash = index, hash end
-
-local reply = {'OK', text(incarnation), text(begin_index), begin_hash, is_first and '1' or '0'}
-if not is_first then
-  for _, node in ipairs(nodes()) do
-    reply[#reply + 1] = text(node.incarnation)
-    reply[#reply + 1] = text(node.batch)
-    reply[#reply + 1] = node.name
-  end
-  reply[#reply + 1] = text(incarnation)
-  reply[#reply + 1] = '0'
-  reply[#reply + 1] = name
-end
 put_node({incarnation = incarnation, lease = now + LEASE, batch = 0, name = name})
+-- A lost log may have had the same incarnation.
 redis.call('DEL', KEYS[4] .. text(incarnation))
+
+if is_first then return {'OK', text(incarnation), text(begin_index), begin_hash, '1'} end
+local reply = {'OK', text(incarnation), text(index), hash, '0'}
+for _, node in ipairs(nodes()) do
+  reply[#reply + 1] = text(node.incarnation)
+  reply[#reply + 1] = text(node.batch)
+  reply[#reply + 1] = node.name
+end
 return reply

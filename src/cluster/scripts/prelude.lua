@@ -3,7 +3,7 @@
 -- KEYS[1]  head   hash: state of the log (see below)
 -- KEYS[2]  log    stream: entries of the log. Its key is also the name of the channel on which they are published.
 -- KEYS[3]  nodes  hash: attached nodes
--- KEYS[4]  state  only for attach, state_put and state_get: hash with the state for a node that is attaching
+-- KEYS[4]  state  only for state_put and state_get: hash with the state for a node that is attaching
 -- ARGV[1]  the time in microseconds since the Unix epoch. Empty: the clock of Redis. Only tests pass a time.
 -- ARGV[2]  length of a lease in microseconds
 -- ARGV[3]  number of entries that the stream keeps at least

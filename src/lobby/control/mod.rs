@@ -91,12 +91,6 @@ pub(crate) struct Control {
 impl Control {
     /// Whether seats are kept for users by name.
     #[cfg(test)]
-    pub(super) fn named_seats_kept(&self) -> bool {
-        self.named.is_some()
-    }
-
-    /// Whether seats are kept for users by name.
-    #[cfg(test)]
     pub(super) fn keeps_named_seats(&self) -> bool {
         self.named.is_some()
     }
@@ -163,7 +157,9 @@ impl Controls {
         if let Some(control) = self.lobbies.get(lobby) {
             self.listing.set_open(control.pool.as_ref(), epoch, lobby, false);
             self.timers.remove(&(control.timer, epoch, lobby));
-            control.empty_number.into_iter().for_each(|number| drop(self.empty.remove(&number)));
+            if let Some(number) = control.empty_number {
+                self.empty.remove(&number);
+            }
         }
         self.lobbies.remove(lobby);
     }

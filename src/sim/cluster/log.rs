@@ -1,6 +1,6 @@
 //! A model of the log: what Redis and its scripts do for the nodes of a cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::log::{EntryBody, Incarnation, LogEntry};
 
@@ -28,6 +28,9 @@ pub(super) struct Log {
     last: u64,
     /// Index of the last entry that founded the log.
     founded: u64,
+    names: BTreeMap<Incarnation, String>,
+    /// Nodes that have a state.
+    with_state: BTreeSet<Incarnation>,
     /// States that nodes have provided for others.
     states: BTreeMap<Incarnation, (u64, Vec<u8>)>,
 }
@@ -47,10 +50,14 @@ impl Log {
         self.founded.checked_sub(1).map_or(0, |at| self.entries[at as usize].0)
     }
 
-    /// Gives a node a place. Returns whether it is the first one.
+    /// Gives a node a place. Returns whether the log begins anew: no other node has a state. Nodes that wait for one do not count:
+    /// otherwise two of them would wait for each other.
     pub(super) fn attach(&mut self, now: u64, name: &str) -> (Incarnation, bool) {
         self.expire(now);
-        let is_first = self.leases.is_empty();
+        let is_earlier = |node: &Incarnation| self.names.get(node).is_some_and(|known| known == name);
+        let earlier: Vec<Incarnation> = self.leases.keys().copied().filter(is_earlier).collect();
+        earlier.into_iter().for_each(|node| self.end(now, node));
+        let is_first = !self.leases.keys().any(|node| self.with_state.contains(node));
         if is_first {
             self.entries.push((now, Body::Founded));
             self.founded = self.last_index();
@@ -59,6 +66,7 @@ impl Log {
         let node = Incarnation(self.last);
         self.entries.push((now, Body::Attached(node, name.to_owned())));
         self.leases.insert(node, now + LEASE);
+        self.names.insert(node, name.to_owned());
         (node, is_first)
     }
 
@@ -91,6 +99,11 @@ impl Log {
             self.entries.push((now, Body::Operations(node, bytes)));
         }
         has_place
+    }
+
+    /// A node has a state, and executes entries from now on.
+    pub(super) fn note_state(&mut self, node: Incarnation) {
+        self.with_state.insert(node);
     }
 
     pub(super) fn has_place(&self, node: Incarnation) -> bool {

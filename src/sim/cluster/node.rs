@@ -183,6 +183,7 @@ impl Node {
         trace.note(now, || format!("node{} attaches as {node}, first={is_first}", self.number));
         self.link.renewed_at = now;
         if is_first || !HAS_STATES {
+            log.note_state(node);
             self.attached(now, node, log.founded() - 1, None);
         } else {
             self.link.place = Place::Waiting(node, now);
@@ -192,6 +193,7 @@ impl Node {
     fn await_state(&mut self, now: u64, log: &mut Log, (node, since): (Incarnation, u64), trace: &mut Trace) {
         if let Some((index, bytes)) = log.take_state(node) {
             trace.note(now, || format!("node{} gets the state as of {index}", self.number));
+            log.note_state(node);
             return self.attached(now, node, index, Some(&bytes));
         }
         if !log.renew(now, node) || now > since + STATE_TIMEOUT {

@@ -128,7 +128,7 @@ pub mod operator {
 
     pub use crate::engine::operator::{
         ControlSummary, KickTarget, LobbyChange, LobbyControlView, LobbyView, NewLobby, OperatorAnswer,
-        OperatorCommand, OperatorRefusal, Page, Payload, PingReport, SeatView, SettingsText,
+        OperatorCommand, OperatorRefusal, OperatorReport, Page, Payload, PingReport, SeatView, SettingsText,
     };
 }
 
@@ -145,6 +145,7 @@ pub mod stats {
     //! [`Context::stats`](crate::Context::stats).
 
     pub use crate::base::distribution::Distribution;
+    pub use crate::engine::state::cluster::ClusterStats;
     pub use crate::engine::state::counters::Counters;
     pub use crate::engine::state::drain::DrainTotals;
     pub use crate::engine::state::measurements::Measurements;

@@ -12,6 +12,8 @@ fn main() -> ExitCode {
         Err(error) => return failure::wrong_arguments(&error),
     };
     match matches.subcommand() {
+        #[cfg(unix)]
+        Some(("cluster", matches)) => program::cluster::run(matches),
         Some(("check", matches)) => check::run(matches),
         Some(("config", matches)) => print_config::run(matches),
         Some(("simulate", matches)) => simulate::run(matches),

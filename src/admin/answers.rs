@@ -90,10 +90,17 @@ struct SeatObject<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<Raw<'a>>,
     away: bool,
-    peer: String,
-    address: String,
-    queued_bytes: usize,
-    idle_ms: u128,
+    /// In a cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queued_bytes: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle_ms: Option<u128>,
 }
 
 impl<'a> From<&'a SeatView> for SeatObject<'a> {
@@ -103,10 +110,11 @@ impl<'a> From<&'a SeatView> for SeatObject<'a> {
             role: view.is_watcher.then_some("watch"),
             data: view.data.as_deref().map(Raw),
             away: view.away,
-            peer: view.peer.to_string(),
-            address: view.address.to_string(),
+            node: view.node.as_deref(),
+            peer: view.peer.map(|peer| peer.to_string()),
+            address: view.address.map(|address| address.to_string()),
             queued_bytes: view.queued_bytes,
-            idle_ms: view.idle.as_millis(),
+            idle_ms: view.idle.map(|idle| idle.as_millis()),
         }
     }
 }

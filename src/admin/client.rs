@@ -18,6 +18,8 @@ pub(super) struct Client {
     /// Bytes of `output` that have been written.
     pub(super) written: usize,
     pub(super) state: ClientState,
+    /// Path of the request whose report the client waits for, for the log.
+    pub(super) asked: String,
     /// Whether `input` has changed since it was last parsed.
     pub(super) has_new_input: bool,
     /// Whether `100 Continue` was sent for the current request.
@@ -50,7 +52,7 @@ pub(super) struct AnswerTimes {
 pub(super) enum ClientState {
     /// Receiving a request.
     Reading,
-    /// Waiting for the report of the ping with this ticket.
+    /// Waiting for the report with this ticket.
     Waiting { ticket: u64, keep_alive: bool },
     /// Sending an answer. After the last one no further request is read.
     Writing { is_last: bool },
@@ -69,6 +71,7 @@ impl Client {
             output: Vec::new(),
             written: 0,
             state: ClientState::Reading,
+            asked: String::new(),
             has_new_input: false,
             continued: false,
             ended: false,

@@ -16,6 +16,7 @@ use crate::base::time::Time;
 use crate::engine::Engine;
 use crate::engine::app::App;
 use crate::engine::recording::Recording;
+use crate::engine::state::cluster::ClusterStats;
 use crate::engine::state::counters::Counters;
 use crate::engine::state::drain::DrainTotals;
 use crate::engine::state::stats::Stats;
@@ -103,6 +104,7 @@ pub(super) fn figures<A: App>(engine: &Engine<A>, now: Time) -> Figures {
         closing,
         list_watchers,
         ticks,
+        cluster,
         counters,
     } = engine.stats();
     let (is_draining, uptime, status) = (engine.is_draining(), now.as_micros(), engine.readiness().word());
@@ -158,6 +160,9 @@ pub(super) fn figures<A: App>(engine: &Engine<A>, now: Time) -> Figures {
             ),
         ),
     ]);
+    if let Some(cluster) = cluster {
+        figures.extend(Figures::new([("cluster", Node::Group(Shown::Whole, cluster_figures(cluster)))]));
+    }
     if let Some(recording) = &engine.recording() {
         figures.extend(Figures::new([("journal", Node::Group(Shown::Whole, journal_figures(recording)))]));
     }
@@ -255,6 +260,36 @@ pub(super) fn drain_figures(totals: DrainTotals) -> Figures {
                 elapsed.as_secs_f64(),
             ),
         ),
+    ])
+}
+
+/// The figures of a node of a cluster.
+fn cluster_figures(stats: ClusterStats) -> Figures {
+    let ClusterStats { is_attached, is_reachable, nodes, connections, index, entries, bytes } = stats;
+    let flag = |name, help, value: bool| gauge(name, help, Value::Flag(value), value.into());
+    let (attached, reachable) = ("1 while this node has a place in the cluster.", "1 while Redis answers this node.");
+    Figures::new([
+        ("attached", flag("lobbyd_cluster_attached", attached, is_attached)),
+        ("reachable", flag("lobbyd_cluster_reachable", reachable, is_reachable)),
+        ("nodes", size("lobbyd_cluster_nodes", "Nodes with a place in the cluster, as this one knows.", nodes)),
+        (
+            "connections",
+            size("lobbyd_cluster_node_connections", "Connections of this node that have a seat.", connections),
+        ),
+        (
+            "index",
+            gauge(
+                "lobbyd_cluster_log_index",
+                "Index of the last entry of the log that this node has executed.",
+                Value::Count(index),
+                index as f64,
+            ),
+        ),
+        (
+            "entries",
+            counter("lobbyd_cluster_entries_total", "Entries of the log that this node has executed.", entries),
+        ),
+        ("bytes", counter("lobbyd_cluster_operation_bytes_total", "Bytes of the operations in these entries.", bytes)),
     ])
 }
 

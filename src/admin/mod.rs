@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! Reading --request, answered at once-------> Writing --all written--> Reading, or Lingering after the last answer
-//!    +--ping--> Waiting --report---------------^
+//!    +--ping, or a command in a cluster--> Waiting --report--^
 //!    +--deadline, request incomplete: 408------^
 //!
 //! Reading, Lingering --end of the stream--> Closed
@@ -37,7 +37,7 @@ pub use self::exposition::Exposition;
 use self::guard::Guard;
 pub use self::guard::Token;
 pub use self::metrics::DriverMetrics;
-use self::outcome::{Outcome, carry_out};
+use self::outcome::{Outcome, carry_out, reported};
 use self::places::Place;
 use self::routes::AdminRequest;
 use crate::base::peer::Peer;
@@ -182,7 +182,7 @@ impl AdminConns {
         }
     }
 
-    /// Serves at most one request of each client, answers finished pings, and expires deadlines. `GET /metrics` shows
+    /// Serves at most one request of each client, answers what has a report now, and expires deadlines. `GET /metrics` shows
     /// no metrics of the driver.
     pub fn work<A: App>(&mut self, now: Time, engine: &mut Engine<A>) {
         self.work_with(now, engine, &mut ());
@@ -193,13 +193,15 @@ impl AdminConns {
         let times = AnswerTimes { date: engine.date_line(now), deadline: now + self.timeout };
         self.clients.iter_mut().for_each(|(_, client)| (client.is_new, client.is_just_answered) = (false, false));
         while let Some(report) = engine.poll_operator() {
+            let (of, answer) = reported(report);
             let waiting = self.clients.iter_mut().find_map(|(_, client)| match client.state {
-                ClientState::Waiting { ticket, keep_alive } if ticket == report.ticket => Some((client, keep_alive)),
+                ClientState::Waiting { ticket, keep_alive } if ticket == of => Some((client, keep_alive)),
                 _ => None,
             });
             // The client may be closed already.
             if let Some((client, keep_alive)) = waiting {
-                client.answer(&answers::pinged(&report), true, keep_alive, times);
+                info!("admin: {} POST {} {}", client.peer, std::mem::take(&mut client.asked), answer.status);
+                client.answer(&answer, true, keep_alive, times);
             }
         }
         let mut turn = Turn { now, times, engine, driver };
@@ -295,7 +297,7 @@ impl AdminConns {
                 Place::Of(other) => self.displace(other),
                 Place::NextTurn => return Admission::NextTurn,
                 Place::None => {
-                    let message = "all operator connections wait for answers to pings; see max_admin_connections";
+                    let message = "all operator connections wait for reports; see max_admin_connections";
                     let answer = JsonResponse::error(503, "busy", message).with_line("Retry-After: 1\r\n");
                     return Admission::Refused(answer);
                 }
@@ -350,7 +352,10 @@ impl AdminConns {
                 }
                 client.answer(&answer, request.method != "HEAD", request.keep_alive, turn.times);
             }
-            Outcome::Later(ticket) => client.state = ClientState::Waiting { ticket, keep_alive: request.keep_alive },
+            Outcome::Later(ticket) => {
+                client.asked = request.path.escape_debug().to_string();
+                client.state = ClientState::Waiting { ticket, keep_alive: request.keep_alive };
+            }
         }
     }
 
@@ -368,7 +373,7 @@ impl AdminConns {
             .iter()
             .map(|(_, client)| match client.state {
                 _ if client.has_new_input => Time::ZERO,
-                // The engine times out the ping.
+                // The engine times out what it waits for.
                 ClientState::Waiting { .. } => Time::NEVER,
                 _ => client.deadline,
             })

@@ -6,11 +6,11 @@ use super::routes::{AdminRequest, PageQuery};
 use crate::base::time::Time;
 use crate::engine::Engine;
 use crate::engine::app::App;
-use crate::engine::operator::{OperatorAnswer, OperatorRefusal};
+use crate::engine::operator::{OperatorAnswer, OperatorRefusal, OperatorReport};
 use crate::http::probe::Probe;
 use crate::http::response::JsonResponse;
 
-/// The outcome of a request: its answer, or the ticket of a ping whose report is answered later.
+/// The outcome of a request: its answer, or the ticket of the report that will be its answer.
 pub(super) enum Outcome {
     Answer(JsonResponse),
     Later(u64),
@@ -50,19 +50,35 @@ pub(super) fn carry_out<A: App>(
             }
         }
         AdminRequest::Do(command) => match engine.handle_operator(now, command) {
-            Ok(OperatorAnswer::Pinged(ticket)) => return Outcome::Later(ticket),
-            Ok(OperatorAnswer::Sent { seq, sent, repeated }) => answers::sent(seq, sent, repeated),
-            Ok(OperatorAnswer::Ending(count)) => answers::closing(count),
-            Ok(OperatorAnswer::Locked(locked)) => answers::locked(locked),
-            Ok(OperatorAnswer::Changed { seq }) => answers::changed(seq),
-            Ok(OperatorAnswer::Unbanned) => answers::unbanned(),
-            Ok(OperatorAnswer::Created { lobby, epoch }) => answers::created(&lobby, epoch),
-            Ok(OperatorAnswer::Draining(so_far)) => answers::draining(so_far),
-            Ok(OperatorAnswer::Clock(view)) => answers::clock(view),
-            Err(refusal) => refused(refusal),
+            Ok(OperatorAnswer::Pinged(ticket) | OperatorAnswer::Submitted(ticket)) => return Outcome::Later(ticket),
+            outcome => answer_of(outcome),
         },
     };
     Outcome::Answer(answer)
+}
+
+/// Returns the ticket of a report, and the answer that it is.
+pub(super) fn reported(report: OperatorReport) -> (u64, JsonResponse) {
+    match report {
+        OperatorReport::Pinged(report) => (report.ticket, answers::pinged(&report)),
+        OperatorReport::Answered { ticket, answer } => (ticket, answer_of(answer)),
+    }
+}
+
+/// Returns the answer to a command that was carried out or refused.
+fn answer_of(outcome: Result<OperatorAnswer, OperatorRefusal>) -> JsonResponse {
+    match outcome {
+        Ok(OperatorAnswer::Sent { seq, sent, repeated }) => answers::sent(seq, sent, repeated),
+        Ok(OperatorAnswer::Ending(count)) => answers::closing(count),
+        Ok(OperatorAnswer::Locked(locked)) => answers::locked(locked),
+        Ok(OperatorAnswer::Changed { seq }) => answers::changed(seq),
+        Ok(OperatorAnswer::Unbanned) => answers::unbanned(),
+        Ok(OperatorAnswer::Created { lobby, epoch }) => answers::created(&lobby, epoch),
+        Ok(OperatorAnswer::Draining(so_far)) => answers::draining(so_far),
+        Ok(OperatorAnswer::Clock(view)) => answers::clock(view),
+        Ok(OperatorAnswer::Pinged(_) | OperatorAnswer::Submitted(_)) => unreachable!("its report is the answer"),
+        Err(refusal) => refused(refusal),
+    }
 }
 
 fn refused(refusal: OperatorRefusal) -> JsonResponse {
@@ -84,10 +100,16 @@ fn refused(refusal: OperatorRefusal) -> JsonResponse {
         OperatorRefusal::LobbyLimit => (503, "lobby_limit"),
         OperatorRefusal::Draining => (503, "draining"),
         OperatorRefusal::Busy => (503, "busy"),
+        OperatorRefusal::Unavailable => (503, "unavailable"),
+        OperatorRefusal::OutcomeUnknown => (504, "outcome_unknown"),
+        OperatorRefusal::Elsewhere { .. } => (409, "elsewhere"),
         OperatorRefusal::NoTicks => (409, "no_ticks"),
         OperatorRefusal::ClockRuns => (409, "clock_runs"),
         OperatorRefusal::OutOfRange => (400, "bad_request"),
     };
     let response = JsonResponse::error(status, code, &refusal.to_string());
-    if refusal == OperatorRefusal::Busy { response.with_line("Retry-After: 1\r\n") } else { response }
+    match refusal {
+        OperatorRefusal::Busy | OperatorRefusal::Unavailable => response.with_line("Retry-After: 1\r\n"),
+        _ => response,
+    }
 }

@@ -303,6 +303,17 @@ pub enum LeaveReason {
 }
 
 impl LeaveReason {
+    /// All reasons. Their order is part of the format of snapshots.
+    pub(crate) const ALL: &'static [LeaveReason] = &[
+        LeaveReason::Left,
+        LeaveReason::Dropped,
+        LeaveReason::Timeout,
+        LeaveReason::Kicked,
+        LeaveReason::Replaced,
+        LeaveReason::Slow,
+        LeaveReason::Shutdown,
+    ];
+
     /// Returns the word used on the wire.
     pub const fn word(self) -> &'static str {
         match self {

@@ -139,6 +139,11 @@ keys! {
     ListKey
 }
 
+impl AddressKey {
+    /// Key of no address: that of a seat whose connection is not one of this engine.
+    pub(crate) const NONE: AddressKey = AddressKey(NonZeroU32::MAX);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

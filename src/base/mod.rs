@@ -16,4 +16,5 @@ pub(crate) mod peer;
 pub(crate) mod random;
 pub(crate) mod rate;
 pub(crate) mod session;
+pub(crate) mod snapshot;
 pub(crate) mod time;

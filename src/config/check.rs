@@ -139,6 +139,13 @@ impl Config {
         if problems.is_empty() { Ok(CheckedConfig(self)) } else { Err(Problems(problems)) }
     }
 
+    /// Checks what cannot work if all nodes of a cluster execute the requests of all lobbies.
+    pub(crate) fn check_replicated(&self) -> Result<(), Problems> {
+        let mut rules = Rules { config: self, purpose: Purpose::Service, problems: Vec::new() };
+        rules.check_replicated();
+        if rules.problems.is_empty() { Ok(()) } else { Err(Problems(rules.problems)) }
+    }
+
     fn problems(&self, purpose: Purpose) -> Vec<Problem> {
         let mut rules = Rules { config: self, purpose, problems: Vec::new() };
         rules.check_timeouts();
@@ -186,6 +193,7 @@ impl Config {
                 "cluster is off",
                 &[
                     "node",
+                    "node_url",
                     "cluster_namespace",
                     "cluster_lease",
                     "cluster_log_entries",

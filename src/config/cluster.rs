@@ -72,13 +72,18 @@ impl Rules<'_> {
             return;
         }
         self.require(config.node.is_some(), "node", "must be set with cluster: each node needs a name of its own");
+        let rule =
+            format!("must be at most {}MiB with cluster, so that it fits into an entry", MAX_MESSAGE_BYTES >> 20);
+        self.require(config.max_message_bytes.0 <= MAX_MESSAGE_BYTES, "max_message_bytes", rule);
+    }
+
+    /// Checks what cannot work if all nodes execute the requests of all lobbies. Where each lobby has a home, it can.
+    pub(super) fn check_replicated(&mut self) {
+        let config = self.config;
         let rule = "must be off with cluster: the nodes share the order of requests, but no game clock";
         self.require(config.tick_hz.is_none(), "tick_hz", rule);
         let rule = "must be unlimited with cluster: a node does not know the addresses of the members of other nodes";
         self.require(config.max_per_ip == Limit::UNLIMITED, "max_per_ip", rule);
-        let rule =
-            format!("must be at most {}MiB with cluster, so that it fits into an entry", MAX_MESSAGE_BYTES >> 20);
-        self.require(config.max_message_bytes.0 <= MAX_MESSAGE_BYTES, "max_message_bytes", rule);
     }
 }
 
@@ -104,12 +109,14 @@ mod tests {
             max_per_ip: Limit::at_most(5),
             ..Config::default()
         };
-        let problems = config.clone().check().expect_err("it cannot work");
-        let fields: Vec<&str> = problems.iter().map(|problem| problem.field).collect();
-        assert_eq!(fields, ["node", "tick_hz", "max_per_ip"]);
+        let problems = config.clone().check().expect_err("a node needs a name");
+        assert_eq!(problems.iter().map(|problem| problem.field).collect::<Vec<_>>(), ["node"]);
         assert!(!format!("{config:?} {problems}").contains("hunter2"));
-        let node = Some("a".parse().expect("a name"));
-        let config = Config { node, tick_hz: None, max_per_ip: Limit::UNLIMITED, ..config };
+        let config = Config { node: Some("a".parse().expect("a name")), ..config };
+        let problems = config.check_replicated().expect_err("one order of requests has no clock and no addresses");
+        assert_eq!(problems.iter().map(|problem| problem.field).collect::<Vec<_>>(), ["tick_hz", "max_per_ip"]);
+        let config = Config { tick_hz: None, max_per_ip: Limit::UNLIMITED, ..config };
+        assert!(config.check_replicated().is_ok());
         assert!(config.check().is_ok());
     }
 }

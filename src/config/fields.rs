@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::host_names::HostNames;
 use super::listen::{FileMode, Listen};
 use super::origins::Origins;
-use super::redis_url::{ClusterName, RedisUrl};
+use super::redis_url::{ClusterName, NodeUrl, RedisUrl};
 use super::types::{ByteSize, DuplicateLogin, Flush, Form, OnJournalError, PerUser, Secrets};
 use super::value::Value;
 use crate::base::forwarded_header::ForwardedHeader;
@@ -335,6 +335,8 @@ config! {
     cluster: Option<RedisUrl> = "off";
     /// Name of this node, from 1 to 64 letters, digits, `_`, `.` and `-`. Each node of a cluster needs another one: a node ends the one that has attached under its name before.
     node: Option<ClusterName> = "off";
+    /// Where clients connect to this node: `ws://` or `wss://`, a host and perhaps a port. If the application keeps state of its own, clients of its lobbies are sent here from other nodes.
+    node_url: Option<NodeUrl> = "off";
     /// Begin of the names of all keys and channels in Redis. Clusters with different namespaces can share a Redis.
     cluster_namespace: ClusterName = "lobbyd";
     /// Time after which a node that Redis does not hear of has ended: its members are away then. A node renews its lease three times as often.

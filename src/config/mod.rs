@@ -23,7 +23,7 @@ pub use self::fields::Field;
 pub use self::host_names::HostNames;
 pub use self::listen::{FileMode, Listen, ListenAddress};
 pub use self::origins::Origins;
-pub use self::redis_url::{ClusterName, RedisServer, RedisUrl};
+pub use self::redis_url::{ClusterName, NodeUrl, RedisServer, RedisUrl};
 pub use self::types::{ByteSize, DuplicateLogin, Flush, Form, OnJournalError, PerUser, Secrets};
 pub use self::value::parse_duration;
 pub use crate::base::forwarded_header::ForwardedHeader;

@@ -8,6 +8,8 @@ use std::str::FromStr;
 const PORT: u16 = 6379;
 /// Longest name of a node or namespace in bytes.
 const MAX_NAME: usize = 64;
+/// Longest host and port of a node, in bytes: that of a host name (RFC 1035 section 2.3.4) and of a port.
+const MAX_AUTHORITY: usize = 255 + 6;
 
 /// The address of a Redis, with user, password and number of the database.
 ///
@@ -173,6 +175,41 @@ impl FromStr for ClusterName {
             Ok(ClusterName(text.to_owned()))
         } else {
             Err(format!("`{}` is not a name of 1 to {MAX_NAME} letters, digits, `_`, `.` and `-`", text.escape_debug()))
+        }
+    }
+}
+
+/// The URL of a node, where clients of its lobbies connect: `ws://` or `wss://` with a host, and a port if it is not the usual
+/// one.
+///
+/// ```
+/// use lobbyd::config::NodeUrl;
+///
+/// let url: NodeUrl = "wss://eu2.example.com:9001".parse()?;
+/// assert_eq!(url.as_str(), "wss://eu2.example.com:9001");
+/// assert!("wss://eu2.example.com/ws".parse::<NodeUrl>().is_err());
+/// # Ok::<(), String>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeUrl(String);
+
+impl NodeUrl {
+    /// Returns the URL.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for NodeUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<NodeUrl, String> {
+        let authority = text.strip_prefix("wss://").or_else(|| text.strip_prefix("ws://")).unwrap_or_default();
+        let is_allowed = |c: u8| c.is_ascii_alphanumeric() || b".-:[]".contains(&c);
+        if (1..=MAX_AUTHORITY).contains(&authority.len()) && authority.bytes().all(is_allowed) {
+            Ok(NodeUrl(text.to_owned()))
+        } else {
+            Err(format!("`{}` is not `ws://` or `wss://` with a host and perhaps a port", text.escape_debug()))
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::host_names::HostNames;
 use super::listen::{FileMode, Listen};
 use super::origins::Origins;
-use super::redis_url::{ClusterName, RedisUrl};
+use super::redis_url::{ClusterName, NodeUrl, RedisUrl};
 use super::types::{ByteSize, DuplicateLogin, Flush, Form, OnJournalError, PerUser, Secrets};
 use crate::base::forwarded_header::ForwardedHeader;
 use crate::base::limit::Limit;
@@ -162,6 +162,16 @@ impl Value for RedisUrl {
 
     fn show(&self) -> String {
         self.to_string()
+    }
+}
+
+impl Value for NodeUrl {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
+
+    fn show(&self) -> String {
+        self.as_str().to_owned()
     }
 }
 

@@ -23,7 +23,7 @@ impl Core {
 
     /// Stops counting the address of a request that was answered, on a connection that stays open.
     pub(super) fn release_address(&mut self, key: ConnKey) {
-        let now = self.now();
+        let now = self.clock.own();
         self.conns.clear_address(key);
         if let Some(address) = self.conns[key].address.take() {
             self.addresses.left(address, now);
@@ -36,7 +36,7 @@ impl Core {
     ///
     /// HTTP 429 if the address has made too many attempts, and the wait until the next one.
     pub(super) fn charge_attempt(&mut self, key: ConnKey) -> Result<(), (PlainResponse, Duration)> {
-        let (now, address) = (self.now(), self.conns[key].address.expect("the address is noted"));
+        let (now, address) = (self.clock.own(), self.conns[key].address.expect("the address is noted"));
         self.rates.attempt.map_or(Ok(()), |rate| self.addresses.charge(address, now, rate))
     }
 
@@ -45,7 +45,7 @@ impl Core {
     /// If the buckets lack tokens, the bytes are owed together with those that follow. So a message that arrives in
     /// several reads is charged as a whole, even if the bucket has tokens again at one of the reads.
     pub(super) fn charge_bytes(&mut self, key: ConnKey, count: usize) {
-        let now = self.now();
+        let now = self.clock.own();
         let Core { conns, directory, rates, .. } = self;
         let (own, user) = (rates.byte, rates.user_byte);
         let slot = &mut conns[key];
@@ -100,7 +100,7 @@ impl Core {
     ///
     /// [`Denied`] if a rate is exceeded. No tokens are taken then.
     pub(super) fn charge_message(&mut self, key: ConnKey) -> Result<(), Denied> {
-        let now = self.now();
+        let now = self.clock.own();
         let Core { conns, directory, rates, .. } = self;
         let slot = &mut conns[key];
         let seat = slot.seat();
@@ -142,7 +142,7 @@ impl Core {
     ///
     /// [`Denied`] if the rate is exceeded.
     pub(super) fn charge_control(&mut self, key: ConnKey) -> Result<(), Denied> {
-        let now = self.now();
+        let now = self.clock.own();
         match self.rates.control {
             Some(rate) => self.conns[key].meter.control.take(now, 1, rate),
             None => Ok(()),
@@ -154,7 +154,7 @@ impl Core {
     /// A message with a `ref` always gets its one `error`. Without a `ref`, an `error` is sent at most once a second.
     pub(super) fn rate_limited(&mut self, key: ConnKey, reference: Option<&str>, denied: Denied) {
         self.counters.count_reject(Reject::RateLimited);
-        let now = self.now();
+        let now = self.clock.own();
         if !self.conns[key].meter.may_strike(now, self.rates.strike) {
             return self.begin_close(key, CloseReason::RateLimited);
         }
@@ -168,7 +168,7 @@ impl Core {
 
     /// Whether an `error` for a refused message is to be sent now. If so, the time is noted as that of the last one.
     pub(super) fn should_report_refusal(&mut self, key: ConnKey, reference: Option<&str>) -> bool {
-        let now = self.now();
+        let now = self.clock.own();
         self.protocol == Protocol::Json && self.conns[key].meter.may_report(now, reference.is_some())
     }
 }

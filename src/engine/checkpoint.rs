@@ -6,8 +6,15 @@ use super::recording::Checkpoint;
 use super::state::ticks::Ticks;
 
 impl Core {
-    /// Whether the engine has no connections and no unfinished work.
+    /// Whether the engine has no connections and no unfinished work. A node of a cluster has no place there either: the state
+    /// that it shares with the other nodes is in no checkpoint.
     pub(super) fn is_blank(&self) -> bool {
+        let Core { cluster, homes, .. } = self;
+        if cluster.as_ref().is_some_and(|cluster| !cluster.is_blank())
+            || homes.as_ref().is_some_and(|homes| !homes.is_blank())
+        {
+            return false;
+        }
         let is_tick_under_way = self.ticks.as_ref().is_some_and(Ticks::is_under_way);
         let is_empty = self.conns.is_empty() && self.directory.is_blank() && self.pings.is_empty();
         is_empty && !is_tick_under_way && self.drain.is_none() && self.close_queue.is_empty()
@@ -32,13 +39,18 @@ impl Core {
             addresses: self.addresses.remembered(now),
             guesses: self.addresses.guesses(now),
             lists: self.addresses.lists(now),
+            is_node: self.is_node(),
         }
     }
 
-    pub(super) fn restore_checkpoint(&mut self, checkpoint: &Checkpoint) {
+    /// Restores a checkpoint. `is_stateless` says whether the application keeps no state.
+    pub(super) fn restore_checkpoint(&mut self, checkpoint: &Checkpoint, is_stateless: bool) {
         let start = Start { unix_micros: checkpoint.unix_at_zero, seed: 0 };
         let (record_mode, observer) = (std::mem::take(&mut self.record_mode), std::mem::take(&mut self.observer));
         *self = Core { record_mode, observer, ..Core::new(self.config.clone(), self.protocol, start) };
+        if checkpoint.is_node {
+            self.become_node(is_stateless);
+        }
         self.clock.advance(checkpoint.now);
         self.random.set_state(checkpoint.random);
         self.timers.wheel.set_position(checkpoint.wheel, checkpoint.now);

@@ -55,7 +55,7 @@ impl Core {
     }
 
     pub(super) fn update_last_message(&mut self, conn: ConnId) {
-        let now = self.now();
+        let now = self.clock.own();
         if let Some(slot) = self.slot(conn) {
             slot.health.heard(now);
         }

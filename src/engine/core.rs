@@ -185,6 +185,7 @@ impl Core {
     pub(super) fn readiness(&self) -> Readiness {
         match () {
             () if self.is_draining() => Readiness::Draining,
+            () if self.has_lost_place() => Readiness::Detached,
             () if self.shedding.is_recent(self.now()) => Readiness::Shedding,
             () => Readiness::Ready,
         }
@@ -298,6 +299,7 @@ impl Core {
             closing: self.conns.closing_count(),
             list_watchers: self.lists.len(),
             ticks: self.ticks.as_ref().map(|ticks| ticks.stats(self.inboxes.bytes())),
+            cluster: self.cluster.as_ref().map(|cluster| cluster.stats(self.conns.seated_count() - self.lists.len())),
             counters: self.counters.clone(),
         }
     }

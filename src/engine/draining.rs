@@ -16,6 +16,9 @@ use crate::base::time::Time;
 use crate::http::PlainResponse;
 use crate::ws::handshake::Acceptance;
 
+/// Longest `retry_after_ms` when a node of a cluster drains. Shorter than [`away_after`](crate::Config::away_after).
+const MAX_MOVE_MS: u64 = 300;
+
 impl Core {
     // ---- in batches ----
 
@@ -127,7 +130,7 @@ impl Core {
 
     /// Time of the next batch or of the drain's deadline, whichever comes first.
     pub(super) fn next_batch_at(&self) -> Option<Time> {
-        let deadline = self.drain.as_ref().filter(|drain| !drain.is_over()).map(|drain| drain.deadline);
+        let deadline = self.drain.as_ref().filter(|_| !self.is_drained()).map(|drain| drain.deadline);
         [self.close_queue.next_batch_at(), deadline].into_iter().flatten().min()
     }
 
@@ -229,16 +232,24 @@ impl Core {
     /// Milliseconds after which a member that is closed now should reconnect.
     ///
     /// At least a second, in which the server can be started again. The rest depends on the connection's generation,
-    /// and is spread evenly, so that no more than about a thousand members reconnect per second.
+    /// and is spread evenly, so that no more than about a thousand members reconnect per second. When a node of a cluster
+    /// drains, the others are there already: its members are spread over a moment in which nobody notices that they are away.
     pub(super) fn retry_after_ms(&self, conn: ConnId) -> u64 {
-        let window = self.drain.as_ref().map_or(0, |drain| drain.initial as u64).max(4000);
+        let (least, window) = match &self.drain {
+            Some(_) if self.is_clustered() => (0, MAX_MOVE_MS),
+            drain => (1000, drain.as_ref().map_or(0, |drain| drain.initial as u64).max(4000)),
+        };
         // Multiples of the golden ratio fill a range evenly, in any number (Knuth, volume 3, section 6.4).
         let fraction = u64::from((conn.generation() as u32).wrapping_mul(0x9e37_79b9));
-        1000 + ((fraction * window) >> 32)
+        least + ((fraction * window) >> 32)
     }
 
+    /// Whether the drain is over. For a node of a cluster, the log also has the end of all its connections, unless that takes
+    /// longer than the drain may.
     pub(super) fn is_drained(&self) -> bool {
-        self.drain.as_ref().is_some_and(Drain::is_over)
+        let Some(drain) = self.drain.as_ref().filter(|drain| drain.is_over()) else { return false };
+        let is_settled = self.cluster.as_ref().is_none_or(|cluster| cluster.is_settled());
+        is_settled || drain.is_cut_off || self.now() >= drain.deadline
     }
 
     pub(super) fn drain_totals(&self) -> Option<DrainTotals> {

@@ -11,6 +11,7 @@ use super::recording::{Input, Recorder, Recording};
 use super::state::record_mode::{RecordMode, RedactedRanges};
 use crate::base::id::{ConnId, ConnKey};
 use crate::base::time::Time;
+use crate::cluster::log::ClusterOutput;
 use crate::http::PlainResponse;
 
 impl<A: App> Engine<A> {
@@ -40,6 +41,9 @@ impl<A: App> Engine<A> {
     pub(crate) fn record(&mut self, recorder: Box<dyn Recorder>) {
         debug_assert!(self.core.is_blank(), "recording begins without connections");
         self.core.record_mode = RecordMode::Recording(recorder, RedactedRanges::default());
+        if self.core.is_node() {
+            self.core.record_input(&Input::JoinCluster);
+        }
     }
 
     /// Stops recording and returns the recorder, if there is one.
@@ -82,6 +86,13 @@ impl Core {
             None => bytes.len(),
         };
         self.record_input(&Input::Bytes { conn, head, bytes, max_work });
+    }
+
+    /// Records what the link to the cluster has taken.
+    pub(super) fn record_taken(&mut self, output: &ClusterOutput) {
+        if self.record_mode.is_recording() {
+            self.record_input(&Input::ClusterTaken(output));
+        }
     }
 
     #[cold]

@@ -18,7 +18,7 @@ impl Core {
     /// HTTP 429 if it has guessed too often, and the wait until it may.
     pub(super) fn check_guesses(&self, key: ConnKey) -> Result<(), (PlainResponse, Duration)> {
         let rate = self.rates.guess.filter(|_| self.has_lobby_control());
-        rate.map_or(Ok(()), |rate| self.addresses.check_guesses(self.address_of(key), self.now(), rate))
+        rate.map_or(Ok(()), |rate| self.addresses.check_guesses(self.address_of(key), self.clock.own(), rate))
     }
 
     /// Judges how a client that may guess gets its seat. While its authorization was pending, its address may have guessed
@@ -44,7 +44,7 @@ impl Core {
     pub(super) fn note_guess(&mut self, key: ConnKey, reason: CloseReason, entry: Entry) {
         let is_wrong = matches!(reason, CloseReason::WrongPassword | CloseReason::LobbyNotFound);
         if let Some(rate) = self.rates.guess.filter(|_| is_wrong && entry.is_guess()) {
-            self.addresses.charge_guess(self.address_of(key), self.clock.now(), rate);
+            self.addresses.charge_guess(self.address_of(key), self.clock.own(), rate);
         }
     }
 

@@ -22,7 +22,7 @@ impl Core {
         match (&slot.state, slot.close_kind) {
             (ConnState::Closed, _) => return,
             (ConnState::Seated(_) | ConnState::Listing(_), _) => self.keep_alive(key),
-            (_, _) if self.now() < slot.deadline => {}
+            (_, _) if self.clock.own() < slot.deadline => {}
             (_, Some(_)) if self.must_flush(slot.id) => self.set_stage_deadline(key, self.config.close_timeout),
             (_, Some(_)) if slot.wire.is_closing() => {
                 // The peer's close frame did not come in time.
@@ -59,7 +59,7 @@ impl Core {
     }
 
     fn keep_alive(&mut self, key: ConnKey) {
-        let now = self.now();
+        let now = self.clock.own();
         let slot = &mut self.conns[key];
         if now >= slot.deadline {
             let reason = if slot.ends_at_max_lifetime { CloseReason::MaxLifetime } else { CloseReason::TokenExpired };
@@ -97,7 +97,7 @@ impl Core {
         let timeout = self.config.pong_timeout;
         let conns = self.directory.seats_of(user).iter().filter_map(|&seat| self.directory.conn_of(seat));
         let key = conns.map(ConnId::key).min_by_key(|&key| self.conns[key].health.last_heard())?;
-        let now = self.now();
+        let now = self.clock.own();
         if self.conns[key].health.needs_login_ping(now, timeout * 2) {
             self.ping(key);
             self.rearm(key);
@@ -114,7 +114,7 @@ impl Core {
     }
 
     fn ping(&mut self, key: ConnKey) {
-        let now = self.now();
+        let now = self.clock.own();
         self.conns[key].health.pinged(now);
         self.counters.pings += 1;
         let payload = self.ping_payload(key);
@@ -133,7 +133,7 @@ impl Core {
     /// Starts a health check of a member's page. Returns its nonce.
     pub(super) fn begin_check(&mut self, key: ConnKey, timeout: Duration) -> u64 {
         let stamp = self.unix_millis();
-        let now = self.now();
+        let now = self.clock.own();
         let slot = &mut self.conns[key];
         let nonce = slot.health.begin_check(now, timeout, stamp);
         slot.health.trim_checks(now, self.config.max_health_pings as usize);
@@ -165,7 +165,7 @@ impl Core {
         let conn = slot.id;
         // Sockets are read before timers expire, except for the connections that the driver listed as unread.
         let heard_until = if self.is_deferred(conn) { Time::ZERO } else { self.clock.last_timeout };
-        let now = self.now();
+        let now = self.clock.own();
         let latency = self.conns[key].health.answer(now, nonce, heard_until)?;
         self.latencies.health_checks.record(latency.as_micros() as u64);
         let member = self.member(key)?;

@@ -94,7 +94,7 @@ use crate::config::CheckedConfig;
 ///    [`handle_shed`](Engine::handle_shed), [`handle_bytes_up_to`](Engine::handle_bytes_up_to),
 ///    [`handle_writable`](Engine::handle_writable), [`handle_hangup`](Engine::handle_hangup),
 ///    [`handle_wall_time`](Engine::handle_wall_time), commands and operators' requests; take the reports of operators'
-///    pings with [`poll_operator`](Engine::poll_operator). If
+///    commands with [`poll_operator`](Engine::poll_operator). If
 ///    [`wants_flush`](Engine::wants_flush) returns true between two reads, call [`flush`](Engine::flush) before the next
 ///    one.
 /// 3. If [`has_due_timers`](Engine::has_due_timers) returns true, ask the system again which sockets have input, and name
@@ -347,6 +347,7 @@ impl<A: App> Engine<A> {
     pub fn handle_stop(&mut self, now: Time) {
         self.enter(now, &Input::Stop);
         self.core.begin_drain();
+        self.core.drain.iter_mut().for_each(|drain| drain.is_cut_off = true);
         self.core.end_away_for_drain();
         self.core.abort_all("the server stops at once");
         self.dispatch_events();
@@ -401,7 +402,8 @@ impl<A: App> Engine<A> {
         self.core.measurements()
     }
 
-    /// Whether all connections that [`handle_drain`](Self::handle_drain) waits for are closed.
+    /// Whether all connections that [`handle_drain`](Self::handle_drain) waits for are closed. A node of a cluster also waits
+    /// until the log says so, at most until the drain's deadline: then the others know at once.
     pub fn is_drained(&self) -> bool {
         self.core.is_drained()
     }

@@ -11,7 +11,7 @@ use super::app::App;
 use super::core::Core;
 use super::member::{Protocol, Sent};
 use super::operator::{
-    KickTarget, LobbyView, OperatorAnswer, OperatorCommand, OperatorRefusal, Page, Payload, PingReport, SeatView,
+    KickTarget, LobbyView, OperatorAnswer, OperatorCommand, OperatorRefusal, OperatorReport, Page, Payload, SeatView,
 };
 use super::recording::Input;
 use super::state::pings::PingTarget;
@@ -45,23 +45,29 @@ impl<A: App> Engine<A> {
             self.drain();
             return Ok(OperatorAnswer::Draining(self.core.drain_totals().expect("the drain has begun")));
         }
+        if self.core.must_submit(&command) {
+            return self.core.submit(command);
+        }
         let answer = self.core.operate(command);
         self.dispatch_events();
         answer
     }
 
-    /// Whether the report of an operator's ping waits to be taken by [`poll_operator`](Self::poll_operator).
+    /// Whether a report waits to be taken by [`poll_operator`](Self::poll_operator).
     pub fn has_operator_reports(&self) -> bool {
         self.core.pings.has_reports()
+            || self.core.cluster.as_ref().is_some_and(|cluster| cluster.submitted.has_reports())
     }
 
-    /// Takes the report of the next operator's ping that has ended.
-    pub fn poll_operator(&mut self) -> Option<PingReport> {
-        // Recorded, because it makes room for another ping: see MAX_PINGS.
-        if self.core.pings.has_reports() {
+    /// Takes the next report: of a ping that has ended, or the answer to a command that was
+    /// [submitted](OperatorAnswer::Submitted).
+    pub fn poll_operator(&mut self) -> Option<OperatorReport> {
+        // Recorded, because it makes room for another one: see MAX_PINGS.
+        if self.has_operator_reports() {
             self.enter(self.core.now(), &Input::ReportTaken);
         }
-        self.core.pings.take_report()
+        let ping = self.core.pings.take_report().map(OperatorReport::Pinged);
+        ping.or_else(|| self.core.cluster.as_mut()?.submitted.take_report())
     }
 
     /// At most `limit` lobbies, after those of earlier pages. Their order is fixed but has no meaning.
@@ -98,48 +104,51 @@ impl<A: App> Engine<A> {
     }
 }
 
+/// The seats that a command ends.
+struct Concerned {
+    /// Connections of this node: those of a lobby's members in join order.
+    conns: Vec<ConnId>,
+    away: Vec<SeatKey>,
+    /// In a cluster: all of them, on any node.
+    seats: Vec<SeatKey>,
+}
+
 impl Core {
-    fn operate(&mut self, command: OperatorCommand) -> Result<OperatorAnswer, OperatorRefusal> {
+    /// Carries out a command, in a cluster at its place in the log if it concerns all nodes.
+    pub(super) fn operate(&mut self, command: OperatorCommand) -> Result<OperatorAnswer, OperatorRefusal> {
         match command {
             OperatorCommand::Publish { lobby, payload, exclude, idempotency_key } => {
                 self.publish(&lobby, payload, &exclude, idempotency_key)
             }
             OperatorCommand::Send { user, payload } => {
-                self.seats_of(&user)?;
+                let seats = self.seats_of(&user)?.len();
                 let sent = match self.admit(payload)? {
                     Payload::Json(data) if self.protocol == Protocol::Json => self.server_direct(&user, &data),
                     Payload::Json(text) | Payload::Text(text) => self.send_to_user(&user, Outgoing::Text(&text)),
                 };
+                // All nodes count alike, whichever of them has the connections.
+                let sent = if self.is_clustered() { Sent { queued: seats, ..Sent::default() } } else { sent };
                 Ok(OperatorAnswer::Sent { seq: None, sent, repeated: false })
             }
             OperatorCommand::Ping { user, timeout } => self.begin_ping(user, timeout),
             OperatorCommand::Kick { target, reconnect } => {
                 let reason = if reconnect { CloseReason::ForcedReconnect } else { CloseReason::Kicked };
-                let (conns, away) = match &target {
-                    KickTarget::User(user) => {
-                        let seats = self.seats_of(user)?;
-                        (self.conns_of(seats), self.away_among(seats))
-                    }
-                    KickTarget::Lobby(lobby) => self.seats_in_named(lobby).ok_or(OperatorRefusal::NoSuchLobby)?,
-                    KickTarget::All => (self.members_by_age(), self.directory.all_away().collect()),
-                };
-                let ended = self.close_away(&away, reason);
-                Ok(OperatorAnswer::Ending(ended + self.order_close(&target, conns, reason)))
+                let concerned = self.concerned(&target)?;
+                Ok(self.end_concerned(&target, &concerned, reason))
             }
             OperatorCommand::Lock { lobby, locked } => match self.lock_lobby(&lobby, locked) {
                 true => Ok(OperatorAnswer::Locked(locked)),
                 false => Err(OperatorRefusal::NoSuchLobby),
             },
             OperatorCommand::Close { lobby } => {
-                let (conns, away) = self.seats_in_named(&lobby).ok_or(OperatorRefusal::NoSuchLobby)?;
+                let target = KickTarget::Lobby(lobby.clone());
+                let concerned = self.concerned(&target)?;
                 // Locked, so that no user joins between two batches.
                 self.lock_lobby(&lobby, true);
                 if let Some(lobby) = self.directory.find_lobby(&lobby) {
                     self.directory.end_named_seats(lobby, self.clock.now());
                 }
-                let reason = CloseReason::LobbyClosed;
-                let ended = self.close_away(&away, reason);
-                Ok(OperatorAnswer::Ending(ended + self.order_close(&KickTarget::Lobby(lobby), conns, reason)))
+                Ok(self.end_concerned(&target, &concerned, CloseReason::LobbyClosed))
             }
             OperatorCommand::Change { lobby, change } => self.change_lobby(&lobby, change),
             OperatorCommand::Create(new) => self.create_lobby(&new),
@@ -160,8 +169,13 @@ impl Core {
 
     /// Checks a payload's length and kind.
     pub(super) fn admit(&self, payload: Payload) -> Result<Payload, OperatorRefusal> {
-        let (Payload::Json(text) | Payload::Text(text)) = &payload;
-        match &payload {
+        self.check_payload(&payload)?;
+        Ok(payload)
+    }
+
+    pub(super) fn check_payload(&self, payload: &Payload) -> Result<(), OperatorRefusal> {
+        let (Payload::Json(text) | Payload::Text(text)) = payload;
+        match payload {
             _ if text.len() > self.config.max_message_bytes.0 => Err(OperatorRefusal::TooLong),
             Payload::Text(_) if self.protocol == Protocol::Json => Err(OperatorRefusal::NotJson),
             Payload::Json(data)
@@ -170,7 +184,7 @@ impl Core {
             {
                 Err(OperatorRefusal::BadMessage)
             }
-            _ => Ok(payload),
+            _ => Ok(()),
         }
     }
 
@@ -178,10 +192,39 @@ impl Core {
         Some(self.directory.seats_of(user)).filter(|seats| !seats.is_empty()).ok_or(OperatorRefusal::NoSuchUser)
     }
 
-    /// The connections of a lobby's members, in join order, and its away seats.
-    fn seats_in_named(&self, lobby: &str) -> Option<(Vec<ConnId>, Vec<SeatKey>)> {
-        let lobby = self.directory.find_lobby(lobby)?;
-        Some((self.conns_in(lobby), self.directory.lobby_ref(lobby).away().to_vec()))
+    fn concerned(&self, target: &KickTarget) -> Result<Concerned, OperatorRefusal> {
+        let lobby = |code: &str| self.directory.find_lobby(code).ok_or(OperatorRefusal::NoSuchLobby);
+        let (conns, mut away) = match target {
+            KickTarget::User(user) => {
+                let seats = self.seats_of(user)?;
+                (self.conns_of(seats), self.away_among(seats))
+            }
+            KickTarget::Lobby(code) => {
+                let lobby = lobby(code)?;
+                (self.conns_in(lobby), self.directory.lobby_ref(lobby).away().to_vec())
+            }
+            KickTarget::All => (self.members_by_age(), self.directory.all_away().collect()),
+        };
+        let mut seats = Vec::new();
+        if self.is_clustered() {
+            match target {
+                KickTarget::User(user) => seats.extend_from_slice(self.seats_of(user)?),
+                KickTarget::Lobby(code) => seats.extend(self.directory.all_seats_in(lobby(code)?)),
+                KickTarget::All => seats.extend(self.directory.all_seats()),
+            }
+            // Keys differ from node to node.
+            away.sort_unstable_by_key(|&seat| self.directory.seat(seat).id);
+        }
+        Ok(Concerned { conns, away, seats })
+    }
+
+    /// Ends seats, those of this node in batches.
+    fn end_concerned(&mut self, target: &KickTarget, concerned: &Concerned, reason: CloseReason) -> OperatorAnswer {
+        let Concerned { conns, away, seats } = concerned;
+        let present = self.order_end(seats, reason);
+        let ended = self.close_away(away, reason);
+        let queued = self.order_close(target, conns.iter().copied(), reason);
+        OperatorAnswer::Ending(ended + if self.is_clustered() { present } else { queued })
     }
 
     /// Sends `data` to all seats of a user as a `direct` without a sender.
@@ -200,7 +243,12 @@ impl Core {
     }
 
     fn begin_ping(&mut self, user: String, timeout: Duration) -> Result<OperatorAnswer, OperatorRefusal> {
-        let conns = self.conns_of(self.seats_of(&user)?);
+        let seats = self.seats_of(&user)?;
+        let conns = self.conns_of(seats);
+        let elsewhere = seats.iter().find(|&&seat| self.directory.seat(seat).is_elsewhere());
+        if let (true, Some(&seat)) = (conns.is_empty(), elsewhere) {
+            return Err(OperatorRefusal::Elsewhere { node: self.node_of(seat).unwrap_or_default() });
+        }
         if self.pings.is_full() {
             return Err(OperatorRefusal::Busy);
         }
@@ -261,15 +309,13 @@ impl Core {
     fn seat_view(&self, key: SeatKey) -> SeatView {
         let seat = self.directory.seat(key);
         let away = self.directory.away(key);
-        let (peer, address, queued_bytes, last_heard) = match away {
-            Some(away) => (away.lost.peer, away.lost.address, 0, away.lost.last_heard),
-            None => {
-                let conn = seat.conn.key();
-                let slot = &self.conns[conn];
-                let queued_bytes = self.egress.queued_size(conn).bytes;
-                (slot.peer.peer(), self.conns.address(conn), queued_bytes, slot.health.last_heard())
-            }
-        };
+        let (conn, lost) = (self.directory.conn_of(key), away.map(|away| &away.lost));
+        // In a cluster, the node that had the connection of an away seat may be another one.
+        let lost = lost.filter(|_| !self.is_clustered());
+        let slot = conn.map(|conn| &self.conns[conn.key()]);
+        let last_heard = slot.map(|slot| slot.health.last_heard()).or(lost.map(|lost| lost.last_heard));
+        let address = conn.map(|conn| self.conns.address(conn.key()));
+        let queued_bytes = conn.map(|conn| self.egress.queued_size(conn.key()).bytes);
         SeatView {
             user: self.directory.user_of(key).to_string(),
             lobby: self.directory.lobby_ref(seat.lobby).code.to_string(),
@@ -277,10 +323,11 @@ impl Core {
             is_watcher: seat.is_watcher,
             data: self.member_data_json(key),
             away: away.is_some(),
-            peer,
-            address,
-            queued_bytes,
-            idle: self.now() - last_heard,
+            node: self.node_of(key),
+            peer: slot.map(|slot| slot.peer.peer()).or(lost.map(|lost| lost.peer)),
+            address: address.or(lost.map(|lost| lost.address)),
+            queued_bytes: queued_bytes.or(lost.map(|_| 0)),
+            idle: last_heard.map(|at| self.now() - at),
         }
     }
 }

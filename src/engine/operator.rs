@@ -154,6 +154,9 @@ pub enum OperatorAnswer {
         /// are those of that time.
         repeated: bool,
     },
+    /// In a cluster: the command is on its way to the log that all nodes execute.
+    /// [`Engine::poll_operator`](crate::Engine::poll_operator) will return its answer, with this number as ticket.
+    Submitted(u64),
     /// The ping was sent. [`Engine::poll_operator`](crate::Engine::poll_operator) will return its report, with this number as ticket.
     Pinged(u64),
     /// This many connections will be closed: the first `drain_batch` at once, the rest in batches.
@@ -224,8 +227,18 @@ pub enum OperatorRefusal {
     LobbyLimit,
     /// The server is draining.
     Draining,
-    /// Too many pings wait for their answers, or for their reports to be taken.
+    /// Too many pings or commands wait for their answers, or for their reports to be taken.
     Busy,
+    /// The node has no place in its cluster, or Redis does not answer. The command was not carried out.
+    Unavailable,
+    /// The command was not seen in the log of the cluster within [`admin_timeout`](crate::Config::admin_timeout), or the
+    /// node has lost its place in the cluster. It may have been carried out, or may still be.
+    OutcomeUnknown,
+    /// The user's connections are on another node of the cluster, whose operators can ping it.
+    Elsewhere {
+        /// The name of that node. Empty if the node has just ended.
+        node: String,
+    },
     /// `tick_hz` is off.
     NoTicks,
     /// The clock is running. Only a paused clock can be stepped.
@@ -255,7 +268,12 @@ impl fmt::Display for OperatorRefusal {
             OperatorRefusal::LobbyExists => "a lobby of that code exists",
             OperatorRefusal::LobbyLimit => "there are max_lobbies lobbies",
             OperatorRefusal::Draining => "the server is draining",
-            OperatorRefusal::Busy => "too many pings wait for their answers",
+            OperatorRefusal::Busy => "too many commands wait for their answers",
+            OperatorRefusal::Unavailable => "the cluster does not answer: try again later",
+            OperatorRefusal::OutcomeUnknown => "the cluster has not answered: the command may have been carried out",
+            OperatorRefusal::Elsewhere { node } => {
+                return write!(f, "the user is connected to the node {node:?}: ask the operators' port of that node");
+            }
             OperatorRefusal::NoTicks => "there is no clock to set: tick_hz is off",
             OperatorRefusal::ClockRuns => "pause the clock before you step it",
             OperatorRefusal::OutOfRange => "ticks must be from 1 to 100 until they have run, factor from 1 to 1000",
@@ -264,6 +282,23 @@ impl fmt::Display for OperatorRefusal {
 }
 
 impl Error for OperatorRefusal {}
+
+/// A report that [`Engine::poll_operator`](crate::Engine::poll_operator) returns.
+///
+/// No example: it takes a client that answers a ping, or a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OperatorReport {
+    /// A ping has ended.
+    Pinged(PingReport),
+    /// A command that was [submitted](OperatorAnswer::Submitted) was carried out or refused.
+    Answered {
+        /// The number from [`OperatorAnswer::Submitted`].
+        ticket: u64,
+        /// The answer, as [`Engine::handle_operator`](crate::Engine::handle_operator) returns it without a cluster.
+        answer: Result<OperatorAnswer, OperatorRefusal>,
+    },
+}
 
 /// Result of an operator's ping.
 ///
@@ -330,12 +365,15 @@ pub struct SeatView {
     pub data: Option<String>,
     /// Whether the connection was lost and the seat is kept. The following is about that connection then.
     pub away: bool,
-    /// Remote end of the connection: behind a proxy that of the proxy.
-    pub peer: Peer,
+    /// In a cluster: the name of the node that has the connection. `None` if that node has ended.
+    pub node: Option<String>,
+    /// Remote end of the connection: behind a proxy that of the proxy. This and the following are `None` for a connection of another
+    /// node, and for an away seat in a cluster.
+    pub peer: Option<Peer>,
     /// The client's address: see [`Request::address`](crate::Request::address).
-    pub address: IpAddr,
+    pub address: Option<IpAddr>,
     /// Bytes that wait to be written to the connection.
-    pub queued_bytes: usize,
+    pub queued_bytes: Option<usize>,
     /// Time since bytes were last received from the connection.
-    pub idle: Duration,
+    pub idle: Option<Duration>,
 }

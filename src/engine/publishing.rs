@@ -22,9 +22,11 @@ impl Core {
         key: Option<String>,
     ) -> Result<OperatorAnswer, OperatorRefusal> {
         let lobby = self.directory.find_lobby(lobby).ok_or(OperatorRefusal::NoSuchLobby)?;
+        // Counted before, as all nodes see it.
+        let audience = self.audience(lobby, exclude);
         let Some(key) = key else {
             let (seq, sent) = self.publish_once(lobby, payload, exclude)?;
-            return Ok(OperatorAnswer::Sent { seq, sent, repeated: false });
+            return Ok(OperatorAnswer::Sent { seq, sent: audience.unwrap_or(sent), repeated: false });
         };
         if !(1..=MAX_KEY_BYTES).contains(&key.len()) {
             return Err(OperatorRefusal::BadKey);
@@ -39,6 +41,7 @@ impl Core {
             };
         }
         let (seq, sent) = self.publish_once(lobby, payload, exclude)?;
+        let sent = audience.unwrap_or(sent);
         // The lobby is gone if its last member was closed as too slow.
         if self.directory.get_lobby(lobby).is_some() {
             let receivers = [sent.queued, sent.dropped, sent.excluded].map(|count| count as u32);

@@ -24,6 +24,7 @@ use crate::base::list_query::ListFilter;
 use crate::base::peer::Peer;
 use crate::base::rate::Bucket;
 use crate::base::time::Time;
+use crate::cluster::log::{ClusterInput, ClusterOutput};
 use crate::http::PlainResponse;
 use crate::lobby::is_lobby_code;
 use crate::ws::handshake::{Facts, Request};
@@ -60,6 +61,12 @@ pub(crate) enum Input<'a> {
     /// The embedding program has accessed the application or acted through a closure. That is not data, so the session
     /// cannot be replayed beyond it.
     Closure,
+    /// The engine becomes a node of a cluster.
+    JoinCluster,
+    /// The link to the cluster says this.
+    Cluster(ClusterInput<'a>),
+    /// The link has taken this from the engine.
+    ClusterTaken(&'a ClusterOutput),
 }
 
 /// Edition of the answers that do not follow from recorded entries alone. A journal names the edition in which it was
@@ -211,6 +218,8 @@ pub(crate) struct Checkpoint {
     pub(crate) guesses: Vec<(IpAddr, Bucket)>,
     /// Buckets of addresses for requests for the list of lobbies.
     pub(crate) lists: Vec<(IpAddr, Bucket)>,
+    /// Whether the engine is a node of a cluster. It has no place there then.
+    pub(crate) is_node: bool,
 }
 
 /// Whether a new journal segment should begin, because the current one is long.

@@ -57,7 +57,9 @@ impl<A: App> Engine<A> {
             Input::Drain => self.handle_drain(now),
             Input::Stop => self.handle_stop(now),
             Input::Shed => self.handle_shed(now),
-            Input::Closure => {}
+            Input::Closure | Input::ClusterTaken(_) => {}
+            Input::JoinCluster => self.join_cluster(),
+            Input::Cluster(input) => self.handle_cluster(now, input),
         }
     }
 
@@ -68,7 +70,7 @@ impl<A: App> Engine<A> {
 
     /// Restores the state of a checkpoint.
     pub(crate) fn restore_checkpoint(&mut self, checkpoint: &Checkpoint) {
-        self.core.restore_checkpoint(checkpoint);
+        self.core.restore_checkpoint(checkpoint, A::IS_STATELESS);
     }
 
     /// Whether the engine has no connections and no unfinished work.

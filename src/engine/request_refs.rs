@@ -22,6 +22,16 @@ impl Core {
         }
     }
 
+    /// Answers a request whose number was used before. Returns false if it was not.
+    pub(super) fn answer_repeated(&mut self, member: &Member, reference: Option<&str>) -> bool {
+        match self.number_of(member, reference) {
+            Some((reference, number)) if self.sessions.state(member.seat_key).upstream.has_used(number) => {
+                !self.use_number(member, reference, number)
+            }
+            _ => false,
+        }
+    }
+
     fn use_number(&mut self, member: &Member, reference: &str, number: i64) -> bool {
         match self.sessions.state(member.seat_key).upstream.judge(number) {
             Judged::New => return true,
@@ -29,6 +39,11 @@ impl Core {
             Judged::RepeatedRefused => protocol::write_repeated_error(&mut self.buffers.text, reference),
         }
         let key = member.conn.key();
+        if self.cluster.as_ref().is_some_and(|cluster| cluster.is_executing) {
+            // It was charged before it was appended.
+            self.reply(key);
+            return false;
+        }
         let text = std::mem::take(&mut self.buffers.text);
         match self.charge_message(key) {
             Ok(()) => {

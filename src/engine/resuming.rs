@@ -163,7 +163,9 @@ impl Core {
     /// Keeps the direct message with the number `n` for a session.
     fn keep_direct(&mut self, seat: SeatKey, conn: Option<ConnId>, n: u64, text: &str) {
         let after_seq = self.directory.lobby_ref(self.directory.seat(seat).lobby).seq;
-        let is_queue_empty = conn.is_some_and(|conn| !self.egress.has_queue(conn.key()));
+        // The other nodes of a cluster do not know the queue.
+        let is_known = |conn: ConnId| !self.is_clustered() && !self.egress.has_queue(conn.key());
+        let is_queue_empty = conn.is_some_and(is_known);
         let id = self.directory.seat(seat).id;
         self.observer.note(self.clock.now(), || ObservedEvent::SaidDirectly { seat: id, n, text: text.into() });
         self.sessions.state(seat).directs.push(after_seq, is_queue_empty, text);
@@ -177,8 +179,12 @@ impl Core {
         (directs.last() > directs.forgotten()).then(|| directs.last().to_be_bytes())
     }
 
-    /// Forgets the direct messages that a pong shows to have arrived.
+    /// Forgets the direct messages that a pong shows to have arrived. Not in a cluster, where the other nodes do not know it:
+    /// later messages displace them.
     pub(super) fn note_session_pong(&mut self, key: ConnKey, payload: &[u8]) {
+        if self.is_clustered() {
+            return;
+        }
         if let Ok(number) = payload.try_into()
             && let Some(state) = self.conns[key].seat().and_then(|seat| self.sessions.get_mut(seat))
         {

@@ -205,7 +205,7 @@ impl Core {
             self.note_left(member, LeaveReason::Replaced);
         } else {
             // Before the older connection is sent its close.
-            self.note_directs_before(conn, seat);
+            self.note_directs_before(conn, seat, member.is_away);
             self.note_undelivered(&member);
         }
         if let Some(old) = conn {

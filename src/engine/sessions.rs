@@ -222,10 +222,10 @@ impl Core {
 
     /// Notes what the connection that a seat had was written. All nodes of a cluster decide alike: a connection that is live
     /// counts as one that has received everything.
-    pub(super) fn note_directs_before(&mut self, conn: Option<ConnId>, seat: SeatKey) {
+    pub(super) fn note_directs_before(&mut self, conn: Option<ConnId>, seat: SeatKey, was_away: bool) {
         match conn {
             _ if self.is_clustered() => {
-                if let Some(state) = self.sessions.get_mut(seat).filter(|_| conn.is_some()) {
+                if let Some(state) = self.sessions.get_mut(seat).filter(|_| !was_away) {
                     state.directs.note_all_written();
                 }
             }

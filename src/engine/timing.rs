@@ -35,7 +35,8 @@ impl Core {
         let tick = self.ticks.as_ref().and_then(|ticks| ticks.next(self.now()));
         let lobbies = self.next_lobby_event();
         let lists = self.next_list_update();
-        [self.next_timer(), self.next_batch_at(), lobbies, lists, tick].into_iter().flatten().min()
+        let submitted = self.cluster.as_ref().and_then(|cluster| cluster.submitted.next());
+        [self.next_timer(), self.next_batch_at(), lobbies, lists, tick, submitted].into_iter().flatten().min()
     }
 
     /// Time of the next timer of a connection or of an operator's ping.

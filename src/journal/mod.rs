@@ -122,7 +122,7 @@ mod tests {
         let listed: Vec<_> = table.lines().skip(1).map(cells).collect();
         let kinds = kinds::ALL.iter().map(|(kind, name)| vec![kind.to_string(), name.to_lowercase().replace('_', " ")]);
         assert_eq!(listed, kinds.collect::<Vec<_>>());
-        assert_eq!(kinds::ALL.len(), 32);
+        assert_eq!(kinds::ALL.len(), 39);
     }
 
     #[test]

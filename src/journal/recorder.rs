@@ -6,6 +6,8 @@
 //!  input()                                             wrote()
 //! ```
 
+mod cluster;
+
 use std::io;
 
 use log::{error, warn};
@@ -322,6 +324,9 @@ impl<S: Sink> recording::Recorder for JournalRecorder<S> {
             Input::Stop => self.put_entry(kinds::STOP),
             Input::Shed => self.put_entry(kinds::SHED),
             Input::Closure => self.put_entry(kinds::CLOSURE),
+            Input::JoinCluster => self.put_entry(kinds::JOIN_CLUSTER),
+            Input::Cluster(ref input) => self.put_cluster_input(input),
+            Input::ClusterTaken(output) => self.put_cluster_taken(output),
         }
     }
 

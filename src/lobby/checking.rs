@@ -3,6 +3,7 @@
 use super::directory::Directory;
 use super::records::{AddressSeats, LobbyMember};
 use crate::base::entry::Role;
+use crate::base::id::AddressKey;
 use crate::base::time::Time;
 use crate::config::DuplicateLogin;
 
@@ -34,7 +35,7 @@ impl Directory {
             let expected = (members, unannounced().count() - members);
             assert_eq!(lobby.presence.unannounced(), expected, "presence counts the unannounced members");
             let update_at = lobby.presence.update_at();
-            let is_planned = self.count_updates.contains(&(update_at, key));
+            let is_planned = self.count_updates.contains(&(update_at, lobby.epoch, key));
             assert_eq!(is_planned, update_at != Time::NEVER, "each update has its time");
         }
         let planned = self.lobbies.iter().filter(|(_, lobby)| lobby.presence.update_at() != Time::NEVER);
@@ -70,7 +71,8 @@ impl Directory {
         assert!(sum(&mut self.users.iter().map(|(_, user)| user.reserved as usize)) <= reserved);
         let authorizing = sum(&mut self.lobbies.iter().map(|(_, lobby)| lobby.authorizing as usize));
         let of_addresses = sum(&mut self.seats_of_addresses.iter().map(|(_, count)| count));
-        let joined_or_reserved = self.seats.len()..=self.seats.len() + authorizing;
+        let with_address = self.seats.iter().filter(|(_, seat)| seat.address != AddressKey::NONE).count();
+        let joined_or_reserved = with_address..=with_address + authorizing;
         assert!(joined_or_reserved.contains(&of_addresses), "addresses count joined and reserved seats");
         for (lobby, count) in self.published.counts() {
             assert!(self.lobbies.contains(lobby) && count <= self.published.max_keys(), "max_idempotency_keys");

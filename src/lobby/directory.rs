@@ -44,8 +44,9 @@ pub(crate) struct Directory {
     pub(super) user_keys: HashMap<SmolStr, UserKey>,
     pub(super) lobbies: Arena<LobbyKey, Lobby>,
     pub(super) lobby_keys: HashMap<SmolStr, LobbyKey>,
-    /// Lobbies whose members are to be told their number, and when.
-    pub(super) count_updates: BTreeSet<(Time, LobbyKey)>,
+    /// Lobbies whose members are to be told their number, and when. Of those with the same time the oldest comes first, by its
+    /// epoch: its key would depend on earlier events.
+    pub(super) count_updates: BTreeSet<(Time, u64, LobbyKey)>,
     pub(super) seats: Arena<SeatKey, Seat>,
     pub(super) sessions: Sessions,
     pub(super) published: PublishedKeys,
@@ -359,7 +360,7 @@ impl Directory {
         }
         self.lobby_keys.insert(code, lobby);
         if let Some(controls) = &mut self.control {
-            controls.created(lobby, pool.map(|pool| Pool::new(pool, seats)));
+            controls.created(lobby, self.last_epoch, pool.map(|pool| Pool::new(pool, seats)));
         }
         lobby
     }
@@ -381,23 +382,23 @@ impl Directory {
         let changes = lobby.presence.take_changes(lobby.seats_count(), self.count_rules, now);
         let after = lobby.presence.update_at();
         if before != after {
-            self.count_updates.remove(&(before, key));
+            self.count_updates.remove(&(before, lobby.epoch, key));
         }
         if after != Time::NEVER {
-            self.count_updates.insert((after, key));
+            self.count_updates.insert((after, lobby.epoch, key));
         }
         changes
     }
 
     /// Returns when the members of a lobby are to be told their number.
     pub(crate) fn next_count_update(&self) -> Option<Time> {
-        self.count_updates.first().map(|&(at, _)| at)
+        self.count_updates.first().map(|&(at, ..)| at)
     }
 
     /// Takes the next lobby whose members are to be told their number by `now`. Its presence is no longer flushed.
     pub(crate) fn take_count_update(&mut self, now: Time) -> Option<LobbyKey> {
         self.next_count_update().filter(|&at| at <= now)?;
-        let (_, lobby) = self.count_updates.pop_first()?;
+        let (.., lobby) = self.count_updates.pop_first()?;
         self.lobbies[lobby].presence.update_is_due();
         Some(lobby)
     }

@@ -7,6 +7,7 @@ pub(crate) mod control;
 pub(crate) mod directory;
 mod duplicate_login;
 pub(crate) mod entering;
+mod inspect;
 pub(crate) mod presence;
 pub(crate) mod published;
 mod records;
@@ -14,6 +15,7 @@ mod removing;
 mod seat_limits;
 mod session_records;
 pub(crate) mod sessions;
+mod snapshot;
 
 /// Returns whether `text` is a valid lobby code: 1 to 64 of `A-Z a-z 0-9 _ -`.
 ///

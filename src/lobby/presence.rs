@@ -18,6 +18,7 @@ use smol_str::SmolStr;
 
 use crate::base::close::LeaveReason;
 use crate::base::id::SeatId;
+use crate::base::snapshot::{SnapshotError, SnapshotReader, SnapshotWriter, ensure};
 use crate::base::time::Time;
 use crate::config::Config;
 
@@ -71,8 +72,8 @@ enum Rare {
 /// What the members of a counted lobby know.
 #[derive(Debug)]
 struct Counted {
-    /// Time at which all members were last told their number.
-    told_at: Time,
+    /// Time before which they are not told their number again.
+    next_at: Time,
     /// Time at which to tell them again; [`Time::NEVER`] if the number has not changed since.
     update_at: Time,
     /// Whether that time has come.
@@ -80,8 +81,9 @@ struct Counted {
 }
 
 impl Counted {
-    fn told(now: Time) -> Counted {
-        Counted { told_at: now, update_at: Time::NEVER, is_due: false }
+    fn told(now: Time, rules: CountRules) -> Counted {
+        let next_at = rules.interval.map_or(Time::NEVER, |interval| now + interval);
+        Counted { next_at, update_at: Time::NEVER, is_due: false }
     }
 }
 
@@ -207,12 +209,12 @@ impl Presence {
                 PresenceUpdate::Diff
             }
             (Some(Rare::Counted(_)), None) if is_large => PresenceUpdate::Nothing,
-            (Some(Rare::Counted(counted)), Some(interval)) if now < counted.told_at + interval => {
-                counted.update_at = counted.told_at + interval;
+            (Some(Rare::Counted(counted)), Some(_)) if now < counted.next_at => {
+                counted.update_at = counted.next_at;
                 PresenceUpdate::Nothing
             }
             _ => {
-                self.rare = is_large.then(|| Box::new(Rare::Counted(Counted::told(now))));
+                self.rare = is_large.then(|| Box::new(Rare::Counted(Counted::told(now, rules))));
                 PresenceUpdate::State
             }
         };
@@ -243,10 +245,69 @@ impl Presence {
         }
     }
 
+    /// Writes the unsent changes to a snapshot. The unannounced members and watchers are known from their seats.
+    pub(super) fn write(&self, to: &mut SnapshotWriter) {
+        to.len(self.departures.len());
+        for Departure { user, seat, reason } in &self.departures {
+            to.text(user);
+            to.number(seat.0);
+            to.reason(*reason);
+        }
+        match self.rare.as_deref() {
+            None => to.byte(0),
+            Some(Rare::Absences { away, back }) => {
+                to.byte(1);
+                [away, back].into_iter().for_each(|members| write_members(members, to));
+            }
+            Some(&Rare::Counted(Counted { next_at, update_at, is_due })) => {
+                to.byte(2);
+                to.time(next_at);
+                to.time(update_at);
+                to.flag(is_due);
+            }
+        }
+    }
+
+    /// Reads what [`write`](Self::write) has written.
+    pub(super) fn read(from: &mut SnapshotReader<'_>) -> Result<Presence, SnapshotError> {
+        let mut presence = Presence::default();
+        for _ in 0..from.len()? {
+            let user = from.text()?.into();
+            presence.departures.push(Departure { user, seat: SeatId(from.count()?), reason: from.reason()? });
+        }
+        presence.rare = match from.byte()? {
+            0 => None,
+            1 => {
+                let (away, back) = (read_members(from)?, read_members(from)?);
+                ensure(!away.is_empty() || !back.is_empty(), "a lobby without absences has none")?;
+                Some(Box::new(Rare::Absences { away, back }))
+            }
+            2 => {
+                let (next_at, update_at, is_due) = (from.time()?, from.time()?, from.flag()?);
+                Some(Box::new(Rare::Counted(Counted { next_at, update_at, is_due })))
+            }
+            _ => return Err(SnapshotError::Invalid("a lobby is listed or counted")),
+        };
+        Ok(presence)
+    }
+
     /// Returns whether the members know only their number.
     pub(crate) fn is_counted(&self) -> bool {
         self.counted().is_some()
     }
+}
+
+fn write_members(members: &[AnnouncedMember], to: &mut SnapshotWriter) {
+    to.len(members.len());
+    for AnnouncedMember { user, seat } in members {
+        to.text(user);
+        to.number(seat.0);
+    }
+}
+
+fn read_members(from: &mut SnapshotReader<'_>) -> Result<Vec<AnnouncedMember>, SnapshotError> {
+    let len = from.len()?;
+    (0..len).map(|_| Ok(AnnouncedMember { user: from.text()?.into(), seat: SeatId(from.count()?) })).collect()
 }
 
 /// Removes a seat from a list. Returns whether it was there.

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 
 use crate::base::arena::SideTable;
 use crate::base::id::LobbyKey;
+use crate::base::snapshot::{SnapshotError, SnapshotReader, SnapshotWriter, ensure_setting};
 use crate::config::Config;
 
 /// The first publish under a key: a checksum of its content, and its outcome.
@@ -51,6 +52,37 @@ impl PublishedKeys {
             keys.pop_front();
         }
         keys.push_back((key.into(), published));
+    }
+
+    /// Forgets the keys of all lobbies.
+    pub(super) fn clear(&mut self) {
+        self.of_lobbies = SideTable::default();
+    }
+
+    /// Writes the keys of a lobby to a snapshot.
+    pub(super) fn write(&self, lobby: LobbyKey, to: &mut SnapshotWriter) {
+        let keys = self.of_lobbies.get(lobby);
+        to.len(keys.map_or(0, |keys| keys.len()));
+        for (key, published) in keys.into_iter().flat_map(|keys| keys.iter()) {
+            let &Published { content, seq, receivers } = published;
+            to.text(key);
+            to.raw(&content.to_le_bytes());
+            to.option(seq);
+            receivers.into_iter().for_each(|count| to.number(count.into()));
+        }
+    }
+
+    /// Reads the keys of a lobby that has none.
+    pub(super) fn read(&mut self, lobby: LobbyKey, from: &mut SnapshotReader<'_>) -> Result<(), SnapshotError> {
+        let len = from.len()?;
+        ensure_setting(len <= self.max_keys, "max_idempotency_keys")?;
+        for _ in 0..len {
+            let key = from.text()?.to_owned();
+            let content = u64::from_le_bytes(from.raw(8)?.try_into().expect("8 bytes"));
+            let (seq, receivers) = (from.option()?, [from.u32()?, from.u32()?, from.u32()?]);
+            self.insert(lobby, key, Published { content, seq, receivers });
+        }
+        Ok(())
     }
 
     /// Forgets the keys of a lobby that is removed.

@@ -141,12 +141,15 @@ impl Plan {
 }
 
 /// Number of joined and reserved seats of each address, by its key. Addresses are reused only when they have no
-/// connection, and so no seat.
+/// connection, and so no seat. [`AddressKey::NONE`] is not counted.
 #[derive(Debug, Default)]
 pub(super) struct AddressSeats(Vec<u32>);
 
 impl AddressSeats {
     pub(super) fn add(&mut self, address: AddressKey) {
+        if address == AddressKey::NONE {
+            return;
+        }
         if address.index() >= self.0.len() {
             self.0.resize(address.index() + 1, 0);
         }
@@ -154,7 +157,9 @@ impl AddressSeats {
     }
 
     pub(super) fn remove(&mut self, address: AddressKey) {
-        self.0[address.index()] -= 1;
+        if address != AddressKey::NONE {
+            self.0[address.index()] -= 1;
+        }
     }
 
     pub(super) fn count(&self, address: AddressKey) -> usize {

@@ -51,7 +51,7 @@ impl Directory {
         self.lobby_keys.remove(&lobby.code);
         self.note_changed_lobby(&lobby.code);
         self.published.remove(key);
-        self.count_updates.remove(&(lobby.presence.update_at(), key));
+        self.count_updates.remove(&(lobby.presence.update_at(), lobby.epoch, key));
         if let Some(controls) = &mut self.control {
             controls.removed(key, lobby.epoch);
         }

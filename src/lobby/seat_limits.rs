@@ -42,6 +42,10 @@ impl Directory {
     /// Returns whether `address` may have one more seat. The seat `replaced` will get another connection, or will be
     /// freed, and is not counted.
     fn has_address_room(&self, address: AddressKey, replaced: Option<SeatKey>) -> bool {
+        // The members of a cluster have no address that all nodes know.
+        if address == AddressKey::NONE {
+            return true;
+        }
         let replaces_own = replaced.is_some_and(|seat| self.seats[seat].address == address);
         self.max_per_ip.has_room(self.seats_of_addresses.count(address) - usize::from(replaces_own))
     }

@@ -9,7 +9,7 @@ use smol_str::SmolStr;
 
 use crate::base::arena::SideTable;
 use crate::base::close::LeaveReason;
-use crate::base::id::{LobbyKey, SeatKey};
+use crate::base::id::{LobbyKey, SeatId, SeatKey};
 use crate::base::peer::Peer;
 use crate::base::session::SessionHash;
 use crate::base::time::Time;
@@ -73,10 +73,11 @@ pub(super) struct Sessions {
     pub(super) away_after: Duration,
     /// By the key of a seat.
     pub(super) of_seats: SideTable<SeatKey, Box<Session>>,
-    /// Away seats that the other members have still to be told of.
-    pub(super) to_tell: BTreeSet<(Time, SeatKey)>,
-    /// Away seats and when they are freed.
-    pub(super) ends: BTreeSet<(Time, SeatKey)>,
+    /// Away seats that the other members have still to be told of. Of those with the same time the oldest comes first: its key
+    /// would depend on earlier events.
+    pub(super) to_tell: BTreeSet<(Time, SeatId, SeatKey)>,
+    /// Away seats and when they are freed, in the same order.
+    pub(super) ends: BTreeSet<(Time, SeatId, SeatKey)>,
 }
 
 /// What is due for an away seat.
@@ -97,6 +98,13 @@ impl Sessions {
             to_tell: BTreeSet::new(),
             ends: BTreeSet::new(),
         }
+    }
+
+    /// Forgets all sessions.
+    pub(super) fn clear(&mut self) {
+        self.of_seats = SideTable::default();
+        self.to_tell.clear();
+        self.ends.clear();
     }
 
     pub(super) fn get(&self, seat: SeatKey) -> Option<&Session> {

@@ -20,7 +20,7 @@ use crate::base::time::Time;
 use crate::config::DuplicateLogin;
 
 /// Most users that one lobby keeps out after a kick. The oldest gives way.
-const MAX_KICKED: usize = 64;
+pub(super) const MAX_KICKED: usize = 64;
 /// Most away seats that are looked at to find when a refused client may try again.
 const MAX_SEARCHED: usize = 1000;
 
@@ -150,7 +150,7 @@ impl Directory {
 
     /// All away seats, in the order in which they are freed.
     pub(crate) fn all_away(&self) -> impl Iterator<Item = SeatKey> {
-        self.sessions.ends.iter().map(|&(_, seat)| seat)
+        self.sessions.ends.iter().map(|&(.., seat)| seat)
     }
 
     /// Returns the seats of a lobby's members and watchers, present and away, in join order.
@@ -209,8 +209,8 @@ impl Directory {
         let (tell_at, ends) = self.sessions.deadlines(now);
         let away = Away { lost, tell_at, ends, is_told: false };
         self.sessions.get_mut(key).expect("the seat has a session").away = Some(away);
-        self.sessions.to_tell.insert((tell_at, key));
-        self.sessions.ends.insert((ends, key));
+        self.sessions.to_tell.insert((tell_at, id, key));
+        self.sessions.ends.insert((ends, id, key));
         self.note_members_changed(self.seats[key].lobby, now);
     }
 
@@ -223,8 +223,8 @@ impl Directory {
         }
         // They are told again if it gets no connection in the end.
         away.tell_at = tell_at;
-        self.sessions.to_tell.insert((tell_at, key));
         let seat = &self.seats[key];
+        self.sessions.to_tell.insert((tell_at, seat.id, key));
         if seat.is_announced && !seat.is_watcher {
             let user = self.users[seat.user].name.clone();
             self.lobbies[seat.lobby].presence.came_back(AnnouncedMember { user, seat: seat.id });
@@ -276,11 +276,12 @@ impl Directory {
     pub(super) fn end_away(&mut self, key: SeatKey) {
         let seat = &mut self.seats[key];
         seat.is_away = false;
+        let id = seat.id;
         let away = &mut self.lobbies[seat.lobby].sessions.as_mut().expect("the seat has a session").away;
         away.retain(|&other| other != key);
         let away = self.sessions.get_mut(key).and_then(|session| session.away.take()).expect("the seat is away");
-        self.sessions.to_tell.remove(&(away.tell_at, key));
-        self.sessions.ends.remove(&(away.ends, key));
+        self.sessions.to_tell.remove(&(away.tell_at, id, key));
+        self.sessions.ends.remove(&(away.ends, id, key));
     }
 
     /// Returns when the next away seat is to be told of or freed.
@@ -289,17 +290,17 @@ impl Directory {
         if ends.is_empty() {
             return None;
         }
-        [to_tell.first(), ends.first()].into_iter().flatten().map(|&(at, _)| at).min()
+        [to_tell.first(), ends.first()].into_iter().flatten().map(|&(at, ..)| at).min()
     }
 
     /// Takes what is due by `now` for the next away seat. A seat whose time is over remains away until
     /// [`leave`](Self::leave) or [`extend_away`](Self::extend_away).
     pub(crate) fn take_away_event(&mut self, now: Time) -> Option<AwayEvent> {
-        if let Some(&(_, seat)) = self.sessions.ends.first().filter(|&&(at, _)| at <= now) {
+        if let Some(&(.., seat)) = self.sessions.ends.first().filter(|&&(at, ..)| at <= now) {
             return Some(AwayEvent::End(seat));
         }
-        let &(at, key) = self.sessions.to_tell.first().filter(|&&(at, _)| at <= now)?;
-        self.sessions.to_tell.remove(&(at, key));
+        self.sessions.to_tell.first().filter(|&&(at, ..)| at <= now)?;
+        let (.., key) = self.sessions.to_tell.pop_first()?;
         self.sessions.get_mut(key)?.away.as_mut()?.is_told = true;
         let seat = &self.seats[key];
         if seat.is_announced && !seat.is_watcher {
@@ -311,10 +312,11 @@ impl Directory {
 
     /// Keeps an away seat until `ends`: a connection that claims it is being authorized.
     pub(crate) fn extend_away(&mut self, seat: SeatKey, ends: Time) {
+        let id = self.seats[seat].id;
         let away = self.sessions.get_mut(seat).and_then(|session| session.away.as_mut()).expect("the seat is away");
         let before = std::mem::replace(&mut away.ends, ends);
-        self.sessions.ends.remove(&(before, seat));
-        self.sessions.ends.insert((ends, seat));
+        self.sessions.ends.remove(&(before, id, seat));
+        self.sessions.ends.insert((ends, id, seat));
     }
 
     /// Returns the oldest away seat of `user` that would make room for a login in `lobby`: one in the same lobby first.
@@ -338,7 +340,7 @@ impl Directory {
         };
         match reason {
             CloseReason::ServerFull if self.max_connections.has_room(self.taken() - self.away_count()) => {
-                self.sessions.ends.first().map(|&(at, _)| at)
+                self.sessions.ends.first().map(|&(at, ..)| at)
             }
             CloseReason::LobbyFull => {
                 let key = *self.lobby_keys.get(code)?;
@@ -405,8 +407,11 @@ impl Directory {
             assert_eq!(seat.has_session, session.is_some(), "a seat with a session has one");
             assert_eq!(seat.is_away, session.is_some_and(|session| session.away.is_some()));
             if let Some(away) = session.and_then(|session| session.away.as_ref()) {
-                assert!(self.sessions.ends.contains(&(away.ends, key)), "an away seat is freed one day");
-                assert!(away.is_told || self.sessions.to_tell.contains(&(away.tell_at, key)), "and told of before");
+                assert!(self.sessions.ends.contains(&(away.ends, seat.id, key)), "an away seat is freed one day");
+                assert!(
+                    away.is_told || self.sessions.to_tell.contains(&(away.tell_at, seat.id, key)),
+                    "and told of before"
+                );
             }
         }
     }

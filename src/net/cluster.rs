@@ -56,7 +56,10 @@ impl ClusterSocket {
         let (Some(url), Some(node)) = (&config.cluster, &config.node) else { return Ok(None) };
         let addresses = resolve(url).map_err(|error| Error::Cluster(url.clone(), error))?;
         let link = Link::new(LinkConfig {
-            node: node.as_str().to_owned(),
+            node: match &config.node_url {
+                Some(url) => format!("{} {}", node.as_str(), url.as_str()),
+                None => node.as_str().to_owned(),
+            },
             namespace: config.cluster_namespace.as_str().to_owned(),
             database: url.database,
             user: url.user.clone(),

@@ -138,6 +138,9 @@ impl<A: App> Server<A> {
         let mut engine = Engine::new(config.clone(), start, app);
         let cluster = ClusterSocket::new(&config, seed)?;
         if cluster.is_some() {
+            if A::IS_STATELESS {
+                config.check_replicated().map_err(Error::Config)?;
+            }
             engine.join_cluster();
         }
         if let Some(path) = &config.journal {

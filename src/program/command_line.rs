@@ -15,7 +15,7 @@ pub(crate) const COLUMNS: usize = 90;
 /// Defines the command line. Every option of the server becomes a flag and an environment variable. Descriptions have lines of
 /// at most `columns` characters.
 pub(crate) fn command(columns: usize) -> Command {
-    Command::new("lobbyd")
+    let command = Command::new("lobbyd")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A WebSocket lobby server: ws://ADDRESS/ws/{lobby_code}?token={user}")
         .after_help(
@@ -61,7 +61,11 @@ pub(crate) fn command(columns: usize) -> Command {
                         .help("The shell, for example bash: lobbyd completions bash > /etc/bash_completion.d/lobbyd"),
                 ),
         )
-        .subcommand(Command::new("man").about("Prints the man page: lobbyd man > /usr/local/share/man/man8/lobbyd.8"))
+        .subcommand(Command::new("man").about("Prints the man page: lobbyd man > /usr/local/share/man/man8/lobbyd.8"));
+    // It needs signals and sockets of Unix.
+    #[cfg(unix)]
+    let command = command.subcommand(super::cluster::command::command().args(serve_arguments(columns)));
+    command
 }
 
 /// The flags of the server.

@@ -140,6 +140,7 @@ fn describe(error: &clap::Error) -> String {
 fn subcommand() -> &'static str {
     match env::args().nth(1).as_deref() {
         Some("check") => "check ",
+        Some("cluster") => "cluster ",
         Some("completions") => "completions ",
         Some("config") => "config ",
         Some("man") => "man ",

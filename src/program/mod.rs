@@ -7,6 +7,8 @@
 mod activation;
 mod auth_file;
 pub(crate) mod check;
+#[cfg(unix)]
+pub(crate) mod cluster;
 pub(crate) mod command_line;
 pub(crate) mod completions;
 mod config_file;

@@ -104,7 +104,13 @@ fn run_server<A: App>(options: &Options, sockets: Vec<ListenSocket>, app: A) -> 
 }
 
 fn serve<A: App>(server: &mut Server<A>, options: &Options, supervisor: &mut Supervisor) -> Result<DrainTotals, Error> {
-    supervisor.report_ready(&status_line(server));
+    let admin: Option<Listen> = options.config.admin.as_ref().map(|_| server.admin_addrs().iter().cloned().collect());
+    let listen: Listen = server.local_addrs().iter().cloned().collect();
+    supervisor.report_started(
+        &status_line(server),
+        &listen.to_string(),
+        admin.map(|admin| admin.to_string()).as_deref(),
+    );
     let mut was_hung_up = false;
     loop {
         let status = server.turn(supervisor.max_wait())?;

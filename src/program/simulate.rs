@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use lobbyd::sim::{Behaviour, Failure, Plan, Report, shrink, simulate, simulate_journaled};
+use lobbyd::sim::{Behaviour, Failure, Plan, Report, shrink, simulate, simulate_cluster, simulate_journaled};
 
 /// Shortest time between two updates of the progress bar.
 const UPDATE: Duration = Duration::from_millis(100);
@@ -58,6 +58,13 @@ pub(crate) fn command() -> Command {
                 .help("Records each run in a journal in memory and replays it"),
         )
         .arg(
+            Arg::new("cluster")
+                .long("cluster")
+                .action(ArgAction::SetTrue)
+                .conflicts_with_all(["journal", "without"])
+                .help("Runs several nodes of a cluster, with a model of Redis"),
+        )
+        .arg(
             Arg::new("shrink")
                 .long("shrink")
                 .action(ArgAction::SetTrue)
@@ -95,7 +102,11 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
         plan.without = matches.get_many::<Behaviour>("without").unwrap_or_default().copied().collect();
         plan
     };
-    let simulate: Run = if matches.get_flag("journal") { simulate_journaled } else { simulate };
+    let simulate: Run = match () {
+        () if matches.get_flag("journal") => simulate_journaled,
+        () if matches.get_flag("cluster") => simulate_cluster,
+        () => simulate,
+    };
     let mut progress = Progress::start(end - first);
     let mut total = Report::default();
     for seed in first..end {
@@ -140,6 +151,9 @@ fn summary(total: &Report, elapsed: Duration) -> String {
     }
     for (behaviour, count) in total.behaviours() {
         line(&format!("did {}", behaviour.word()), count.to_string());
+    }
+    for (effect, count) in total.effects() {
+        line(effect, count.to_string());
     }
     line("seconds", format!("{:.1}", elapsed.as_secs_f64()));
     line("steps per second", format!("{:.0}", total.steps as f64 / elapsed.as_secs_f64()));

@@ -12,6 +12,11 @@ use log::warn;
 
 use super::logger::TARGET;
 
+/// Fields of the first notification with the addresses of members and operators. sd_notify(3) reserves `X_` for fields that the manager
+/// does not know; `lobbyd cluster` reads them.
+pub(crate) const LISTEN_VARIABLE: &str = "X_LISTEN";
+pub(crate) const ADMIN_VARIABLE: &str = "X_ADMIN";
+
 /// The connection to the service manager. Does nothing if the program was not started by one.
 pub(crate) struct Supervisor {
     manager: Option<Manager>,
@@ -44,7 +49,14 @@ impl Supervisor {
         Ok(Supervisor { manager, watchdog, is_stopping: false, warned: false })
     }
 
-    /// Reports that the server listens.
+    /// Reports that the server listens, and where.
+    pub(crate) fn report_started(&mut self, status: &str, listen: &str, admin: Option<&str>) {
+        let admin = admin.map(|admin| format!("\n{ADMIN_VARIABLE}={admin}"));
+        let admin = admin.unwrap_or_default();
+        self.send(&format!("READY=1\nSTATUS={status}\n{LISTEN_VARIABLE}={listen}{admin}"));
+    }
+
+    /// Reports that the files were read again.
     pub(crate) fn report_ready(&mut self, status: &str) {
         self.send(&format!("READY=1\nSTATUS={status}"));
     }

@@ -20,6 +20,7 @@ use crate::base::close::CloseReason;
 use crate::base::id::ConnId;
 use crate::config::Limit;
 use crate::engine::app::App;
+use crate::engine::operator::OperatorReport;
 
 /// Checks the invariants that hold after every step, also in the middle of a turn.
 pub(super) fn after_step<A: App>(world: &mut World<A>) -> Result<(), String> {
@@ -115,6 +116,7 @@ fn check_operators<A: App>(world: &mut World<A>) -> Result<(), String> {
     let World { server, clients, transcript, .. } = world;
     let (now, last_turn, had_unread) = (server.now, server.last_turn, server.had_unread);
     while let Some(report) = server.call(|engine, _| engine.poll_operator()) {
+        let OperatorReport::Pinged(report) = report else { return Err(format!("without a cluster: {report:?}")) };
         // An answer may have been unread in the network since before the deadline.
         server.models.operators.ping_ended(&report, |due| last_turn <= due || had_unread)?;
         transcript.mix(report.ticket ^ (report.answers.len() as u64) << 32);

@@ -114,6 +114,7 @@ mod agreement;
 mod app;
 mod client;
 mod closes;
+mod cluster;
 mod commands;
 mod decoder;
 mod driver;
@@ -141,6 +142,7 @@ pub mod wire;
 mod world;
 
 pub use self::client::player::Player;
+pub use self::cluster::simulate_cluster;
 pub use self::memory::{MemorySocket, MemorySockets, MemoryWrite};
 pub use self::redis_model::{RedisCopy, RedisModel};
 pub use self::report::{BadPlan, Failure, Plan, Report};

@@ -252,6 +252,26 @@ fn a_session_comes_back_to_another_node() {
 }
 
 #[test]
+fn a_node_that_attaches_later_goes_on_as_the_others() {
+    let mut nodes = Nodes::<Relay>::new(1, &config());
+    let ann = nodes.connect("ann", 0, &format!("chess?token=ann&{PAGE}"));
+    let epoch = nodes.epoch(ann);
+    let bob = nodes.connect("bob", 0, &format!("chess?token=bob&{PAGE}"));
+    nodes.say(ann, r#"{"type":"set","data":{"round":1},"ref":1}"#);
+    nodes.hang_up(bob);
+    nodes.say(ann, r#"{"type":"direct","to":"bob","data":1,"ref":2}"#);
+    nodes.advance(Duration::from_secs(2));
+    nodes.got(ann);
+    nodes.attach(2, &config());
+    let bob = nodes.connect("bob", 1, &format!("chess?token=bob&{PAGE}&epoch={epoch}&seq=1&n=0"));
+    let got = nodes.got(bob);
+    assert!(got[0].contains(r#""resumed":true,"recovered":true"#) && got[0].contains(r#""replay":4"#), "{got:#?}");
+    assert!(got[2].contains(r#""direct","from":"ann","n":1"#) && got[6].contains(r#""round":1"#), "{got:#?}");
+    nodes.say(bob, r#"{"type":"broadcast","data":2,"ref":1}"#);
+    expect(&mut nodes, ann, &[r#""back":[{"user":"bob""#, r#""from":"bob","seq":5"#]);
+}
+
+#[test]
 fn a_live_connection_on_another_node_is_replaced() {
     let mut nodes = Nodes::<Relay>::new(2, &config());
     let old = nodes.connect("ann", 0, &format!("chess?token=ann&{PAGE}"));

@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of how a run is carried out.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
@@ -163,6 +164,8 @@ pub struct Report {
     pub hash: u64,
     pub(super) closes: Closes,
     pub(super) behaviours: Vec<u64>,
+    /// What happened in a cluster, and how often.
+    pub(super) effects: BTreeMap<&'static str, u64>,
 }
 
 impl Report {
@@ -177,6 +180,12 @@ impl Report {
         other.closes().for_each(|(reason, count)| self.closes.add(reason, count));
         self.behaviours.resize(other.behaviours.len().max(self.behaviours.len()), 0);
         self.behaviours.iter_mut().zip(&other.behaviours).for_each(|(mine, other)| *mine += other);
+        other.effects().for_each(|(effect, count)| *self.effects.entry(effect).or_default() += count);
+    }
+
+    /// Returns what happened in a [cluster](crate::sim::simulate_cluster), and how often.
+    pub fn effects(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.effects.iter().map(|(&effect, &count)| (effect, count))
     }
 
     /// Returns the number of connections that ended with each reason. Reasons with a count of 0 are omitted.
@@ -233,12 +242,16 @@ impl Failure {
         let Plan { seed, steps, clients, without } = &self.plan;
         match self.run_kind {
             RunKind::Application => format!("LOBBYD_PLAN='{}' cargo test", self.plan),
-            RunKind::Command | RunKind::Journaled => {
+            RunKind::Command | RunKind::Journaled | RunKind::Cluster => {
                 let words: Vec<&str> = without.iter().map(|behaviour| behaviour.word()).collect();
                 let clients = if *clients == DEFAULT_CLIENTS { String::new() } else { format!(" --clients {clients}") };
                 let without = if words.is_empty() { String::new() } else { format!(" --without {}", words.join(",")) };
-                let journal = if self.run_kind == RunKind::Journaled { " --journal" } else { "" };
-                format!("lobbyd simulate --seed {seed} --steps {steps}{clients}{without}{journal}")
+                let kind = match self.run_kind {
+                    RunKind::Journaled => " --journal",
+                    RunKind::Cluster => " --cluster",
+                    RunKind::Command | RunKind::Application => "",
+                };
+                format!("lobbyd simulate --seed {seed} --steps {steps}{clients}{without}{kind}")
             }
         }
     }
@@ -253,6 +266,8 @@ pub(super) enum RunKind {
     Command,
     /// `lobbyd simulate --journal`.
     Journaled,
+    /// `lobbyd simulate --cluster`.
+    Cluster,
 }
 
 /// What was expected where a run failed.
@@ -271,6 +286,8 @@ pub(super) enum Expectation {
     Agreement,
     /// The replay of the run's journal.
     Replay,
+    /// The rules of a cluster.
+    Cluster,
 }
 
 impl Expectation {
@@ -284,6 +301,9 @@ impl Expectation {
             Expectation::NoPanic => "neither the application nor the server panics",
             Expectation::Agreement => {
                 "after the faults have stopped, clients and server agree, and nothing remains of closed connections"
+            }
+            Expectation::Cluster => {
+                "all nodes have the same state after the same entry, and every session receives every frame once and in order"
             }
             Expectation::Replay => "a replay of the recorded run sends the same bytes and ends in the same state",
         }

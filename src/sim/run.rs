@@ -3,6 +3,7 @@
 //! Knows the phases of a run, but not what happens in a step.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ use super::swarm::parameters::Swarm;
 use super::world::{Invariant, Setup, World};
 use crate::base::random::Random;
 use crate::config::Config;
+#[cfg(test)]
+use crate::engine::Engine;
 use crate::engine::app::{App, Protocol};
 
 /// Number of events shown in the report of a failure.
@@ -149,11 +152,7 @@ impl<A: App> Simulator<A> {
     ///
     /// Panics if [`Config::check`] rejects the configuration.
     pub fn run(mut self, steps: u64) -> Result<Report, Box<Failure>> {
-        if A::PROTOCOL == Protocol::Raw || !self.relays {
-            OF_SESSIONS.iter().chain(OF_CONTROL).for_each(|&behaviour| self.without.insert(behaviour));
-            // An application may serve no event streams.
-            OF_EVENTS.iter().for_each(|&behaviour| self.without.insert(behaviour));
-        }
+        self.exclude_unsupported();
         let swarm = Swarm::draw(&mut Random::new(self.seed), self.clients, self.without);
         if self.draws_config {
             draw_for_behaviours(&mut self.config, &swarm, self.seed);
@@ -193,7 +192,35 @@ impl<A: App> Simulator<A> {
     }
 }
 
+#[cfg(test)]
 impl<A: App> Simulator<A> {
+    /// Runs some steps and returns the engine, perhaps in the middle of a turn.
+    pub(crate) fn engine_after(mut self, steps: u64) -> Engine<impl App> {
+        self.exclude_unsupported();
+        let swarm = Swarm::draw(&mut Random::new(self.seed), self.clients, self.without);
+        draw_for_behaviours(&mut self.config, &swarm, self.seed);
+        let config = self.config.check().unwrap_or_else(|problems| panic!("seed {}: {problems}", self.seed));
+        let steps_of_run = Steps::new(&swarm, &config);
+        let Simulator { seed, app, relays, players, invariant, commands, .. } = self;
+        let mut world = World::new(Setup { seed, config, swarm, relays, players, invariant, commands }, app);
+        for step in 0..steps {
+            world.transcript.step = step;
+            steps_of_run.run(&mut world).unwrap_or_else(|violation| panic!("seed {seed}, step {step}: {violation}"));
+        }
+        world.server.into_engine()
+    }
+}
+
+impl<A: App> Simulator<A> {
+    /// Excludes the behaviours that the application does not support.
+    fn exclude_unsupported(&mut self) {
+        if A::PROTOCOL == Protocol::Raw || !self.relays {
+            OF_SESSIONS.iter().chain(OF_CONTROL).for_each(|&behaviour| self.without.insert(behaviour));
+            // An application may serve no event streams.
+            OF_EVENTS.iter().for_each(|&behaviour| self.without.insert(behaviour));
+        }
+    }
+
     /// The excluded behaviours, without those that the run excludes by itself.
     fn named_without(&self) -> Vec<Behaviour> {
         let has_sessions = A::PROTOCOL == Protocol::Json && self.relays;
@@ -205,7 +232,7 @@ impl<A: App> Simulator<A> {
     }
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a text message").to_owned()
 }
@@ -221,6 +248,7 @@ fn report<A: App>(world: &World<A>) -> Report {
         bytes: counters.bytes_in + counters.bytes_out,
         closes: counters.reasons.clone(),
         behaviours: models.behaviours.to_vec(),
+        effects: BTreeMap::new(),
         hash: world.transcript.hash(),
     }
 }

@@ -71,6 +71,11 @@ impl<A: App> Server<A> {
         std::mem::take(&mut self.engine.observed_app().command_result)
     }
 
+    #[cfg(test)]
+    pub(super) fn into_engine(self) -> Engine<AppUnderTest<A>> {
+        self.engine
+    }
+
     pub(super) fn engine(&self) -> &Engine<AppUnderTest<A>> {
         &self.engine
     }

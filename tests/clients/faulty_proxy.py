@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """A TCP proxy on 127.0.0.1 that resets, closes, freezes and delays connections at random. `Proxy` starts it as a process.
 
-    tests/clients/faulty_proxy.py SERVER_PORT SEED MEAN_SECONDS
+    tests/clients/faulty_proxy.py SERVER SEED MEAN_SECONDS
 
-Prints its port. A line `calm` on its input ends all faults: frozen connections continue, and new ones are left alone. At the end
-of its input it prints the number of faults of each kind as JSON, and exits. Standard library only.
+SERVER is a port, or the path of a socket file. Prints its own port. A line `calm` on its input ends all faults: frozen connections
+continue, and new ones are left alone. At the end of its input it prints the number of faults of each kind as JSON, and exits.
+Standard library only.
 
 The bytes of a connection that is reset are lost, whichever side has already sent them: that is what happens in a network, where
 a server has handed a message to its kernel that no client ever reads. A frozen connection does not see the end of the other side
@@ -183,8 +184,8 @@ class Link:
 
 
 class Proxying:
-    def __init__(self, port, seed, mean):
-        self.port, self.seed, self.mean = port, seed, mean
+    def __init__(self, server, seed, mean):
+        self.server, self.seed, self.mean = server, seed, mean
         self.calm = False
         self.links = {}               # as a set in order
         self.number = 0
@@ -225,7 +226,10 @@ class Proxying:
         link = Link(self, self.number)
         self.links[link] = None
         try:
-            await loop.create_connection(lambda: link.server, "127.0.0.1", self.port)
+            if self.server.isdigit():
+                await loop.create_connection(lambda: link.server, "127.0.0.1", int(self.server))
+            else:
+                await loop.create_unix_connection(lambda: link.server, self.server)
             await loop.connect_accepted_socket(lambda: link.client, sock)
         except OSError:
             link.reset()
@@ -254,8 +258,8 @@ class Proxying:
 class Proxy:
     """The process. As a context manager it ends at the end of the block; `faults` has then the numbers of its faults."""
 
-    def __init__(self, port, seed, mean):
-        self._process = subprocess.Popen([sys.executable, "-B", os.path.abspath(__file__), str(port), str(seed), str(mean)],
+    def __init__(self, server, seed, mean):
+        self._process = subprocess.Popen([sys.executable, "-B", os.path.abspath(__file__), str(server), str(seed), str(mean)],
                                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.port = int(self._process.stdout.readline())
         self.faults = {}
@@ -278,5 +282,5 @@ class Proxy:
 
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-    port, seed, mean = sys.argv[1:]
-    asyncio.run(Proxying(int(port), seed, float(mean)).run())
+    server, seed, mean = sys.argv[1:]
+    asyncio.run(Proxying(server, seed, float(mean)).run())

@@ -14,11 +14,11 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 class Lobbyd:
     """A running server. As a context manager it ends the process at the end of the block, also after an error."""
 
-    def __init__(self, binary, *args):
+    def __init__(self, binary, *args, listen="127.0.0.1:0"):
         # A file instead of a pipe: a pipe that is not read fills up and stops the server.
         self._log = tempfile.NamedTemporaryFile(prefix="lobbyd-", suffix=".log")
         self._process = subprocess.Popen(
-            [binary, "--listen", "127.0.0.1:0", *map(str, args)],
+            [binary, "--listen", listen, *map(str, args)],
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log)
         self.pid = self._process.pid
         try:
@@ -48,7 +48,10 @@ class Lobbyd:
             time.sleep(0.02)
 
     def terminate(self):
-        self._process.send_signal(signal.SIGTERM)
+        self.signal(signal.SIGTERM)
+
+    def signal(self, number):
+        self._process.send_signal(number)
 
     def exit_code(self, seconds=10):
         """Waits for the process to exit, and returns its exit code."""

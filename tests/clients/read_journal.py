@@ -23,9 +23,10 @@ KINDS = {
     10: "unread rest", 11: "hangup", 12: "writable", 13: "timeout", 14: "authorized", 15: "command", 16: "reload",
     17: "omitted reload", 18: "operator", 19: "report taken", 20: "drain", 21: "stop", 22: "shed", 23: "closure", 24: "flush",
     25: "wrote", 26: "blocked", 27: "failed", 28: "flushed", 29: "flushed nothing", 30: "max work", 31: "unread",
-    32: "wall time",
+    32: "wall time", 33: "join cluster", 34: "cluster state", 35: "cluster attached", 36: "cluster entry",
+    37: "cluster reachable", 38: "cluster detached", 39: "cluster taken",
 }
-INPUTS = {3, 4, 5, *range(11, 24), 31, 32}
+INPUTS = {3, 4, 5, *range(11, 24), *range(31, 40)}
 CLOSE_REASONS = {1: 34, 2: 34, 3: 35}
 CLOCK_NUMBERS = 10 + 528 + 2
 
@@ -282,6 +283,16 @@ def operator(fields):
     return "clock", ("pause", "resume", "step", "slow")[command], number
 
 
+def log_entry(fields):
+    index, time, form = fields.count(), fields.count(), fields.byte(4)
+    if form == 0:
+        return index, time, "founded"
+    node = fields.number()
+    if form == 2:
+        return index, time, f"ended {node}"
+    return index, time, f"attached {node} {fields.text()}" if form == 1 else f"operations of {node}: {len(fields.slice())} bytes"
+
+
 def checkpoint(fields):
     read = {name: fields.count() for name in ("now", "wall time at 0", "wheel", "seats", "epoch", "closes", "ticket")}
     read["random"] = random_state(fields)
@@ -303,13 +314,16 @@ def segment(fields):
     lines = fields.text().split("\n")
     require(lines.pop() == "" and all("=" in line for line in lines), "a line of the configuration is incomplete")
     read["configuration"] = dict(line.split("=", 1) for line in lines)
-    form = fields.byte(3)
+    form = fields.byte(17)
     read["start"] = None
     if form:
         start = checkpoint(fields)
-        if form == 2:
+        if form - 1 & 1:
             start["close codes"] = fields.list(lambda: (close_code(fields), fields.count()))
             start["error codes"] = fields.list(lambda: (word(fields), fields.count()))
+        for part in (2, 4):
+            if form - 1 & part:
+                fields.list(lambda: (fields.ip(), fields.number()))
         read["start"] = start, fields.slice()
     require(read["start"] is None or read["number"] > 1, "segment 1 has no start")
     read["edition"] = 1 if fields.is_empty() else fields.number()
@@ -413,6 +427,8 @@ class Journal:
             require(before in (7, 8), f"{name} after entry {before}")
         else:
             require(before != 6, f"{name} after a request without decisions")
+        if before == 34:
+            require(kind in (34, 35), f"{name} after a part of a state")
         if before == 2:
             require(kind in INPUTS or kind == 30, f"{name} after the time")
         if before == 30:
@@ -505,6 +521,19 @@ class Journal:
             return limit
         if kind == 32:
             return fields.count()
+        if kind == 34:
+            part = fields.slice()
+            require(part, "an empty part of a state")
+            return f"{len(part)} bytes"
+        if kind == 35:
+            return f"node={fields.number()} index={fields.count()} state={fields.flag()}"
+        if kind == 36:
+            return log_entry(fields)
+        if kind == 37:
+            return fields.flag()
+        if kind == 39:
+            place = (fields.number(), fields.number()) if fields.byte(2) else None
+            return f"place={place} length={fields.number()} check={fields.take(8)[::-1].hex()}"
         return ""
 
 

@@ -258,6 +258,7 @@ class Books:
         self.gaps = []
         self.reasons = collections.Counter()
         self.counts = collections.Counter()
+        self.tolerated = set()              # codes of errors that answer messages without a `ref`
         self.lost = self.doubled = 0
         self.problems = []
 

@@ -20,7 +20,9 @@ FINAL = range(4000, 4100)
 
 class Session:
     def __init__(self, url, lobby, user, book, rng, was=None):
-        self.url, self.lobby, self.user, self.book, self.rng = url, lobby, user, book, rng
+        # A function is asked for each connection, so that a session can move to another server.
+        self.url = url if callable(url) else lambda: url
+        self.lobby, self.user, self.book, self.rng = lobby, user, book, rng
         self.name, self.was = secrets.token_urlsafe(24), was
         self.patience = rng.uniform(1.0, 7.0)       # seconds of silence before a probe
         self.position = None                        # (epoch, seq)
@@ -45,7 +47,7 @@ class Session:
     # ---- the connection ----
 
     def address(self):
-        address = f"{self.url}/ws/{self.lobby}?token={self.user}&session={self.name}"
+        address = f"{self.url()}/ws/{self.lobby}?token={self.user}&session={self.name}"
         if self.was:
             address += f"&was={self.was}"
         if self.position:
@@ -250,6 +252,8 @@ class Session:
             if refused:
                 self.book.books.counts[f"error {answer['code']}"] += 1
             self.settle(ref, "refused" if refused else "acked")
+        elif refused and ref is None and answer["code"] in self.book.books.tolerated:
+            self.book.books.counts[f"error {answer['code']} without a ref"] += 1
         elif refused:
             self.book.problem(f"unexpected {answer}")
         elif not self.awaits_state and isinstance(ref, int):

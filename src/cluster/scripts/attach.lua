@@ -3,7 +3,7 @@
 -- an earlier life of this process: it ends first.
 --
 -- KEYS[4]  begin of the keys of states: the incarnation follows
--- ARGV[4]  name of the node
+-- ARGV[4]  name of the node, and its URL after a space if it has one
 -- ARGV[5]  fingerprint of its configuration
 --
 -- Reply: OK, the incarnation, the index and the hash of the entry after which the node begins, 1 if the log begins anew or 0,
@@ -13,19 +13,23 @@
 
 local name, own_fingerprint = ARGV[4], ARGV[5]
 
+local function is_same(node)
+  return string.match(node.name, '^%S+') == string.match(name, '^%S+')
+end
+
 local refusal = check_frozen()
 if refusal then return refusal end
 
 local others = 0
 for _, node in ipairs(nodes()) do
-  if node.name ~= name and node.ready and (node.lease >= now or now - seen > LEASE / 2) then others = others + 1 end
+  if not is_same(node) and node.ready and (node.lease >= now or now - seen > LEASE / 2) then others = others + 1 end
 end
 if others > 0 and fingerprint and fingerprint ~= own_fingerprint then return {'FINGERPRINT', fingerprint} end
 
 reap()
 local is_first = others == 0
 for _, node in ipairs(nodes()) do
-  if is_first or node.name == name then end_node(node) end
+  if is_first or is_same(node) then end_node(node) end
 end
 if index == 0 then redis.call('DEL', LOG) end
 

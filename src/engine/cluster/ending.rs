@@ -14,6 +14,9 @@ impl Core {
     pub(super) fn end_hold(&mut self, seat: SeatKey, reason: CloseReason, is_written: bool) {
         let member = self.member_in(seat);
         let has_session = self.directory.session_of(seat).is_some();
+        // A member that an operator's command ends does not escape because its connection ends before.
+        let ordered = self.cluster.as_ref().and_then(|cluster| cluster.holders.get(seat)?.ordered);
+        let reason = ordered.filter(|_| reason.keeps_seat()).unwrap_or(reason);
         if is_written && let Some(state) = self.sessions.get_mut(seat) {
             state.directs.note_all_written();
         }

@@ -12,8 +12,10 @@ use super::super::core::Core;
 use super::super::member::Message;
 use super::super::state::cluster::{Holder, SharedOrigin};
 use super::super::state::conn::ConnState;
+use super::command::read_command;
+use super::fields::Body;
 use super::operation::{Join, Operation};
-use crate::base::id::{ConnId, SeatId, SeatKey};
+use crate::base::id::{AddressKey, ConnId, SeatId, SeatKey};
 use crate::cluster::log::{ClusterOutput, EntryBody, Incarnation, LogEntry};
 use crate::lobby::directory::SeatRequest;
 use crate::lobby::entering::Wanted;
@@ -85,6 +87,10 @@ impl<A: App> Engine<A> {
                     self.core.end_hold(seat, reason, is_written);
                 }
             }
+            Operation::Operate { ticket, command } => match read_command(&mut Body(command)) {
+                Some(command) => self.core.execute_command(node, ticket, command),
+                None => warn!("cluster: a command of node {node} cannot be read, and is ignored"),
+            },
         }
     }
 
@@ -111,13 +117,15 @@ impl<A: App> Engine<A> {
         let wanted = Wanted { place: &join.place, claim: join.claim, entry: join.entry, reserved: None };
         let now = core.now();
         let code = core.directory.resolve(&wanted, join.user, now);
-        let request = SeatRequest::new(&code, join.user, core.in_cluster().address, &wanted);
+        // All nodes decide alike, so the limit for addresses does not apply: this node knows only those of its own clients.
+        let request = SeatRequest::new(&code, join.user, AddressKey::NONE, &wanted);
         let plan = core.plan_seat(&request);
         let holder = |core: &Core, seat| Holder {
             seat: core.directory.seat(seat).id,
             node,
             hold,
             data: join.data.map(Arc::from),
+            ordered: None,
         };
         match (plan, waiting) {
             (Ok(plan), Some((conn, identity))) => {
@@ -127,6 +135,7 @@ impl<A: App> Engine<A> {
                     core.in_cluster().set_holder(seat, holder);
                 });
                 core.egress.mark_dirty(conn.key());
+                core.close_as_ordered(conn);
                 core.in_cluster().early.push((conn, early));
             }
             (Ok(plan), None) => {
@@ -159,7 +168,12 @@ impl Core {
         if cluster.unix_micros == 0 {
             cluster.origin = SharedOrigin::at(now, entry.unix_micros);
         }
-        cluster.index = entry.index;
+        (cluster.index, cluster.seen_at) = (entry.index, now);
+        cluster.entries += 1;
+        if let EntryBody::Operations { node, bytes } = entry.body {
+            cluster.bytes += bytes.len() as u64;
+            cluster.own_executed += u64::from(cluster.node == Some(node));
+        }
         cluster.unix_micros = cluster.unix_micros.max(entry.unix_micros);
         cluster.is_executing = true;
         self.clock.show_shared(cluster.origin.time(cluster.unix_micros), cluster.unix_micros);
@@ -190,6 +204,15 @@ impl Core {
         let slot = self.slot(conn).filter(|slot| slot.close_kind.is_none() && slot.wire.is_deciding())?;
         slot.state = ConnState::Pending(None);
         Some((conn, waiting.identity))
+    }
+
+    /// Queues the close of a connection that got a seat which an operator's command ends.
+    fn close_as_ordered(&mut self, conn: ConnId) {
+        let seat = self.conns.get(conn).and_then(|slot| slot.seat());
+        let ordered = seat.and_then(|seat| self.in_cluster().holders.get(seat)?.ordered);
+        if let Some(reason) = ordered {
+            self.close_in_batches([conn], reason);
+        }
     }
 
     /// Appends that the connection of a seat has ended which got it only now.

@@ -11,16 +11,20 @@
 //!
 //! Members on other nodes have a seat, and their connection is [`ConnId::ELSEWHERE`](crate::ConnId).
 
+mod command;
+mod commands;
 mod ending;
 mod executing;
+mod fields;
 mod homes;
+pub(crate) mod inspect;
 pub(crate) mod operation;
+mod snapshot;
 mod state;
 mod submitting;
 
 pub(super) use self::submitting::SharedMessage;
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use log::{info, warn};
@@ -28,8 +32,8 @@ use log::{info, warn};
 use super::Engine;
 use super::app::App;
 use super::core::Core;
+use super::recording::Input;
 use super::state::cluster::Cluster;
-use super::state::homes::Homes;
 use super::state::sessions::{Histories, SessionStates};
 use crate::base::close::CloseReason;
 use crate::base::id::{ConnId, LobbyKey};
@@ -45,22 +49,21 @@ const NUDGE_INTERVAL: Duration = Duration::from_millis(100);
 impl<A: App> Engine<A> {
     /// Makes this engine a node of a cluster. Must be called before it has any connection.
     pub(crate) fn join_cluster(&mut self) {
-        let core = &mut self.core;
-        debug_assert!(core.is_blank(), "a node begins without connections");
-        if !A::IS_STATELESS {
-            core.directory.note_changed_lobbies();
-            core.homes = Some(Box::default());
-            return;
-        }
-        core.conns.add_elsewhere();
-        let address = core.addresses.add_connection(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        core.cluster = Some(Box::new(Cluster::new(address)));
+        debug_assert!(self.core.is_blank() && !self.core.is_node(), "a node begins without connections");
+        self.enter(self.core.now(), &Input::JoinCluster);
+        self.core.become_node(A::IS_STATELESS);
+    }
+
+    /// The index of the next entry; `None` if this engine is no node of a cluster.
+    pub(crate) fn next_entry(&self) -> Option<u64> {
+        let Core { cluster, homes, .. } = &self.core;
+        let index = cluster.as_ref().map(|cluster| cluster.index).or(homes.as_ref().map(|homes| homes.index));
+        index.map(|index| index + 1)
     }
 
     /// Reports what the link to the cluster says.
     pub(crate) fn handle_cluster(&mut self, now: Time, input: ClusterInput<'_>) {
-        self.core.call_guard.assert_consistent();
-        self.core.clock.advance(now);
+        self.enter(now, &Input::Cluster(input));
         if self.core.homes.is_some() {
             self.handle_homes(input);
             return self.dispatch_events();
@@ -76,6 +79,8 @@ impl<A: App> Engine<A> {
 
     fn attached(&mut self, node: Incarnation, index: u64, state: Option<&[u8]>) {
         let now = self.core.now();
+        // The log's time may go back when it is founded anew.
+        self.core.in_cluster().unix_micros = 0;
         if let Some(state) = state
             && let Err(error) = self.core.load_state(state, now)
         {
@@ -83,6 +88,7 @@ impl<A: App> Engine<A> {
             return warn!("the state of the cluster cannot be read: {error}");
         }
         let cluster = self.core.in_cluster();
+        cluster.seen_at = now;
         (cluster.node, cluster.index, cluster.is_reachable) = (Some(node), index, true);
         info!("attached to the cluster as {node}, at entry {index}");
         let waiting: Vec<ConnId> = cluster.waiting.keys().copied().collect();
@@ -92,24 +98,39 @@ impl<A: App> Engine<A> {
     /// Takes what is to be passed to the link. A driver calls this until it returns `None`, after all events of a turn and
     /// before it waits.
     pub(crate) fn poll_cluster(&mut self) -> Option<ClusterOutput> {
-        self.core.append_homes();
-        if let Some(homes) = &mut self.core.homes {
-            let append = |homes: &mut Homes| ClusterOutput::Append(std::mem::take(&mut homes.operations));
-            let output = homes.outputs.pop_front();
-            return output.or_else(|| (!homes.operations.is_empty()).then(|| append(homes)));
-        }
-        let cluster = self.core.cluster.as_mut()?;
-        if let Some(output) = cluster.outputs.pop_front() {
-            return Some(output);
-        }
-        if cluster.operations.is_empty() && !std::mem::take(&mut cluster.wants_nudge) {
-            return None;
-        }
-        cluster.node.map(|_| ClusterOutput::Append(std::mem::take(&mut cluster.operations)))
+        let Core { cluster, homes, .. } = &mut self.core;
+        let output = match homes {
+            Some(homes) => homes.take_output(),
+            None => cluster.as_mut()?.take_output(),
+        }?;
+        self.core.record_taken(&output);
+        Some(output)
     }
 }
 
 impl Core {
+    /// Whether this engine is a node of a cluster, also of one whose application keeps state of its own.
+    pub(super) fn is_node(&self) -> bool {
+        self.cluster.is_some() || self.homes.is_some()
+    }
+
+    /// Whether this engine is a node without a place in its cluster.
+    pub(super) fn has_lost_place(&self) -> bool {
+        let Core { cluster, homes, .. } = self;
+        cluster.as_ref().is_some_and(|cluster| cluster.node.is_none())
+            || homes.as_ref().is_some_and(|homes| homes.node.is_none())
+    }
+
+    pub(super) fn become_node(&mut self, is_stateless: bool) {
+        if !is_stateless {
+            self.directory.note_changed_lobbies();
+            self.homes = Some(Box::default());
+            return;
+        }
+        self.conns.add_elsewhere();
+        self.cluster = Some(Box::new(Cluster::new()));
+    }
+
     pub(super) fn is_clustered(&self) -> bool {
         self.cluster.is_some()
     }
@@ -131,13 +152,7 @@ impl Core {
 
     /// Forgets all users, lobbies and seats, because this node has lost its place. Its members are asked to come back.
     fn lose_place(&mut self) {
-        let cluster = self.in_cluster();
-        cluster.node = None;
-        cluster.is_reachable = false;
-        cluster.operations.clear();
-        cluster.outputs.clear();
-        cluster.nodes.clear();
-        cluster.in_flight.clear();
+        self.in_cluster().lose_place();
         warn!("this node has lost its place in the cluster: its members are asked to reconnect");
         for conn in self.members_by_age() {
             self.begin_close(conn.key(), CloseReason::ForcedReconnect);
@@ -164,7 +179,8 @@ impl Core {
     fn next_nudge(&self) -> Option<Time> {
         let cluster = self.cluster.as_ref().filter(|cluster| cluster.is_reachable)?;
         let node = cluster.node?;
-        let due = self.next_shared_deadline()?;
+        // As far as this node knows, so much of the log's time has passed as of its own since the last entry.
+        let due = cluster.seen_at + (self.next_shared_deadline()? - cluster.origin.time(cluster.unix_micros));
         let rank = cluster.nodes.keys().take_while(|&&other| other < node).count().min(100) as u32;
         let earliest = cluster.nudged_at.map_or(Time::ZERO, |at| at + NUDGE_INTERVAL);
         Some((due + RANK_DELAY * rank).max(earliest))
@@ -203,3 +219,6 @@ impl Core {
         self.expire_control();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Operations: what nodes append to the log. Each is a kind, a length of four bytes, and so many bytes; numbers are in
 //! little-endian order.
 
+use super::fields::{Body, put_bytes, put_option};
 use crate::base::close::CloseReason;
 use crate::base::codes::CloseCode;
 use crate::base::entry::{Entry, PasswordHash, Place, Role};
@@ -19,6 +20,8 @@ pub(crate) enum Operation<'a> {
     /// The connection of a member has ended.
     /// `is_written` says whether all that it was sent had been written.
     Drop { seat: SeatId, hold: u64, reason: CloseReason, is_written: bool },
+    /// An operator's command, in the form of [`command`](super::command). The ticket names it for its own node.
+    Operate { ticket: u64, command: &'a [u8] },
     /// A node is to be the home of a lobby.
     Claim { lobby: &'a str },
     /// A lobby was removed from its home.
@@ -42,6 +45,7 @@ const TEXT: u8 = 1;
 const BINARY: u8 = 2;
 const JOIN: u8 = 3;
 const DROP: u8 = 4;
+const OPERATE: u8 = 5;
 const CLAIM: u8 = 6;
 const RELEASE: u8 = 7;
 
@@ -69,6 +73,10 @@ impl Operation<'_> {
                 out.push(u8::from(*is_written));
                 put_reason(out, *reason);
             }
+            Operation::Operate { ticket, command } => {
+                out.extend(ticket.to_le_bytes());
+                out.extend(*command);
+            }
         }
         let length = u32::try_from(out.len() - start - 5).expect("an operation is shorter than 4 GiB");
         out[start + 1..start + 5].copy_from_slice(&length.to_le_bytes());
@@ -80,6 +88,7 @@ impl Operation<'_> {
             Operation::Binary { .. } => BINARY,
             Operation::Join(_) => JOIN,
             Operation::Drop { .. } => DROP,
+            Operation::Operate { .. } => OPERATE,
             Operation::Claim { .. } => CLAIM,
             Operation::Release { .. } => RELEASE,
         }
@@ -105,6 +114,7 @@ impl Operation<'_> {
                 let is_written = body.u8()? == 1;
                 Operation::Drop { seat, hold, reason: body.reason()?, is_written }
             }
+            OPERATE => Operation::Operate { ticket: body.u64()?, command: body.0 },
             CLAIM => Operation::Claim { lobby: std::str::from_utf8(body.0).ok()? },
             RELEASE => Operation::Release { lobby: std::str::from_utf8(body.0).ok()? },
             _ => return None,
@@ -168,19 +178,6 @@ fn put_member(out: &mut Vec<u8>, seat: SeatId, hold: u64) {
     out.extend(hold.to_le_bytes());
 }
 
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    let length = u32::try_from(bytes.len()).expect("a field is shorter than 4 GiB");
-    out.extend(length.to_le_bytes());
-    out.extend(bytes);
-}
-
-fn put_option<T>(out: &mut Vec<u8>, value: Option<T>, put: impl FnOnce(&mut Vec<u8>, T)) {
-    out.push(u8::from(value.is_some()));
-    if let Some(value) = value {
-        put(out, value);
-    }
-}
-
 fn put_reason(out: &mut Vec<u8>, reason: CloseReason) {
     match CloseReason::ALL.iter().position(|&other| other == reason) {
         Some(number) => out.push(number as u8),
@@ -192,46 +189,7 @@ fn put_reason(out: &mut Vec<u8>, reason: CloseReason) {
     }
 }
 
-/// The bytes of an operation that are still to read.
-struct Body<'a>(&'a [u8]);
-
-impl<'a> Body<'a> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (first, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*first)
-    }
-
-    fn u8(&mut self) -> Option<u8> {
-        self.take().map(|[byte]| byte)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.take().map(u64::from_le_bytes)
-    }
-
-    fn u128(&mut self) -> Option<u128> {
-        self.take().map(u128::from_le_bytes)
-    }
-
-    fn bytes(&mut self) -> Option<&'a [u8]> {
-        let length = self.take().map(u32::from_le_bytes)?;
-        let (bytes, rest) = self.0.split_at_checked(length as usize)?;
-        self.0 = rest;
-        Some(bytes)
-    }
-
-    fn text(&mut self) -> Option<&'a str> {
-        std::str::from_utf8(self.bytes()?).ok()
-    }
-
-    fn option<T>(&mut self, read: impl FnOnce(&mut Body<'a>) -> Option<T>) -> Option<Option<T>> {
-        match self.u8()? {
-            0 => Some(None),
-            _ => read(self).map(Some),
-        }
-    }
-
+impl Body<'_> {
     fn member(&mut self) -> Option<(SeatId, u64)> {
         Some((SeatId(self.u64()?), self.u64()?))
     }
@@ -268,6 +226,7 @@ mod tests {
             Operation::Claim { lobby: "chess" },
             Operation::Release { lobby: "chess" },
             Operation::Drop { seat, hold, reason: CloseReason::app(4400, "cheater"), is_written: false },
+            Operation::Operate { ticket: 9, command: &[1, 2] },
         ]
     }
 

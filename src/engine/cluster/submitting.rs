@@ -18,7 +18,7 @@ use crate::ws::handshake::{Acceptance, Page};
 const RETRY_MS: u64 = 100;
 
 /// Longest operations of one turn, in bytes. A message beyond it gets `error unavailable`.
-const MAX_OPERATIONS_BYTES: usize = 4 << 20;
+pub(super) const MAX_OPERATIONS_BYTES: usize = 4 << 20;
 
 /// A message of a member for the log.
 #[derive(Clone, Copy, Debug)]
@@ -126,6 +126,10 @@ impl Core {
         reference: Option<&str>,
     ) {
         let key = member.conn.key();
+        // The log has answered it before. An error now would say that it was not executed.
+        if self.answer_repeated(member, reference) {
+            return;
+        }
         if let Err(denied) = self.charge_message(key) {
             return self.rate_limited(key, reference, denied);
         }

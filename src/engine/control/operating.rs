@@ -155,7 +155,8 @@ impl Core {
     pub(in crate::engine) fn create_lobby(&mut self, new: &NewLobby) -> Result<OperatorAnswer, OperatorRefusal> {
         let NewLobby { code, seats, settings, data, ttl, pool } = new;
         let bounds = self.directory.control_bounds().ok_or(OperatorRefusal::ControlOff)?.settings;
-        if self.is_draining() {
+        // A node that drains has refused its own operators before; those of other nodes are served.
+        if self.is_ending() {
             return Err(OperatorRefusal::Draining);
         }
         self.check_new_lobby(code.as_deref(), seats, pool.as_deref(), *ttl)?;

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use smol_str::SmolStr;
 
 use crate::base::arena::SideTable;
-use crate::base::id::{AddressKey, ConnId, SeatId, SeatKey};
+use crate::base::close::CloseReason;
+use crate::base::id::{ConnId, SeatId, SeatKey};
 use crate::base::time::Time;
 use crate::cluster::log::{ClusterOutput, Incarnation};
 use crate::engine::member::Identity;
+use crate::engine::state::submitted::Submitted;
 
 /// The connection of a seat, as the whole cluster knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub(crate) struct Holder {
     pub(crate) hold: u64,
     /// Data of the member's identity.
     pub(crate) data: Option<Arc<[u8]>>,
+    /// Why the seat ends with this connection or a later one, whatever ends that: the reason of an operator's command.
+    pub(crate) ordered: Option<CloseReason>,
 }
 
 /// Requests of a connection that are in the log, or on the way to it.
@@ -63,10 +67,30 @@ pub(crate) struct Waiting {
     pub(crate) identity: Identity,
 }
 
+/// This node's part in its cluster, in numbers.
+///
+/// [`Stats`](super::stats::Stats) has an example.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClusterStats {
+    /// Whether this node has a place in the cluster.
+    pub is_attached: bool,
+    /// Whether Redis answers this node.
+    pub is_reachable: bool,
+    /// Nodes with a place in the cluster, as this one knows. 0 without a place.
+    pub nodes: usize,
+    /// Connections of this node that have a seat.
+    pub connections: usize,
+    /// Index of the last entry of the log that this node has executed.
+    pub index: u64,
+    /// Entries that this node has executed since its start.
+    pub entries: u64,
+    /// Bytes of the operations in them.
+    pub bytes: u64,
+}
+
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    /// Address of all seats. A limit for addresses would differ from node to node.
-    pub(crate) address: AddressKey,
     /// `None` while this node has no place in the cluster.
     pub(crate) node: Option<Incarnation>,
     /// Whether Redis answers.
@@ -80,6 +104,8 @@ pub(crate) struct Cluster {
     pub(crate) origin: SharedOrigin,
     /// Time of the last entry by the log's clock, in microseconds since the Unix epoch. Never goes back.
     pub(crate) unix_micros: u64,
+    /// This node's own time at the last entry.
+    pub(crate) seen_at: Time,
     /// Whether an entry is being executed.
     pub(crate) is_executing: bool,
     /// By the key of a seat.
@@ -97,12 +123,19 @@ pub(crate) struct Cluster {
     pub(crate) wants_nudge: bool,
     /// Received bytes of connections that got their seat in this entry, still to process.
     pub(crate) early: Vec<(ConnId, Vec<u8>)>,
+    /// Operators' commands that this node has appended.
+    pub(crate) submitted: Submitted,
+    /// Batches of operations that the link has taken since this node got its place, and how many of them were executed.
+    pub(crate) own_taken: u64,
+    pub(crate) own_executed: u64,
+    /// Entries that were executed since the start, and bytes of the operations in them.
+    pub(crate) entries: u64,
+    pub(crate) bytes: u64,
 }
 
 impl Cluster {
-    pub(crate) fn new(address: AddressKey) -> Cluster {
+    pub(crate) fn new() -> Cluster {
         Cluster {
-            address,
             node: None,
             is_reachable: false,
             nodes: BTreeMap::new(),
@@ -110,6 +143,7 @@ impl Cluster {
             executed: 0,
             origin: SharedOrigin::default(),
             unix_micros: 0,
+            seen_at: Time::ZERO,
             is_executing: false,
             holders: SideTable::default(),
             seats: HashMap::new(),
@@ -120,7 +154,68 @@ impl Cluster {
             nudged_at: None,
             wants_nudge: false,
             early: Vec::new(),
+            submitted: Submitted::default(),
+            own_taken: 0,
+            own_executed: 0,
+            entries: 0,
+            bytes: 0,
         }
+    }
+
+    /// Whether this node has no place and nothing that another one lacks. All else is as in a new node then.
+    pub(crate) fn is_blank(&self) -> bool {
+        let has_state = self.node.is_some() || self.is_reachable || !self.seats.is_empty();
+        let has_work = !self.operations.is_empty() || !self.outputs.is_empty() || self.wants_nudge;
+        !has_state && !has_work && self.waiting.is_empty() && self.early.is_empty() && self.submitted.is_empty()
+    }
+
+    /// Forgets all but the connections that wait for a seat.
+    pub(crate) fn lose_place(&mut self) {
+        let holders = std::mem::take(&mut self.holders);
+        let (waiting, early) = (std::mem::take(&mut self.waiting), std::mem::take(&mut self.early));
+        let seats = std::mem::take(&mut self.seats);
+        let mut submitted = std::mem::take(&mut self.submitted);
+        submitted.end_all();
+        let (entries, bytes) = (self.entries, self.bytes);
+        *self = Cluster { holders, seats, waiting, early, submitted, entries, bytes, ..Cluster::new() };
+    }
+
+    /// The state in numbers. `connections` of this node have a seat.
+    pub(crate) fn stats(&self, connections: usize) -> ClusterStats {
+        ClusterStats {
+            is_attached: self.node.is_some(),
+            is_reachable: self.is_reachable,
+            nodes: self.nodes.len(),
+            connections,
+            index: self.index,
+            entries: self.entries,
+            bytes: self.bytes,
+        }
+    }
+
+    /// Whether all that this node was asked to append was executed, or never will be.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.node.is_none() || (self.operations.is_empty() && self.own_taken == self.own_executed)
+    }
+
+    /// Notes that a seat ends for `reason`, unless that is decided already.
+    pub(crate) fn order_end(&mut self, seat: SeatKey, reason: CloseReason) {
+        if let Some(holder) = self.holders.get_mut(seat) {
+            holder.ordered.get_or_insert(reason);
+        }
+    }
+
+    /// Takes what is to be passed to the link next.
+    pub(crate) fn take_output(&mut self) -> Option<ClusterOutput> {
+        if let Some(output) = self.outputs.pop_front() {
+            return Some(output);
+        }
+        if self.operations.is_empty() && !std::mem::take(&mut self.wants_nudge) {
+            return None;
+        }
+        self.node?;
+        self.own_taken += 1;
+        Some(ClusterOutput::Append(std::mem::take(&mut self.operations)))
     }
 
     /// Returns the seat with this id, if the connection with this hold still has it.
@@ -129,7 +224,9 @@ impl Cluster {
         self.holders.get(seat).is_some_and(|holder| holder.seat == id && holder.hold == hold).then_some(seat)
     }
 
-    pub(crate) fn set_holder(&mut self, seat: SeatKey, holder: Holder) {
+    pub(crate) fn set_holder(&mut self, seat: SeatKey, mut holder: Holder) {
+        let before = self.holders.get(seat).filter(|before| before.seat == holder.seat);
+        holder.ordered = before.and_then(|before| before.ordered);
         self.seats.insert(holder.seat, seat);
         self.holders.insert(seat, holder);
     }

@@ -266,6 +266,11 @@ impl Conns {
         self.closing.len()
     }
 
+    /// Number of connections that have a seat or follow the list of lobbies.
+    pub(crate) fn seated_count(&self) -> usize {
+        self.len() - self.pending.len() - self.overflow.len() - self.closing.len() - self.closed.len()
+    }
+
     pub(crate) fn pending_count(&self) -> usize {
         self.pending.len()
     }

@@ -9,6 +9,7 @@
 use std::borrow::Cow;
 
 use super::text_ring::TextRing;
+use crate::base::snapshot::{SnapshotError, SnapshotReader, SnapshotWriter, ensure};
 
 /// The last direct messages of a session, as JSON texts. The numbers go on when a new session receives the seat.
 #[derive(Debug)]
@@ -82,6 +83,29 @@ impl Directs {
     /// Number of the last message; 0 if there was none.
     pub(crate) fn last(&self) -> u64 {
         self.ring.last()
+    }
+
+    /// Number of the last message that is known to have been written.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Writes the messages to a snapshot.
+    pub(crate) fn write(&self, to: &mut SnapshotWriter) {
+        to.number(self.written);
+        self.ring.write(to, |&after_seq, to| to.number(after_seq));
+    }
+
+    /// Reads messages with these bounds.
+    pub(crate) fn read(
+        max_frames: u32,
+        max_bytes: usize,
+        from: &mut SnapshotReader<'_>,
+    ) -> Result<Directs, SnapshotError> {
+        let (written, bounds) = (from.count()?, (max_frames as usize, max_bytes));
+        let ring = TextRing::read(bounds, "the bounds of direct messages", from, SnapshotReader::count)?;
+        ensure(written <= ring.last(), "only messages that exist were written")?;
+        Ok(Directs { ring, written })
     }
 
     /// Number of messages held.

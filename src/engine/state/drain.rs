@@ -53,6 +53,8 @@ pub(crate) struct Drain {
     flushed_bytes: u64,
     dropped_bytes: u64,
     forced: u64,
+    /// Whether the server was asked to stop at once.
+    pub(crate) is_cut_off: bool,
 }
 
 impl Drain {
@@ -68,6 +70,7 @@ impl Drain {
             flushed_bytes: 0,
             dropped_bytes: 0,
             forced: 0,
+            is_cut_off: false,
         }
     }
 

@@ -9,6 +9,7 @@ use smol_str::SmolStr;
 use super::text_ring::TextRing;
 use crate::base::id::SeatId;
 use crate::base::session::SessionHash;
+use crate::base::snapshot::{SnapshotError, SnapshotReader, SnapshotWriter};
 
 /// The session that sent a frame. A seat may belong to several sessions, one after the other, and users may choose the
 /// same name for their sessions.
@@ -78,6 +79,33 @@ impl History {
             reference: it.about.reference.as_deref(),
             text: it.text,
         })
+    }
+
+    /// Writes the history to a snapshot.
+    pub(crate) fn write(&self, to: &mut SnapshotWriter) {
+        self.0.write(to, |Origin { sender, reference }, to| {
+            // A seat has no id 0.
+            to.number(sender.map_or(0, |sender| sender.seat.0));
+            sender.iter().for_each(|sender| to.bits(sender.session.bits()));
+            to.option_text(reference.as_deref());
+        });
+    }
+
+    /// Reads a history with these bounds.
+    pub(crate) fn read(
+        max_frames: u32,
+        max_bytes: usize,
+        from: &mut SnapshotReader<'_>,
+    ) -> Result<History, SnapshotError> {
+        let bounds = (max_frames as usize, max_bytes);
+        let ring = TextRing::read(bounds, "the bounds of histories", from, |from| {
+            let sender = match from.count()? {
+                0 => None,
+                seat => Some(Sender { seat: SeatId(seat), session: SessionHash::from_bits(from.bits()?) }),
+            };
+            Ok(Origin { sender, reference: from.option_text()?.map(SmolStr::new) })
+        })?;
+        Ok(History(ring))
     }
 
     /// Length of all texts held.

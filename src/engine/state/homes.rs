@@ -56,6 +56,19 @@ pub(crate) enum Home {
 }
 
 impl Homes {
+    /// Whether this node has no place and nothing that another one lacks. All else is as in a new node then.
+    pub(crate) fn is_blank(&self) -> bool {
+        let has_work = !self.operations.is_empty() || !self.outputs.is_empty() || !self.waiting.is_empty();
+        self.node.is_none() && !self.is_reachable && !has_work
+    }
+
+    /// Takes what is to be passed to the link next.
+    pub(crate) fn take_output(&mut self) -> Option<ClusterOutput> {
+        let append = |operations: &mut Vec<u8>| ClusterOutput::Append(std::mem::take(operations));
+        let output = self.outputs.pop_front();
+        output.or_else(|| (!self.operations.is_empty()).then(|| append(&mut self.operations)))
+    }
+
     /// Returns where the lobby `code` is. `exists_here` says whether this node has it.
     pub(crate) fn find(&self, code: &str, exists_here: bool) -> Home {
         if exists_here && !self.releasing.contains(code) {

@@ -27,6 +27,7 @@ pub(crate) mod record_mode;
 pub(crate) mod replay;
 pub(crate) mod sessions;
 pub(crate) mod stats;
+pub(crate) mod submitted;
 mod text_ring;
 pub(crate) mod ticks;
 pub(crate) mod timers;

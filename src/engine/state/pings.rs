@@ -46,8 +46,7 @@ impl Pings {
 
     /// Waits for the answers to a ping. Returns the number of its report.
     pub(crate) fn begin(&mut self, user: String, deadline: Time, targets: Vec<PingTarget>) -> u64 {
-        self.last_ticket += 1;
-        let ticket = self.last_ticket;
+        let ticket = self.next_ticket();
         self.open.push(Ping { ticket, user, deadline, deferred: 0, targets });
         self.collect();
         ticket
@@ -63,6 +62,12 @@ impl Pings {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.open.is_empty() && self.done.is_empty()
+    }
+
+    /// Returns the number of the next report.
+    pub(crate) fn next_ticket(&mut self) -> u64 {
+        self.last_ticket += 1;
+        self.last_ticket
     }
 
     pub(crate) fn last_ticket(&self) -> u64 {

@@ -20,6 +20,8 @@ pub enum Readiness {
     Draining,
     /// New connections are dropped, because no file descriptor is free, or were in the last ten seconds.
     Shedding,
+    /// The node has no place in its cluster.
+    Detached,
 }
 
 impl Readiness {
@@ -29,6 +31,7 @@ impl Readiness {
             Readiness::Ready => "ready",
             Readiness::Draining => "draining",
             Readiness::Shedding => "shedding",
+            Readiness::Detached => "detached",
         }
     }
 
@@ -37,6 +40,7 @@ impl Readiness {
         match self {
             Readiness::Ready | Readiness::Draining => None,
             Readiness::Shedding => Some("new connections are dropped because no file descriptor is free"),
+            Readiness::Detached => Some("this node has no place in its cluster"),
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::base::arena::SideTable;
 use crate::base::id::{LobbyKey, SeatKey};
 use crate::base::session::Position;
+use crate::base::snapshot::{SnapshotError, SnapshotReader, SnapshotWriter};
 use crate::config::Config;
 use crate::engine::state::directs::Directs;
 use crate::engine::state::history::History;
@@ -67,6 +68,39 @@ impl SessionStates {
         }
     }
 
+    /// Writes the state of a session to a snapshot. Requests that wait for a tick are not part of it.
+    pub(crate) fn write(&self, seat: SeatKey, to: &mut SnapshotWriter) {
+        let state = self.get(seat).expect("a seat with a session has its state");
+        let SessionState { since_seq, since_n, begun_at, upstream, unanswered: _, directs } = state;
+        to.option(*since_seq);
+        to.number(*since_n);
+        to.flag(begun_at.is_some());
+        if let Some(Position { epoch, seq, n }) = *begun_at {
+            [epoch, seq, n].into_iter().for_each(|number| to.number(number));
+        }
+        upstream.write(to);
+        directs.write(to);
+    }
+
+    /// Reads the state of the session in a seat that has none.
+    pub(crate) fn read(&mut self, seat: SeatKey, from: &mut SnapshotReader<'_>) -> Result<(), SnapshotError> {
+        let (since_seq, since_n) = (from.option()?, from.count()?);
+        let begun_at = match from.flag()? {
+            true => Some(Position { epoch: from.count()?, seq: from.count()?, n: from.count()? }),
+            false => None,
+        };
+        let upstream = Upstream::read(from)?;
+        let directs = Directs::read(self.direct_frames, self.direct_bytes, from)?;
+        let state = SessionState { since_seq, since_n, begun_at, upstream, unanswered: 0, directs };
+        self.of_seats.insert(seat, Box::new(state));
+        Ok(())
+    }
+
+    /// Forgets all sessions.
+    pub(crate) fn clear(&mut self) {
+        self.of_seats = SideTable::default();
+    }
+
     pub(crate) fn remove(&mut self, seat: SeatKey) {
         self.of_seats.remove(seat);
     }
@@ -114,6 +148,28 @@ impl Histories {
             let history = History::new(seq, self.max_frames, self.max_bytes);
             self.of_lobbies.insert(lobby, (epoch, Box::new(history)));
         }
+    }
+
+    /// Writes the history of a lobby to a snapshot.
+    pub(crate) fn write(&self, lobby: LobbyKey, to: &mut SnapshotWriter) {
+        self.get(lobby).expect("a lobby with a session has a history").write(to);
+    }
+
+    /// Reads the history of a lobby in this epoch.
+    pub(crate) fn read(
+        &mut self,
+        lobby: LobbyKey,
+        epoch: u64,
+        from: &mut SnapshotReader<'_>,
+    ) -> Result<(), SnapshotError> {
+        let history = History::read(self.max_frames, self.max_bytes, from)?;
+        self.of_lobbies.insert(lobby, (epoch, Box::new(history)));
+        Ok(())
+    }
+
+    /// Forgets all histories.
+    pub(crate) fn clear(&mut self) {
+        self.of_lobbies = SideTable::default();
     }
 
     pub(crate) fn remove(&mut self, lobby: LobbyKey) {

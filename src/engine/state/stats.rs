@@ -1,5 +1,6 @@
 //! The current state of the server in numbers, for operators and the log.
 
+use super::cluster::ClusterStats;
 use super::counters::Counters;
 use super::ticks::TickStats;
 
@@ -18,6 +19,7 @@ use super::ticks::TickStats;
 /// assert_eq!((stats.total_connections, stats.counters.accepted), (0, 1));
 /// assert_eq!(stats.counters.closed(CloseReason::Hangup), 1);
 /// assert_eq!(stats.ticks.map(|ticks| ticks.hz), Some(60));
+/// assert!(stats.cluster.is_none());
 ///
 /// engine.handle_drain(Time::ZERO);
 /// assert_eq!(engine.drain_totals().map(|totals| totals.forced), Some(0));
@@ -26,7 +28,7 @@ use super::ticks::TickStats;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Connections that have a seat.
+    /// Connections that have a seat, in a cluster on any node.
     pub total_connections: usize,
     /// Members whose connection was lost and whose seat is kept.
     pub away: usize,
@@ -45,6 +47,8 @@ pub struct Stats {
     pub list_watchers: usize,
     /// The game clock; `None` when `tick_hz` is off.
     pub ticks: Option<TickStats>,
+    /// This node's part in its cluster; `None` without one. The members and lobbies are those of the whole cluster.
+    pub cluster: Option<ClusterStats>,
     /// Counters since the start.
     pub counters: Counters,
 }
@@ -65,6 +69,9 @@ impl Stats {
         }
         if let Some(ticks) = &self.ticks {
             line.push_str(&format!(" {ticks}"));
+        }
+        if let Some(ClusterStats { nodes, connections, index, .. }) = self.cluster {
+            line.push_str(&format!(" nodes={nodes} own_connections={connections} index={index}"));
         }
         let mut add = |prefix: &str, name: &str, count: u64| {
             if count > 0 {

@@ -6,6 +6,8 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
+use crate::base::snapshot::{SnapshotError, SnapshotReader, SnapshotWriter, ensure, ensure_setting};
+
 /// Capacity in bytes that an emptied ring keeps.
 const IDLE_BYTES: usize = 512;
 
@@ -90,6 +92,47 @@ impl<T> TextRing<T> {
             self.bytes.shrink_to(IDLE_BYTES);
             self.entries.shrink_to(IDLE_BYTES / size_of::<Entry<T>>());
         }
+    }
+
+    /// Writes the ring to a snapshot: its texts in one piece. `write_about` writes what was pushed with each.
+    pub(super) fn write(&self, to: &mut SnapshotWriter, write_about: impl Fn(&T, &mut SnapshotWriter)) {
+        to.number(self.last);
+        to.len(self.entries.len());
+        for Entry { len, about } in &self.entries {
+            to.len(*len);
+            write_about(about, to);
+        }
+        let (front, back) = self.bytes.as_slices();
+        to.raw(front);
+        to.raw(back);
+    }
+
+    /// Reads a ring with these bounds.
+    pub(super) fn read<'a>(
+        (max_texts, max_bytes): (usize, usize),
+        setting: &'static str,
+        from: &mut SnapshotReader<'a>,
+        mut read_about: impl FnMut(&mut SnapshotReader<'a>) -> Result<T, SnapshotError>,
+    ) -> Result<TextRing<T>, SnapshotError> {
+        let mut ring = TextRing::new(from.count()?, max_texts, max_bytes);
+        let len = from.len()?;
+        ensure_setting(len <= max_texts, setting)?;
+        ensure(len as u64 <= ring.last, "texts are numbered from 1")?;
+        let mut bytes: usize = 0;
+        for _ in 0..len {
+            let len = from.len()?;
+            bytes = bytes.saturating_add(len);
+            ring.entries.push_back(Entry { len, about: read_about(from)? });
+        }
+        ensure_setting(bytes <= max_bytes, setting)?;
+        let texts = from.raw(bytes)?;
+        let mut rest = str::from_utf8(texts).map_err(|_| SnapshotError::Invalid("a text is UTF-8"))?;
+        for entry in &ring.entries {
+            let (_, after) = rest.split_at_checked(entry.len).ok_or(SnapshotError::Invalid("a text is UTF-8"))?;
+            rest = after;
+        }
+        ring.bytes.extend(texts);
+        Ok(ring)
     }
 
     /// Number of the last text that was pushed.

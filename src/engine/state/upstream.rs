@@ -1,5 +1,7 @@
 //! Integer `ref`s of the requests of a session. They rise, so that a request that is sent again is recognized.
 
+use crate::base::snapshot::{SnapshotError, SnapshotReader, SnapshotWriter};
+
 /// Numbers up to [`done`](Upstream::done) whose outcome is known.
 const KNOWN: u64 = u64::BITS as u64;
 
@@ -44,6 +46,11 @@ impl Upstream {
         Judged::New
     }
 
+    /// Whether a number is not above the highest one used.
+    pub(crate) fn has_used(&self, number: i64) -> bool {
+        u64::try_from(number).is_ok_and(|number| number <= self.done)
+    }
+
     /// Records that the answer to a number was an `error`.
     pub(crate) fn note_refused(&mut self, number: i64) {
         if let Some(age) = u64::try_from(number).ok().and_then(|number| self.age(number)) {
@@ -60,6 +67,15 @@ impl Upstream {
     /// is `done - i`.
     pub(crate) fn refused_hex(&self) -> String {
         format!("{:x}", self.refused)
+    }
+
+    pub(crate) fn write(self, to: &mut SnapshotWriter) {
+        to.number(self.done);
+        to.number(self.refused);
+    }
+
+    pub(crate) fn read(from: &mut SnapshotReader<'_>) -> Result<Upstream, SnapshotError> {
+        Ok(Upstream { done: from.count()?, refused: from.number()? })
     }
 
     fn is_refused(&self, number: u64) -> bool {

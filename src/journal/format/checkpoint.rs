@@ -50,6 +50,7 @@ pub(crate) fn read_checkpoint(from: &mut EntryReader<'_>) -> Read<Checkpoint> {
         addresses: Vec::new(),
         guesses: Vec::new(),
         lists: Vec::new(),
+        is_node: false,
     };
     let count: usize = from.number_as()?;
     let layout = Counters::LAYOUTS.into_iter().find(|layout| layout.count() == count).ok_or(BadEntry)?;
@@ -130,6 +131,7 @@ mod tests {
             addresses: Vec::new(),
             guesses: Vec::new(),
             lists: Vec::new(),
+            is_node: false,
         };
         // Each counter has another value.
         checkpoint.counters.all_mut().zip(100..).for_each(|(counter, value)| *counter = value);

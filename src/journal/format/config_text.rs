@@ -7,10 +7,11 @@ use crate::config::{CheckedConfig, Config};
 /// Writes the configuration as text, one line `name=value` for each field. Fails when reading the text would give a
 /// different one, which could not be replayed.
 pub(crate) fn config_as_text(config: &CheckedConfig) -> io::Result<String> {
-    let lines = Config::FIELDS.iter().map(|field| format!("{}={}\n", field.name, (field.show)(config)));
-    let text: String = lines.collect();
+    let recorded = Config::FIELDS.iter().filter(|field| !NOT_RECORDED.contains(&field.name));
+    let text: String = recorded.map(|field| format!("{}={}\n", field.name, (field.show)(config))).collect();
+    let expected = Config { cluster: None, ..(**config).clone() };
     match config_from_text(&text) {
-        Ok(read) if read == **config => Ok(text),
+        Ok(read) if read == expected => Ok(text),
         _ => Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             "the configuration has a value that cannot be written as text, such as a part of a millisecond",
@@ -27,6 +28,9 @@ const ADDED: &[(&str, &str)] = &[
     // Older builds had no sessions, and accepted outboxes that have no room for a history.
     ("seat_grace", "0s"),
 ];
+
+/// Fields that are left out: the address of Redis may have a password. An entry says that the session is that of a node.
+const NOT_RECORDED: [&str; 1] = ["cluster"];
 
 /// Fields whose effect is recorded, or happens outside the engine: a replay does not use them. An older build may have
 /// accepted a value that this one refuses.
@@ -58,6 +62,18 @@ mod tests {
         assert_eq!((read.max_strikes, read.max_json_depth, read.presence_count_interval), (7, Limit::UNLIMITED, None));
         let read = config_from_text("max_json_depth=128\n").expect("a configuration");
         assert_eq!(read.max_json_depth, Limit::at_most(128));
+    }
+
+    #[test]
+    fn the_address_of_redis_is_not_recorded() {
+        let cluster = "redis://lobby:s3cret@redis.internal:6380/2".parse().ok();
+        let node = "first".parse().ok();
+        let config = Config { cluster, node, ..Config::default() }.check().expect("a configuration");
+        let text = config_as_text(&config).expect("it can be written");
+        assert!(!text.contains("s3cret") && !text.contains("redis.internal"), "{text}");
+        let read = config_from_text(&text).expect("a configuration");
+        assert_eq!(read, Config { cluster: None, ..(*config).clone() });
+        read.check_recorded().expect("a replay takes it");
     }
 
     #[test]

@@ -60,7 +60,7 @@ impl<'a> EntryReader<'a> {
         Ok(self.take(1)?[0])
     }
 
-    fn flag(&mut self) -> Read<bool> {
+    pub(crate) fn flag(&mut self) -> Read<bool> {
         match self.byte()? {
             0 => Ok(false),
             1 => Ok(true),

@@ -68,7 +68,7 @@ impl Segment {
             config: from.text()?,
             start: match from.byte()? {
                 0 => None,
-                form @ 1..=8 => {
+                form @ 1..=16 => {
                     let mut checkpoint = read_checkpoint(&mut from)?;
                     let parts = form - 1;
                     if parts & 1 != 0 {
@@ -80,6 +80,7 @@ impl Segment {
                     if parts & 4 != 0 {
                         checkpoint.lists = read_buckets(&mut from)?;
                     }
+                    checkpoint.is_node = parts & 8 != 0;
                     Some((checkpoint, from.slice()?.to_vec()))
                 }
                 _ => return Err(BadEntry),
@@ -95,7 +96,12 @@ fn put_start(to: &mut Vec<u8>, start: Option<&(Checkpoint, Vec<u8>)>) {
     let counters = &checkpoint.counters;
     let has_app_codes = counters.app_closes.len() + counters.app_rejects.len() > 0;
     let (has_guesses, has_lists) = (!checkpoint.guesses.is_empty(), !checkpoint.lists.is_empty());
-    to.put_byte(1 + u8::from(has_app_codes) + 2 * u8::from(has_guesses) + 4 * u8::from(has_lists));
+    to.put_byte(
+        1 + u8::from(has_app_codes)
+            + 2 * u8::from(has_guesses)
+            + 4 * u8::from(has_lists)
+            + 8 * u8::from(checkpoint.is_node),
+    );
     put_checkpoint(to, checkpoint);
     if has_app_codes {
         put_app_codes(to, counters);

@@ -22,8 +22,10 @@ use crate::engine::app::App;
 use crate::engine::driver::Start;
 use crate::engine::recording::{Decisions, Edition, Input, WriteEnd};
 
+mod cluster;
 mod output;
 mod request;
+mod state;
 
 /// Replays a journal at full speed with a new instance of the recorded application.
 ///
@@ -76,6 +78,8 @@ pub struct Replay<A: App, R> {
     now: Time,
     /// Bytes of a request whose entries are not all read yet.
     pending: Option<PendingRequest>,
+    /// The parts so far of a state from another node of the cluster.
+    cluster_state: Vec<u8>,
     output: Output,
     summary: Summary,
 }
@@ -121,6 +125,7 @@ impl<A: App, R: Read> Replay<A, R> {
             max_work: usize::MAX,
             now: engine.now(),
             pending: None,
+            cluster_state: Vec::new(),
             output: Output::new(),
             summary: Summary::new(&session, engine.stats()),
             session,
@@ -251,6 +256,9 @@ impl<A: App, R: Read> Replay<A, R> {
             }
             _ => self.run_pending()?,
         }
+        if !self.cluster_state.is_empty() && !matches!(kind, kinds::CLUSTER_STATE | kinds::CLUSTER_ATTACHED) {
+            return Err(BadEntry.into());
+        }
         match kind {
             kinds::TIME => {
                 let now = self.now + Duration::from_micros(from.count()?);
@@ -308,6 +316,7 @@ impl<A: App, R: Read> Replay<A, R> {
             kinds::STOP => self.engine.replay_input(self.now, &Input::Stop),
             kinds::SHED => self.engine.replay_input(self.now, &Input::Shed),
             kinds::CLOSURE => return Err(Fault::Closure),
+            kinds::JOIN_CLUSTER..=kinds::CLUSTER_TAKEN => self.feed_cluster(kind, from)?,
             _ => return Err(BadEntry.into()),
         }
         self.note_close_reasons();
@@ -444,32 +453,6 @@ impl<A: App, R: Read> Replay<A, R> {
         self.note_observed();
         for (conn, reason) in self.engine.take_close_reasons() {
             self.tracer.note_close_reason(self.now, conn, reason);
-        }
-    }
-
-    /// Returns the current state as text: statistics, lobbies and their members.
-    pub fn state(&self) -> String {
-        let mut text = format!("turn {} at {}\n{}\n", self.summary.turn, self.now, self.engine.stats().line());
-        let mut after = None;
-        loop {
-            let page = self.engine.lobbies(after, 1000);
-            for lobby in page.items {
-                let locked = if lobby.locked { " locked" } else { "" };
-                let (code, epoch, seq) = (&lobby.code, lobby.epoch, lobby.seq);
-                text.push_str(&format!("lobby {code} members={} epoch={epoch} seq={seq}{locked}\n", lobby.members));
-                for seat in self.engine.lobby_members(code, None, usize::MAX).items {
-                    let (user, peer, queued) = (&seat.user, seat.peer, seat.queued_bytes);
-                    text.push_str(&format!(
-                        "  {user:?} conn={} peer={peer} queued_bytes={queued} idle={:.3}s\n",
-                        seat.seat,
-                        seat.idle.as_secs_f64()
-                    ));
-                }
-            }
-            after = page.next;
-            if after.is_none() {
-                return text;
-            }
         }
     }
 }

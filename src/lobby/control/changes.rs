@@ -194,15 +194,15 @@ impl Directory {
 
     /// Returns the time of the next deadline of any lobby.
     pub(crate) fn next_control_event(&self) -> Option<Time> {
-        self.control.as_ref()?.timers.first().map(|&(at, _)| at)
+        self.control.as_ref()?.timers.first().map(|&(at, ..)| at)
     }
 
     /// Takes the next lobby with a deadline that is due by `now`. Its host and its countdown may have to change. A lobby that has
     /// been empty for long enough is removed.
     pub(crate) fn take_control_event(&mut self, now: Time) -> Option<LobbyKey> {
         let controls = self.control.as_mut()?;
-        let &(at, lobby) = controls.timers.first().filter(|&&(at, _)| at <= now)?;
-        controls.timers.remove(&(at, lobby));
+        controls.timers.first().filter(|&&(at, ..)| at <= now)?;
+        let (.., lobby) = controls.timers.pop_first()?;
         let control = controls.get_mut(lobby).expect("a lobby with a deadline exists");
         control.timer = Time::NEVER;
         control.is_dirty = true;
@@ -233,9 +233,11 @@ impl Directory {
             assert_eq!(control.members_bytes, data.map(Entries::bytes).sum::<usize>(), "data of members is counted");
             assert!(control.members_bytes <= members_bytes && control.bans.len() <= bans, "bounds");
             let is_empty = lobby.has_no_seats() && lobby.authorizing == 0;
-            assert_eq!(is_empty, control.empty_since != Time::NEVER, "empty lobbies are known");
-            assert_eq!(is_empty, controls.empty.contains(&(control.empty_since, key)));
-            let is_armed = controls.timers.contains(&(control.timer, key));
+            assert_eq!(is_empty, control.empty_number.is_some(), "empty lobbies are known");
+            let is_listed = control.empty_number.is_some_and(|number| controls.empty.get(&number) == Some(&key));
+            assert_eq!(is_empty, is_listed);
+            let is_armed = controls.timers.contains(&(control.timer, lobby.epoch, key));
+            assert_eq!(control.epoch, lobby.epoch);
             assert_eq!(is_armed, control.timer != Time::NEVER, "every deadline has its timer");
             assert!(self.check_named(key) <= lobby.reserved as usize, "seats that are kept count as reserved");
         }

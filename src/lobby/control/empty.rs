@@ -13,12 +13,14 @@ impl Directory {
     /// Keeps a lobby that has no members any more. Returns false if it is to be removed.
     pub(in crate::lobby) fn begin_emptiness(&mut self, lobby: LobbyKey, now: Time) -> bool {
         let Some(controls) = &mut self.control else { return false };
-        let Some(control) = controls.get_mut(lobby).filter(|control| !control.settings.empty_ttl.is_zero()) else {
+        let Some(control) = controls.lobbies.get_mut(lobby).filter(|control| !control.settings.empty_ttl.is_zero())
+        else {
             return false;
         };
-        if control.empty_since == Time::NEVER {
-            (control.empty_since, control.empty_until) = (now, now + control.settings.empty_ttl);
-            controls.empty.insert((now, lobby));
+        if control.empty_number.is_none() {
+            controls.emptied += 1;
+            (control.empty_number, control.empty_until) = (Some(controls.emptied), now + control.settings.empty_ttl);
+            controls.empty.insert(controls.emptied, lobby);
             controls.rearm(lobby);
         }
         true
@@ -27,19 +29,17 @@ impl Directory {
     /// Notes that a lobby is about to have a member, or a connection that is being authorized.
     pub(in crate::lobby) fn end_emptiness(&mut self, lobby: LobbyKey) {
         let Some(controls) = &mut self.control else { return };
-        let Some(control) = controls.get_mut(lobby).filter(|control| control.empty_since != Time::NEVER) else {
-            return;
-        };
-        let since = std::mem::replace(&mut control.empty_since, Time::NEVER);
+        let Some(control) = controls.get_mut(lobby) else { return };
+        let Some(number) = control.empty_number.take() else { return };
         control.empty_until = Time::NEVER;
-        controls.empty.remove(&(since, lobby));
+        controls.empty.remove(&number);
         controls.rearm(lobby);
     }
 
     /// Removes the lobby that has had no members for the longest time.
     pub(in crate::lobby) fn remove_oldest_empty(&mut self) {
-        let oldest = self.control.as_ref().and_then(|controls| controls.empty.first().copied());
-        if let Some((_, lobby)) = oldest {
+        let oldest = self.control.as_ref().and_then(|controls| controls.empty.first_key_value());
+        if let Some((_, &lobby)) = oldest {
             self.remove_lobby(lobby);
         }
     }

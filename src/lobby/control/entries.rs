@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::base::snapshot::{SnapshotError, SnapshotReader, SnapshotWriter, ensure, ensure_setting};
+
 /// Longest key, in bytes.
 pub(crate) const MAX_KEY_BYTES: usize = 64;
 /// Bytes that an entry takes in JSON beside its key and its value: two quotes, a colon and a comma.
@@ -95,6 +97,38 @@ impl Entries {
             self.entries.remove(&key);
             self.forgotten = self.forgotten.max(seq);
         }
+    }
+
+    /// Writes the data to a snapshot, with the deletions that are remembered.
+    pub(in crate::lobby) fn write(&self, to: &mut SnapshotWriter) {
+        to.number(self.forgotten);
+        to.len(self.entries.len());
+        for (key, Entry { value, seq }) in &self.entries {
+            to.text(key);
+            to.number(*seq);
+            to.option_text(value.as_deref());
+        }
+    }
+
+    /// Reads data within these bounds.
+    pub(in crate::lobby) fn read(
+        from: &mut SnapshotReader<'_>,
+        bounds: EntriesBounds,
+    ) -> Result<Entries, SnapshotError> {
+        let mut data = Entries { forgotten: from.count()?, ..Entries::default() };
+        for _ in 0..from.len()? {
+            let (key, seq) = (from.text()?, from.count()?);
+            let value = from.option_text()?;
+            ensure(data.entries.last_key_value().is_none_or(|(last, _)| **last < *key), "keys of data are sorted")?;
+            if let Some(value) = value {
+                (data.len, data.bytes) = (data.len + 1, data.bytes + size(key, value));
+            }
+            data.entries.insert(key.into(), Entry { value: value.map(Into::into), seq });
+        }
+        let deleted = data.entries.len() - data.len;
+        let fits = data.len <= bounds.keys && data.bytes <= bounds.bytes && deleted <= bounds.keys;
+        ensure_setting(fits, "the bounds of data")?;
+        Ok(data)
     }
 
     pub(super) fn check(&self, bounds: EntriesBounds) {

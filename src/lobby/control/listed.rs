@@ -125,6 +125,12 @@ impl ListedLobbies {
         }
     }
 
+    /// Removes all lobbies. The number of changes goes on.
+    pub(super) fn clear(&mut self) {
+        let epochs: Vec<u64> = self.rows.keys().copied().collect();
+        epochs.into_iter().for_each(|epoch| self.remove(epoch));
+    }
+
     /// Removes a lobby that no longer exists.
     pub(super) fn remove(&mut self, epoch: u64) {
         self.set(epoch, None);

@@ -13,9 +13,10 @@ pub(crate) mod listed;
 pub(crate) mod listing;
 mod named;
 pub(crate) mod settings;
+mod snapshot;
 pub(crate) mod start;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use smol_str::SmolStr;
@@ -36,10 +37,12 @@ pub(crate) struct Controls {
     pub(crate) bounds: Bounds,
     pub(super) lobbies: SideTable<LobbyKey, Box<Control>>,
     pub(super) data_of_members: SideTable<SeatKey, Box<Entries>>,
-    /// Lobbies and the time of their next deadline.
-    timers: BTreeSet<(Time, LobbyKey)>,
-    /// Lobbies without members, and since when they have none.
-    pub(super) empty: BTreeSet<(Time, LobbyKey)>,
+    /// Lobbies and the time of their next deadline. Of those with the same time the oldest comes first, by its epoch.
+    timers: BTreeSet<(Time, u64, LobbyKey)>,
+    /// Lobbies without members, in the order in which they lost the last one.
+    pub(super) empty: BTreeMap<u64, LobbyKey>,
+    /// Number of times that a lobby has lost its last member and was kept.
+    emptied: u64,
     pub(super) listed: ListedLobbies,
     listing: Listing,
 }
@@ -58,6 +61,8 @@ pub(crate) struct Bounds {
 /// Lobby control of one lobby.
 #[derive(Debug)]
 pub(crate) struct Control {
+    /// Epoch of the lobby.
+    epoch: u64,
     /// The seat of the host. It may have been freed, while no other member could become the host.
     pub(super) host: Option<(SeatKey, SeatId)>,
     /// When a host that is away ceases to be it. [`Time::ZERO`]: it may cease to be it, as soon as there is another one.
@@ -71,8 +76,8 @@ pub(crate) struct Control {
     pub(crate) countdown: Option<Time>,
     /// When the lobby is removed, while it has no members.
     pub(super) empty_until: Time,
-    /// Since when it has none.
-    pub(super) empty_since: Time,
+    /// Its number in [`Controls::empty`], while it has none.
+    pub(super) empty_number: Option<u64>,
     /// The deadline under which it is in [`Controls::timers`].
     timer: Time,
     /// Whether the host or the countdown may have to change.
@@ -81,6 +86,19 @@ pub(crate) struct Control {
     pool: Option<Pool>,
     /// Seats that are kept for users.
     named: Option<Box<NamedSeats>>,
+}
+
+impl Control {
+    /// Whether seats are kept for users by name.
+    #[cfg(test)]
+    pub(super) fn keeps_named_seats(&self) -> bool {
+        self.named.is_some()
+    }
+
+    /// Whether the lobby exists without members, for a while.
+    pub(super) fn is_kept_empty(&self) -> bool {
+        self.empty_number.is_some() || self.named.is_some()
+    }
 }
 
 /// Why data was not changed.
@@ -105,15 +123,17 @@ impl Controls {
             lobbies: SideTable::default(),
             data_of_members: SideTable::default(),
             timers: BTreeSet::new(),
-            empty: BTreeSet::new(),
+            empty: BTreeMap::new(),
+            emptied: 0,
             listed: ListedLobbies::default(),
             listing: Listing::default(),
         }
     }
 
     /// Adds a lobby that was created.
-    pub(super) fn created(&mut self, lobby: LobbyKey, pool: Option<Pool>) {
+    pub(super) fn created(&mut self, lobby: LobbyKey, epoch: u64, pool: Option<Pool>) {
         let control = Control {
+            epoch,
             host: None,
             host_until: Time::NEVER,
             data: Entries::default(),
@@ -122,7 +142,7 @@ impl Controls {
             bans: VecDeque::new(),
             countdown: None,
             empty_until: Time::NEVER,
-            empty_since: Time::NEVER,
+            empty_number: None,
             timer: Time::NEVER,
             is_dirty: false,
             pool,
@@ -136,8 +156,10 @@ impl Controls {
         self.listed.remove(epoch);
         if let Some(control) = self.lobbies.get(lobby) {
             self.listing.set_open(control.pool.as_ref(), epoch, lobby, false);
-            self.timers.remove(&(control.timer, lobby));
-            self.empty.remove(&(control.empty_since, lobby));
+            self.timers.remove(&(control.timer, epoch, lobby));
+            if let Some(number) = control.empty_number {
+                self.empty.remove(&number);
+            }
         }
         self.lobbies.remove(lobby);
     }
@@ -164,9 +186,9 @@ impl Controls {
         let next = deadlines.into_iter().filter(|&at| at > now).min().unwrap_or(Time::NEVER);
         let before = std::mem::replace(&mut control.timer, next);
         if before != next {
-            self.timers.remove(&(before, lobby));
+            self.timers.remove(&(before, control.epoch, lobby));
             if next != Time::NEVER {
-                self.timers.insert((next, lobby));
+                self.timers.insert((next, control.epoch, lobby));
             }
         }
     }

@@ -160,7 +160,7 @@ impl<'a> Call<'a> {
         self.check_frozen()?;
         let is_stalled = self.is_stalled();
         let is_living =
-            |node: &&StoredNode| node.name != name && node.is_ready && (node.lease >= self.now || is_stalled);
+            |node: &&StoredNode| !is_same(&node.name, name) && node.is_ready && (node.lease >= self.now || is_stalled);
         let is_first = !self.log.nodes.values().any(|node| is_living(&node));
         if let (false, Some(known)) = (is_first, &self.log.fingerprint)
             && known != fingerprint
@@ -168,8 +168,13 @@ impl<'a> Call<'a> {
             return Err(words(&[b"FINGERPRINT", known]));
         }
         self.reap();
-        let earlier: Vec<u64> =
-            self.log.nodes.iter().filter(|(_, node)| is_first || node.name == name).map(|(node, _)| *node).collect();
+        let earlier: Vec<u64> = self
+            .log
+            .nodes
+            .iter()
+            .filter(|(_, node)| is_first || is_same(&node.name, name))
+            .map(|(node, _)| *node)
+            .collect();
         earlier.into_iter().for_each(|node| self.end_node(node));
         if self.log.index == 0 {
             self.log.items.clear();
@@ -344,4 +349,10 @@ impl<'a> Call<'a> {
             self.log.states.remove(key);
         }
     }
+}
+
+/// Whether two nodes have the same name. A URL may follow it.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let name = |text: &[u8]| text.split(|&byte| byte == b' ').next().map(<[u8]>::to_vec);
+    name(one) == name(other)
 }

@@ -242,8 +242,8 @@ fn the_client_is_the_one_that_the_outermost_trusted_proxy_names() {
         world.run(&format!("ann > get /ws/chess?token=ann {lines}\nann < {IN}"));
         let seat = &world.engine.user_seats("ann", None, 1).items[0];
         assert_eq!(
-            (seat.address.to_string(), seat.peer.to_string()),
-            (address.into(), "127.0.0.1:4000".into()),
+            (seat.address.map(|address| address.to_string()), seat.peer.map(|peer| peer.to_string())),
+            (Some(address.into()), Some("127.0.0.1:4000".into())),
             "{lines}"
         );
     }
@@ -256,7 +256,7 @@ fn a_connection_without_a_header_has_the_address_of_its_peer() {
     world.run(&format!(
         "ann > get /ws/a?token=ann X-Forwarded-For: 192.0.2.1\nann < {IN}\nann > hangup\nbob > connect a\nbob < {IN}"
     ));
-    assert_eq!(world.engine.user_seats("bob", None, 1).items[0].address.to_string(), "127.0.0.1");
+    assert_eq!(world.engine.user_seats("bob", None, 1).items[0].address, "127.0.0.1".parse().ok());
 }
 
 #[test]

@@ -63,7 +63,8 @@ fn the_manager_is_told_when_the_server_is_ready_reloads_and_stops() {
     let tokens = File::new("supervisor-tokens", "secret ann\n");
     let arguments = ["--auth", "tokens", "--tokens-file", tokens.path()];
     let mut program = manager.start(&[], &arguments);
-    assert_eq!(manager.next(), "READY=1\nSTATUS=0 members in 0 lobbies");
+    let listen = format!("X_LISTEN={}", program.address);
+    assert_eq!(manager.next(), format!("READY=1\nSTATUS=0 members in 0 lobbies\n{listen}"));
     let (client, welcome) = super::connect(&program, "secret");
     assert_eq!(welcome["user"], "ann");
     program.signal("-HUP");

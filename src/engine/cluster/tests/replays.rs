@@ -1,0 +1,140 @@
+//! The session of a node replays alone.
+
+use std::io;
+
+use super::World;
+use crate::apps::Relay;
+use crate::base::time::Time;
+use crate::cluster::log::{ClusterInput, Incarnation};
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::engine::driver::Start;
+use crate::engine::recording::RotateHint;
+use crate::journal::{self, Sink};
+use crate::sim::MemorySockets;
+
+#[test]
+fn the_sessions_of_two_nodes_replay_alone() {
+    let mut world = World::new(Config::default());
+    let ann = world.connect(0, "/ws/chess?token=ann&session=page-of-ann-0001");
+    let bob = world.connect(1, "/ws/chess?token=bob");
+    assert_eq!(world.types(ann), ["welcome", "presence_state", "presence_diff"]);
+    assert_eq!(world.types(bob), ["welcome", "presence_state"]);
+    world.say(ann, r#"{"type":"broadcast","data":1,"ref":"1"}"#);
+    world.say(bob, r#"{"type":"direct","to":"ann","data":2,"ref":"2"}"#);
+    world.say(bob, r#"{"type":"ping"}"#);
+    assert_eq!(world.types(ann), ["ack", "direct"]);
+    assert_eq!(world.types(bob), ["message", "ack", "pong"]);
+    world.hang_up(ann);
+    world.advance(100);
+    world.say(bob, r#"{"type":"broadcast","data":3}"#);
+    world.check_agreement();
+    let epoch = world.nodes[0].engine.lobbies(None, 1).items[0].epoch;
+    let target = format!("/ws/chess?token=ann&session=page-of-ann-0001&epoch={epoch}&seq=2&n=1");
+    let back = world.connect(1, &target);
+    let heard = world.heard(back);
+    assert_eq!((&heard[0]["resumed"], &heard[0]["recovered"]), (&true.into(), &true.into()), "{heard:?}");
+    assert!(heard.iter().any(|message| message["type"] == "message" && message["data"] == 3), "{heard:?}");
+    world.advance(40_000);
+    world.check_agreement();
+    world.check_replays();
+}
+
+/// Joins a cluster, gets a state that cannot be read, and loses its place. Returns the journal.
+fn session_with_state(state: &[u8]) -> Vec<u8> {
+    let start = Start { unix_micros: 0, seed: 1 };
+    let config = Config::default().check().expect("the configuration is valid");
+    let mut engine = Engine::new(config, start, Relay::default());
+    // In the other order than usual.
+    engine.join_cluster();
+    journal::record(&mut engine, start, Vec::new()).expect("memory takes everything");
+    let attached = ClusterInput::Attached { node: Incarnation(7), index: 300, state: Some(state) };
+    engine.handle_cluster(Time::ZERO, ClusterInput::Reachable(true));
+    engine.handle_cluster(Time::ZERO, attached);
+    engine.handle_cluster(Time::ZERO, ClusterInput::Detached);
+    engine.end_turn(Time::ZERO, &mut MemorySockets::default()).expect("memory takes everything");
+    journal::finish(&mut engine).expect("it was recorded")
+}
+
+#[test]
+fn a_state_of_any_size_is_recorded_in_parts() {
+    for length in [0, 1, 300_000, 4 << 20, (9 << 20) + 1] {
+        let state: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+        let recorded = session_with_state(&state);
+        assert!(recorded.len() >= length && recorded.len() < length + 20_000, "{} of {length}", recorded.len());
+        let summary = journal::replay(&*recorded, Relay::default()).unwrap_or_else(|failure| panic!("{failure}"));
+        assert_eq!(summary.turn, 1);
+    }
+}
+
+#[test]
+fn other_operations_than_the_recorded_ones_are_a_divergence() {
+    let mut world = World::new(Config::default());
+    world.connect(0, "/ws/chess?token=ann");
+    let output = world.nodes[0].engine.poll_cluster();
+    assert!(output.is_none(), "all was taken");
+    let node = &mut world.nodes[0];
+    // What the link took is not what the engine gave.
+    let forged = crate::cluster::log::ClusterOutput::Append(vec![1]);
+    node.engine.core.record_taken(&forged);
+    node.engine.end_turn(world.now, &mut node.sockets).expect("memory takes everything");
+    let recorded: Vec<u8> = journal::finish(&mut node.engine).expect("it was recorded");
+    let failure = journal::replay(&*recorded, Relay::default()).expect_err("it was not so");
+    assert!(failure.to_string().contains("nothing more is appended to the log"), "{failure}");
+}
+
+/// Each segment in a buffer of its own.
+#[derive(Default)]
+struct Segments(Vec<Vec<u8>>);
+
+impl Sink for Segments {
+    fn begin(&mut self, _: u64) -> io::Result<()> {
+        self.0.push(Vec::new());
+        Ok(())
+    }
+
+    fn write(&mut self, block: &[u8], rest: &[u8]) -> io::Result<()> {
+        let last = self.0.last_mut().expect("a segment has begun");
+        last.extend_from_slice(block);
+        last.extend_from_slice(rest);
+        Ok(())
+    }
+
+    fn rotate_hint(&self) -> RotateHint {
+        RotateHint::WhenEmpty
+    }
+}
+
+/// A node shares lobbies with the others even if it has no connection, so only one without a place can begin a segment
+/// with which a replay begins.
+#[test]
+fn a_segment_with_a_start_begins_only_without_a_place_in_the_cluster() {
+    let start = Start { unix_micros: 0, seed: 1 };
+    let config = Config::default().check().expect("the configuration is valid");
+    let mut engine = Engine::new(config, start, Relay::default());
+    journal::record(&mut engine, start, Segments::default()).expect("memory takes everything");
+    engine.join_cluster();
+    let mut sockets = MemorySockets::default();
+    let segments = |engine: &mut Engine<Relay>, sockets: &mut MemorySockets, micros: u64| {
+        engine.end_turn(Time::from_micros(micros), sockets).expect("memory takes everything");
+        let counted = engine.recording().is_some();
+        assert!(counted);
+    };
+    let attached = ClusterInput::Attached { node: Incarnation(1), index: 0, state: None };
+    engine.handle_cluster(Time::from_micros(1), attached);
+    for micros in 2..400 {
+        segments(&mut engine, &mut sockets, micros);
+    }
+    engine.handle_cluster(Time::from_micros(500), ClusterInput::Detached);
+    for micros in 501..1000 {
+        segments(&mut engine, &mut sockets, micros);
+    }
+    let Segments(written) = journal::finish(&mut engine).expect("it was recorded");
+    assert!(written.len() > 1, "a segment begins after the place was lost");
+    journal::replay(&*written.concat(), Relay::default()).unwrap_or_else(|failure| panic!("{failure}"));
+    for segment in &written[1..] {
+        let rest = journal::replay(&**segment, Relay::default()).unwrap_or_else(|failure| panic!("{failure}"));
+        assert!(rest.stats.cluster.is_some_and(|cluster| !cluster.is_attached), "it is a node");
+    }
+    assert!(written[0].len() > 3000, "the first segment goes on while the node has a place: {}", written[0].len());
+}

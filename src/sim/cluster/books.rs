@@ -1,0 +1,305 @@
+//! Double-entry books: what clients have sent, and what each session has received, across all its connections and nodes.
+//!
+//! Knows neither nodes nor the log, so that it checks what clients see of them:
+//!
+//! - Every numbered frame of a lobby reaches every session of the lobby exactly once and in order, from its first
+//!   `presence_state` on. A session gets its own messages as `ack`s.
+//! - All members see the same frame under the same number, and no message has two numbers.
+//! - Direct messages are numbered without gaps.
+//! - A request is executed at most once, and one that was acknowledged is not lost.
+//! - Frames are missing only after `recovered: false`, which has a reason that the books confirm.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Number of a session's book.
+pub(super) type BookId = usize;
+/// A lobby and its epoch.
+pub(super) type Epoch = (String, u64);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Broadcast,
+    /// Without a `ref`.
+    Quiet,
+    Volatile,
+    /// To this user.
+    Direct(usize),
+    Control,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Acked,
+    Refused,
+    /// Settled by `done` of a `welcome`.
+    Done,
+    Unknown,
+}
+
+#[derive(Debug)]
+struct Request {
+    kind: Kind,
+    sent_at: u64,
+    book: BookId,
+    outcome: Option<Outcome>,
+}
+
+/// What one session has received.
+#[derive(Debug, Default)]
+pub(super) struct SessionBook {
+    pub(super) user: usize,
+    /// Position in the lobby, since the first `presence_state`.
+    position: Option<(Epoch, u64)>,
+    /// Numbers that it may have missed only because they were its own messages without a `ref`.
+    own_quiet: BTreeSet<(Epoch, u64)>,
+    has_sent_quietly: bool,
+    /// Whether it was told that frames are missing.
+    has_gap: bool,
+    volatile: BTreeSet<u64>,
+}
+
+#[derive(Debug)]
+pub(super) struct Books {
+    users: Vec<String>,
+    history_frames: u64,
+    history_bytes: u64,
+    logs: BTreeMap<Epoch, BTreeMap<u64, String>>,
+    pub(super) sessions: Vec<SessionBook>,
+    requests: BTreeMap<u64, Request>,
+    /// By message: its number in a lobby.
+    places: BTreeMap<u64, (Epoch, u64)>,
+    /// By message: the book of the session that received it as a direct message.
+    directs: BTreeMap<u64, BookId>,
+    /// By user: when a direct message may last have been lost.
+    breaks: Vec<Option<u64>>,
+    pub(super) counts: BTreeMap<&'static str, u64>,
+}
+
+/// What the books say about a message with a number.
+pub(super) fn message_entry(user: &str, data: &str) -> String {
+    format!("message {user} {data}")
+}
+
+impl Books {
+    pub(super) fn new(users: &[String], history_frames: u32, history_bytes: usize) -> Books {
+        Books {
+            users: users.to_vec(),
+            history_frames: u64::from(history_frames),
+            history_bytes: history_bytes as u64,
+            logs: BTreeMap::new(),
+            sessions: Vec::new(),
+            requests: BTreeMap::new(),
+            places: BTreeMap::new(),
+            directs: BTreeMap::new(),
+            breaks: vec![None; users.len()],
+            counts: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn open(&mut self, user: usize) -> BookId {
+        self.sessions.push(SessionBook { user, ..SessionBook::default() });
+        self.sessions.len() - 1
+    }
+
+    pub(super) fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_insert(0) += 1;
+    }
+
+    /// The session of this book is over, or has missed something.
+    pub(super) fn broken(&mut self, book: BookId, now: u64) {
+        let user = self.sessions[book].user;
+        self.breaks[user] = Some(now);
+    }
+
+    // ---- what a session receives ----
+
+    /// A new session has begun on a seat.
+    pub(super) fn begin(&mut self, book: BookId) {
+        self.sessions[book].position = None;
+    }
+
+    /// The server has said that frames are missing. Returns why that may be.
+    pub(super) fn gap(&mut self, book: BookId, epoch: &Epoch, seq: u64, lost_directs: u64) -> Result<(), String> {
+        let session = &mut self.sessions[book];
+        session.has_gap = true;
+        let Some((known, position)) = session.position.take() else { return Ok(()) };
+        let size = |seq: u64| self.logs.get(epoch).and_then(|log| log.get(&seq)).map_or(64, String::len) as u64 + 64;
+        let reason = if known != *epoch {
+            "another epoch"
+        } else if seq.saturating_sub(position) > self.history_frames {
+            "more frames than the history"
+        } else if (position + 1..=seq).map(size).sum::<u64>() > self.history_bytes {
+            "more bytes than the history"
+        } else if lost_directs > 0 {
+            "lost direct messages"
+        } else {
+            return Err(format!(
+                "{} is not recovered without a reason: position {position} of {seq} in {epoch:?}",
+                self.users[session.user]
+            ));
+        };
+        self.count(reason);
+        Ok(())
+    }
+
+    /// A frame with a number.
+    pub(super) fn numbered(&mut self, book: BookId, epoch: &Epoch, seq: u64, entry: String) -> Result<(), String> {
+        let session = &mut self.sessions[book];
+        let user = &self.users[session.user];
+        if let Some((known, position)) = &session.position
+            && known == epoch
+        {
+            if seq <= *position {
+                return Err(format!("{user} receives seq {seq} of {epoch:?} after {position}: {entry}"));
+            }
+            if seq > position + 1 && !session.has_sent_quietly {
+                return Err(format!("{user} receives seq {seq} of {epoch:?} after {position}: some are lost"));
+            }
+            session.own_quiet.extend((position + 1..seq).map(|missing| (epoch.clone(), missing)));
+        }
+        session.position = Some((epoch.clone(), seq));
+        self.note_entry(epoch, seq, entry, book)
+    }
+
+    fn note_entry(&mut self, epoch: &Epoch, seq: u64, entry: String, book: BookId) -> Result<(), String> {
+        let user = &self.users[self.sessions[book].user];
+        let log = self.logs.entry(epoch.clone()).or_default();
+        match log.get(&seq) {
+            Some(known) if *known != entry => {
+                return Err(format!("seq {seq} of {epoch:?} is `{entry}` for {user}, and `{known}` for others"));
+            }
+            Some(_) => return Ok(()),
+            None => drop(log.insert(seq, entry.clone())),
+        }
+        if let Some(id) = entry.starts_with("message ").then(|| id_in(&entry)).flatten()
+            && let Some(other) = self.places.insert(id, (epoch.clone(), seq))
+        {
+            return Err(format!("message {id} has two numbers: {other:?} and seq {seq} of {epoch:?}"));
+        }
+        Ok(())
+    }
+
+    /// A list of members as of this number.
+    pub(super) fn state(&mut self, book: BookId, epoch: &Epoch, seq: u64) -> Result<(), String> {
+        let session = &mut self.sessions[book];
+        if let Some((known, position)) = &session.position
+            && known == epoch
+        {
+            if seq < *position {
+                return Err(format!("{} gets a list as of {seq} after {position}", self.users[session.user]));
+            }
+            if seq > *position && !session.has_sent_quietly {
+                return Err(format!(
+                    "{} gets a list of {epoch:?} as of {seq} after {position}: some frames are lost",
+                    self.users[session.user]
+                ));
+            }
+            session.own_quiet.extend((position + 1..=seq).map(|missing| (epoch.clone(), missing)));
+        }
+        session.position = Some((epoch.clone(), seq));
+        Ok(())
+    }
+
+    pub(super) fn volatile(&mut self, book: BookId, id: u64) -> Result<(), String> {
+        self.count("volatile");
+        if self.sessions[book].volatile.insert(id) {
+            Ok(())
+        } else {
+            Err(format!("the volatile message {id} comes twice"))
+        }
+    }
+
+    /// A direct message, whose number follows the last one.
+    pub(super) fn direct(&mut self, book: BookId, id: u64) -> Result<(), String> {
+        self.count("directs");
+        match self.directs.insert(id, book) {
+            Some(other) if other == book => Err(format!("the direct message {id} comes twice")),
+            Some(_) => {
+                self.count("directs again on a newer page");
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    // ---- what clients send ----
+
+    pub(super) fn sent(&mut self, book: BookId, id: u64, kind: Kind, now: u64) {
+        self.sessions[book].has_sent_quietly |= kind == Kind::Quiet;
+        self.requests.entry(id).or_insert(Request { kind, sent_at: now, book, outcome: None });
+    }
+
+    pub(super) fn settled(&mut self, id: u64, outcome: Outcome) -> Result<(), String> {
+        let request = self.requests.get_mut(&id).expect("the request was sent");
+        if let Some(before) = request.outcome {
+            return Err(format!("request {id} is settled twice: {before:?}, then {outcome:?}"));
+        }
+        request.outcome = Some(outcome);
+        let is_seen = self.places.contains_key(&id) || self.directs.contains_key(&id);
+        if outcome == Outcome::Refused && is_seen {
+            return Err(format!("request {id} is refused although it was executed"));
+        }
+        self.count(match outcome {
+            Outcome::Acked => "acked",
+            Outcome::Refused => "refused",
+            Outcome::Done => "settled by done",
+            Outcome::Unknown => "settled as unknown",
+        });
+        Ok(())
+    }
+
+    /// Whether a session may not know that its own last frames were sent.
+    pub(super) fn sends_quietly(&self, book: BookId) -> bool {
+        self.sessions[book].has_sent_quietly
+    }
+
+    // ---- at the end ----
+
+    /// Checks what can be known only when everything has arrived.
+    pub(super) fn check(&self) -> Result<(), String> {
+        for session in &self.sessions {
+            for (epoch, seq) in &session.own_quiet {
+                let entry = self.logs.get(epoch).and_then(|log| log.get(seq));
+                let is_own = entry.is_none_or(|entry| {
+                    let request = id_in(entry).and_then(|id| self.requests.get(&id));
+                    request.is_some_and(|it| it.kind == Kind::Quiet && self.sessions[it.book].user == session.user)
+                });
+                if !is_own {
+                    let user = &self.users[session.user];
+                    return Err(format!("{user} has missed seq {seq} of {epoch:?}: {}", entry.expect("not its own")));
+                }
+            }
+        }
+        self.requests.iter().try_for_each(|(id, request)| self.check_request(*id, request))
+    }
+
+    fn check_request(&self, id: u64, request: &Request) -> Result<(), String> {
+        let session = &self.sessions[request.book];
+        let user = &self.users[session.user];
+        match (request.kind, request.outcome) {
+            (Kind::Quiet | Kind::Volatile, _) => Ok(()),
+            (_, None) => Err(format!("request {id} of {user} was never settled")),
+            (_, Some(Outcome::Refused)) if self.places.contains_key(&id) || self.directs.contains_key(&id) => {
+                Err(format!("request {id} of {user} was refused, and executed"))
+            }
+            (Kind::Broadcast, Some(outcome @ (Outcome::Acked | Outcome::Done))) if !self.places.contains_key(&id) => {
+                if outcome == Outcome::Done && session.has_gap {
+                    return Ok(());
+                }
+                Err(format!("request {id} of {user} is lost: {outcome:?}"))
+            }
+            (Kind::Direct(to), Some(outcome @ (Outcome::Acked | Outcome::Done))) if !self.directs.contains_key(&id) => {
+                if self.breaks[to].is_some_and(|at| at >= request.sent_at) {
+                    return Ok(());
+                }
+                Err(format!("the direct message {id} of {user} to {} is lost: {outcome:?}", self.users[to]))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The number of the message in an entry.
+fn id_in(entry: &str) -> Option<u64> {
+    entry.rsplit_once(' ')?.1.parse().ok()
+}

@@ -1,0 +1,95 @@
+//! Simulation of a cluster: several engines with one log, without sockets and without Redis.
+//!
+//! One seed determines a run. The nodes have clocks of their own, with an offset and a drift. Entries reach them late and in pieces.
+//! Nodes are killed and start again, are paused beyond their lease, and lose their link for a while. Clients with sessions connect to any
+//! node, lose their connections, and come back to another one.
+//!
+//! - [`log`] is a model of the log and of the leases: what Redis and its scripts do.
+//! - [`node`] drives an engine and its link.
+//! - [`page`] is a client; [`books`] checks what all clients receive, knowing neither nodes nor the log.
+//! - [`agreement`] compares the nodes with each other after every entry, and with the clients at the end.
+
+mod agreement;
+mod books;
+mod log;
+mod node;
+mod page;
+mod requests;
+mod swarm;
+mod trace;
+mod world;
+
+use std::panic::{self, AssertUnwindSafe};
+
+use self::world::World;
+use super::closes::Closes;
+use super::report::{Expectation, Failure, Plan, Report, RunKind};
+use super::run::panic_text;
+
+/// Simulates a cluster of two to four nodes. The seed determines the number of nodes, the configuration and the faults. The
+/// behaviours of the plan are ignored.
+///
+/// # Errors
+///
+/// Returns a [`Failure`] if an invariant did not hold or the code under test panicked.
+///
+/// ```
+/// use lobbyd::sim::{Plan, simulate_cluster};
+///
+/// let once = simulate_cluster(&Plan::new(7, 200)).expect("no violation");
+/// assert_eq!(simulate_cluster(&Plan::new(7, 200)).expect("no violation").hash, once.hash);
+/// ```
+pub fn simulate_cluster(plan: &Plan) -> Result<Report, Box<Failure>> {
+    match run(plan, false) {
+        Ok(report) => Ok(report),
+        // Once more, to show the events.
+        Err(_) => run(plan, true),
+    }
+}
+
+fn run(plan: &Plan, is_traced: bool) -> Result<Report, Box<Failure>> {
+    let mut world = World::new(plan.seed, plan.clients, is_traced);
+    let mut expectation = Expectation::Cluster;
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
+        for step in 0..plan.steps {
+            world.trace.step = step;
+            world.step()?;
+        }
+        expectation = Expectation::Agreement;
+        world.converge()
+    }));
+    let violation = match outcome {
+        Ok(Ok(())) => return Ok(report(&world)),
+        Ok(Err(violation)) => violation,
+        Err(panic) => {
+            expectation = Expectation::NoPanic;
+            format!("panicked: {}", panic_text(&*panic))
+        }
+    };
+    Err(Box::new(Failure {
+        plan: plan.clone(),
+        step: world.trace.step,
+        violation,
+        expectation,
+        clients: String::new(),
+        events: world.trace.text(),
+        actions: String::new(),
+        run_kind: RunKind::Cluster,
+    }))
+}
+
+fn report(world: &World) -> Report {
+    let mut closes = Closes::default();
+    world.closes.iter().for_each(|&reason| closes.add(reason, 1));
+    Report {
+        seeds: 1,
+        steps: world.trace.step,
+        connections: world.last_wire,
+        messages: world.messages,
+        bytes: world.bytes,
+        closes,
+        behaviours: Vec::new(),
+        effects: world.books.counts.iter().map(|(&what, &count)| (what, count)).collect(),
+        hash: world.transcript.hash(),
+    }
+}

@@ -1,0 +1,390 @@
+//! The state of a run: nodes, log, connections, pages and books.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::books::{Books, Kind};
+use super::log::Log;
+use super::node::{Node, Turn, Wire, WireId};
+use super::page::{Event, Page};
+use super::swarm::Swarm;
+use super::trace::Trace;
+use crate::base::close::CloseReason;
+use crate::base::random::Random;
+use crate::base::time::Time;
+use crate::config::{CheckedConfig, DuplicateLogin};
+use crate::sim::transcript::{EventKind, NO_CLIENT, Transcript};
+
+/// Longest silence that a page bears, in microseconds, and the range that is added to it.
+const PATIENCE: (u64, u64) = (3_000_000, 5_000_000);
+/// Most entries that a node executes in one step without faults.
+const ALL: u64 = u64::MAX;
+
+pub(super) struct World {
+    pub(super) random: Random,
+    pub(super) config: CheckedConfig,
+    pub(super) swarm: Swarm,
+    /// Time of the run, in microseconds.
+    pub(super) now: u64,
+    pub(super) log: Log,
+    pub(super) nodes: Vec<Node>,
+    pub(super) wires: BTreeMap<WireId, Wire>,
+    pub(super) users: Vec<String>,
+    pub(super) pages: Vec<Page>,
+    pub(super) books: Books,
+    pub(super) trace: Trace,
+    pub(super) transcript: Transcript,
+    pub(super) closes: Vec<CloseReason>,
+    /// States of the nodes by index, until all of them have passed it.
+    pub(super) states: BTreeMap<u64, (usize, String)>,
+    pub(super) is_calm: bool,
+    pub(super) last_wire: WireId,
+    last_message: u64,
+    last_session: u64,
+    pub(super) bytes: u64,
+    pub(super) messages: u64,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, clients: usize, is_traced: bool) -> World {
+        let mut random = Random::new(seed);
+        let swarm = Swarm::draw(&mut random, clients);
+        let config = swarm.config(&mut random).check().unwrap_or_else(|problems| panic!("seed {seed}: {problems}"));
+        let users: Vec<String> = (0..swarm.users).map(|user| format!("user{user}")).collect();
+        let books = Books::new(&users, config.history_frames, config.history_bytes.0);
+        let mut world = World {
+            nodes: (0..swarm.nodes).map(Node::new).collect(),
+            log: Log::default(),
+            wires: BTreeMap::new(),
+            pages: Vec::new(),
+            trace: Trace::new(is_traced),
+            transcript: Transcript::new(seed),
+            closes: Vec::new(),
+            states: BTreeMap::new(),
+            now: 0,
+            is_calm: false,
+            last_wire: 0,
+            last_message: 0,
+            last_session: 0,
+            bytes: 0,
+            messages: 0,
+            random,
+            config,
+            swarm,
+            users,
+            books,
+        };
+        for node in &mut world.nodes {
+            node.start(0, &world.config, &mut world.random);
+        }
+        world
+    }
+
+    /// Runs one step with faults.
+    pub(super) fn step(&mut self) -> Result<(), String> {
+        let span = match self.random.below(100) {
+            0 => self.random.below(3_000_000),
+            1..=10 => self.random.below(150_000),
+            _ => self.random.below(4_000),
+        };
+        self.advance(span);
+        self.inject();
+        for at in 0..self.nodes.len() {
+            if self.random.percent(60) {
+                self.run_node(at)?;
+            }
+        }
+        for _ in 0..1 + self.random.below(3) {
+            self.act()?;
+        }
+        self.read_all()
+    }
+
+    /// Lets time pass. No node loses its lease by that alone.
+    pub(super) fn advance(&mut self, span: u64) {
+        self.now += span;
+        self.transcript.step = self.trace.step;
+        for node in &self.nodes {
+            if node.is_linked(self.now)
+                && let Some(incarnation) = node.incarnation()
+                && self.log.has_place(incarnation)
+                && span >= 1_000_000
+            {
+                // Its heartbeat has come in the meantime.
+                self.log.renew(self.now - span / 2, incarnation);
+            }
+        }
+    }
+
+    /// A turn of a node, and what its link does before and afterwards.
+    pub(super) fn run_node(&mut self, at: usize) -> Result<(), String> {
+        let now = self.now;
+        let node = &mut self.nodes[at];
+        if node.engine.is_none() && node.restart_at <= now {
+            node.start(now, &self.config, &mut self.random);
+            self.trace.note(now, || format!("node{at} starts"));
+        }
+        self.pump(at)?;
+        let mut states = Vec::new();
+        let mut run = Turn {
+            wires: &mut self.wires,
+            random: &mut self.random,
+            trace: &mut self.trace,
+            closes: &mut self.closes,
+            states: &mut states,
+            is_calm: self.is_calm,
+        };
+        self.nodes[at].turn(now, &mut run);
+        states.into_iter().for_each(|(node, index, bytes)| self.log.put_state(node, index, bytes));
+        if self.is_calm || self.random.percent(70) {
+            self.pump(at)?;
+        }
+        if self.nodes[at].is_running(now) {
+            self.nodes[at].engine.as_ref().expect("it runs").check();
+        }
+        Ok(())
+    }
+
+    fn pump(&mut self, at: usize) -> Result<(), String> {
+        let most = if self.is_calm || self.random.percent(60) { ALL } else { self.random.below(4) };
+        // One by one, so that the states of all nodes are compared after each entry.
+        for _ in 0..most {
+            let before = self.nodes[at].index();
+            self.nodes[at].pump(self.now, &mut self.log, 1, &mut self.trace)?;
+            let index = self.nodes[at].index();
+            if index == before {
+                break;
+            }
+            self.compare(at)?;
+        }
+        Ok(())
+    }
+
+    // ---- pages ----
+
+    fn act(&mut self) -> Result<(), String> {
+        let user = self.random.below(self.users.len() as u64) as usize;
+        let pages: Vec<usize> = (0..self.pages.len()).filter(|&at| self.pages[at].user == user).collect();
+        let is_second = !pages.is_empty() && self.random.percent(self.swarm.second_pages);
+        if pages.is_empty() || is_second {
+            if self.random.percent(50) {
+                self.open_page(user);
+            }
+            return Ok(());
+        }
+        let at = pages[self.random.below(pages.len() as u64) as usize];
+        match &self.pages[at].conn {
+            None if self.pages[at].retry_at <= self.now => self.connect(at),
+            None => Ok(()),
+            Some(_) => self.use_connection(at),
+        }
+    }
+
+    fn open_page(&mut self, user: usize) {
+        let book = self.books.open(user);
+        self.last_session += 1;
+        let session = format!("session-{:016}", self.last_session);
+        let of_user = |page: &&Page| page.user == user && !page.is_over;
+        let was = self.pages.iter().find(of_user).map(|page| page.session.clone());
+        let was = was.filter(|_| self.random.percent(30));
+        let place = self.swarm.place(&mut self.random);
+        self.pages.push(Page::new(user, &self.users[user], place, session, was, book));
+    }
+
+    /// Other pages of a user may lose their session from now on.
+    fn disturb(&mut self, user: usize, except: usize) {
+        let others = self.pages.iter_mut().enumerate().filter(|(at, page)| *at != except && page.user == user);
+        others.for_each(|(_, page)| page.is_disturbed = true);
+    }
+
+    pub(super) fn connect(&mut self, at: usize) -> Result<(), String> {
+        let node = self.random.below(self.nodes.len() as u64) as usize;
+        if self.nodes[node].engine.is_none() {
+            self.pages[at].retry_at = self.now + self.random.below(300_000);
+            return Ok(());
+        }
+        self.last_wire += 1;
+        let id = self.last_wire;
+        let request = self.pages[at].connect(self.now, id, node);
+        self.trace.note(self.now, || {
+            let line = String::from_utf8_lossy(&request).lines().next().unwrap_or_default().to_owned();
+            format!("wire {id} to node{node}: {line}")
+        });
+        self.wires.insert(id, Wire { to_server: request, ..Wire::default() });
+        self.nodes[node].open(id);
+        self.disturb(self.pages[at].user, at);
+        Ok(())
+    }
+
+    fn use_connection(&mut self, at: usize) -> Result<(), String> {
+        let conn = self.pages[at].conn.as_ref().expect("the page has a connection");
+        let (wire, silence) = (conn.wire, self.now.saturating_sub(conn.heard_at));
+        let is_ended = self.wires.get(&wire).is_none_or(|it| it.is_ended && it.to_client.is_empty());
+        if is_ended {
+            return self.lose(at, "it has ended");
+        }
+        if silence > PATIENCE.0 && !self.pages[at].may_request() && self.random.below(PATIENCE.1) < 500_000 {
+            return self.lose(at, "its page gives up");
+        }
+        let faults = &self.swarm.faults;
+        let (drops, vanishes, stalls) = (faults.drop, faults.vanish, faults.stall);
+        if !self.is_calm {
+            if self.random.below(1000) < drops {
+                return self.lose(at, "its network fails");
+            }
+            if self.random.below(1000) < vanishes {
+                self.wires.get_mut(&wire).expect("it is open").is_vanished = true;
+                return self.lose(at, "it vanishes");
+            }
+            if self.random.below(1000) < stalls {
+                let until = self.now + self.random.below(3_000_000);
+                self.wires.get_mut(&wire).expect("it is open").stalled_until = until;
+            }
+        }
+        if self.pages[at].may_request() {
+            let message = self.draw_request(at)?;
+            self.send(at, &message);
+        }
+        Ok(())
+    }
+
+    /// Ends a connection from the page's side.
+    pub(super) fn lose(&mut self, at: usize, why: &str) -> Result<(), String> {
+        let page = &mut self.pages[at];
+        let wire = page.conn.as_ref().expect("the page has a connection").wire;
+        self.trace.note(self.now, || format!("wire {wire} of {} is closed: {why}", page.name));
+        if let Some(wire) = self.wires.get_mut(&wire) {
+            wire.is_dropped = true;
+            wire.to_client.clear();
+        }
+        page.disconnected(self.now, &mut self.random, &mut self.books)
+    }
+
+    pub(super) fn send(&mut self, at: usize, message: &[u8]) {
+        let Some(conn) = &self.pages[at].conn else { return };
+        if let Some(wire) = self.wires.get_mut(&conn.wire)
+            && !wire.is_ended
+        {
+            self.bytes += message.len() as u64;
+            wire.to_server.extend(message);
+        }
+    }
+
+    pub(super) fn next_message(&mut self) -> u64 {
+        self.last_message += 1;
+        self.last_message
+    }
+
+    /// Lets the pages read what has arrived.
+    pub(super) fn read_all(&mut self) -> Result<(), String> {
+        for at in 0..self.pages.len() {
+            if self.is_calm || self.random.percent(80) {
+                self.read(at)?;
+            }
+        }
+        // A page that is over is of no further use.
+        self.pages.retain(|page| !(page.is_over && page.conn.is_none()));
+        let (pages, nodes) = (&self.pages, &self.nodes);
+        self.wires.retain(|id, _| {
+            pages.iter().any(|page| page.conn.as_ref().is_some_and(|conn| conn.wire == *id))
+                || nodes.iter().any(|node| node.wires().any(|(_, wire)| wire == *id) || node.accepts(*id))
+        });
+        Ok(())
+    }
+
+    fn read(&mut self, at: usize) -> Result<(), String> {
+        let Some(conn) = &self.pages[at].conn else { return Ok(()) };
+        let (id, node) = (conn.wire, conn.node);
+        let Some(wire) = self.wires.get_mut(&id) else { return self.lose(at, "its node is gone") };
+        if wire.stalled_until > self.now {
+            return Ok(());
+        }
+        let bytes = std::mem::take(&mut wire.to_client);
+        if !bytes.is_empty() {
+            self.bytes += bytes.len() as u64;
+            self.messages += 1;
+            let link = u32::try_from(id).unwrap_or(NO_CLIENT);
+            self.transcript.note(Time::from_micros(self.now), link, EventKind::Wrote, node as u64, &bytes);
+            self.note_texts(at, id, &bytes);
+            let (lost_at, is_disturbed) = (self.pages[at].lost_at, self.pages[at].is_disturbed);
+            let page = &mut self.pages[at];
+            let (answer, event) = page.receive(self.now, &bytes, &mut self.books)?;
+            if event == Event::Forgotten {
+                self.judge_forgotten(at, lost_at, is_disturbed)?;
+            }
+            self.send(at, &answer);
+        }
+        let is_ended = self.wires.get(&id).is_none_or(|wire| wire.is_ended);
+        if is_ended { self.lose(at, "the server has closed it") } else { Ok(()) }
+    }
+
+    fn note_texts(&mut self, at: usize, id: WireId, bytes: &[u8]) {
+        let page = &self.pages[at];
+        self.trace.note(self.now, || {
+            let text = String::from_utf8_lossy(bytes);
+            let text: String = text.chars().filter(|c| !c.is_control()).take(700).collect();
+            format!("wire {id}, {} < {text}", page.name)
+        });
+    }
+
+    /// A page has come back, and the server does not know its session any more. There must be a reason.
+    fn judge_forgotten(&mut self, at: usize, lost_at: Option<u64>, is_disturbed: bool) -> Result<(), String> {
+        let page = &self.pages[at];
+        let grace = self.config.seat_grace.as_micros() as u64;
+        // A server may lose a connection some time before its client knows.
+        let slack = 1_000_000 + PATIENCE.0 + PATIENCE.1;
+        let is_late = lost_at.is_none_or(|lost_at| self.now + slack > lost_at + grace);
+        let is_founded = lost_at.is_none_or(|lost_at| self.log.founded_at() + slack > lost_at);
+        if is_late || is_disturbed || is_founded || self.config.duplicate_login == DuplicateLogin::Allow {
+            self.books.count("sessions forgotten");
+            return Ok(());
+        }
+        Err(format!("{} has lost its session without a reason", page.name))
+    }
+
+    // ---- faults ----
+
+    fn inject(&mut self) {
+        let faults = self.swarm.faults.clone();
+        for at in usize::from(self.swarm.has_anchor)..self.nodes.len() {
+            let now = self.now;
+            let mut span = |most: u64| now + self.random.below(most);
+            let until = [span(8_000_000), span(13_000_000), span(9_000_000)];
+            let node = &mut self.nodes[at];
+            if node.engine.is_none() {
+                continue;
+            }
+            let draw = self.random.below(10_000);
+            if draw < faults.kill {
+                self.trace.note(now, || format!("node{at} is killed until {}", until[0]));
+                node.kill(&mut self.wires, until[0]);
+                self.books.count("nodes killed");
+            } else if draw < faults.kill + faults.pause && node.paused_until <= now {
+                self.trace.note(now, || format!("node{at} is paused until {}", until[1]));
+                node.paused_until = until[1];
+                self.books.count("nodes paused");
+            } else if draw < faults.kill + faults.pause + faults.cut && node.cut_until <= now {
+                self.trace.note(now, || format!("the link of node{at} is cut until {}", until[2]));
+                node.cut_until = until[2];
+                self.books.count("links cut");
+            }
+        }
+    }
+
+    /// Ends all faults.
+    pub(super) fn calm(&mut self) {
+        self.is_calm = true;
+        self.nodes.iter_mut().for_each(|node| (node.paused_until, node.cut_until, node.restart_at) = (0, 0, 0));
+        self.wires.values_mut().for_each(|wire| wire.stalled_until = wire.stalled_until.min(self.now));
+    }
+
+    /// How long the engines may wait, at most `most`.
+    pub(super) fn wait(&self, most: Duration) -> Duration {
+        self.nodes.iter().filter_map(|node| node.wait(self.now)).fold(most, Duration::min)
+    }
+
+    pub(super) fn kind_of_direct(&mut self) -> (usize, Kind) {
+        let to = self.random.below(self.users.len() as u64) as usize;
+        (to, Kind::Direct(to))
+    }
+}

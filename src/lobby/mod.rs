@@ -8,6 +8,7 @@ pub(crate) mod directory;
 mod duplicate_login;
 pub(crate) mod entering;
 mod inspect;
+mod pages;
 pub(crate) mod presence;
 pub(crate) mod published;
 mod records;

@@ -381,9 +381,9 @@ class Rig:
         events = {name: logs.count(words) for name, words in (
             ("attached", "attached to the cluster as"), ("lost their place", "lost its place"), ("warnings", " WARN "))}
         print("faults: " + listed(faults.counts))
-        for kind, proxies in ("links", self.proxies[::2]), ("members", self.proxies[1::2]):
+        for kind, proxies in ("links", [node.link for node in self.nodes]), ("members", [node.proxy for node in self.nodes]):
             for proxy in proxies:
-                proxy.__exit__()
+                self.end_proxy(proxy)
             print(f"faults of the proxies of {kind}: " + listed(sum((collections.Counter(proxy.faults) for proxy in proxies), collections.Counter())))
         print("changes of members: " + listed(sums["changes"]))
         print("nodes' logs: " + listed(events))
@@ -397,6 +397,10 @@ class Rig:
               + f"({listed(sums['reasons']) or 'never'}), problems {len(problems)}")
         self.problems = problems
 
+    def end_proxy(self, proxy):
+        self.proxies.remove(proxy)
+        proxy.__exit__()
+
     def close(self):
         for process in self.processes:
             if process.is_alive():
@@ -406,9 +410,8 @@ class Rig:
                 node.server.signal(signal.SIGCONT)
                 node.server.signal(signal.SIGKILL)
                 node.keep_log()
-        for proxy in self.proxies:
-            if not proxy.faults:
-                proxy.__exit__()
+        for proxy in list(self.proxies):
+            self.end_proxy(proxy)
 
 
 def shared(value):

@@ -26,6 +26,8 @@ class ClusterRig(Rig):
         self.books = Books(**HISTORY)
         # While a node cannot reach Redis.
         self.books.tolerated.add("unavailable")
+        # A node refuses them alone. The log, which all nodes share, does not know their numbers.
+        self.books.unused |= {"unavailable", "bad_message"}
         self.changes, self.ends = collections.Counter(), collections.Counter()
         self.random = random.Random(f"{self.seed} rig")
         self.lobbies, self.members, self.pages = [], [], []

@@ -258,7 +258,8 @@ class Books:
         self.gaps = []
         self.reasons = collections.Counter()
         self.counts = collections.Counter()
-        self.tolerated = set()              # codes of errors that answer messages without a `ref`
+        self.tolerated = set()              # codes of errors that messages without a `ref` may get
+        self.unused = set()                 # codes of errors that do not use up the number of the request
         self.lost = self.doubled = 0
         self.problems = []
 

@@ -183,10 +183,11 @@ class Session:
             self.repeats[ref] += 1
             self.put(message | {"ref": ref})
 
-    def settle(self, ref, outcome):
+    def settle(self, ref, outcome, is_used=True):
         message_id, message = self.pending.pop(ref)
         self.book.settled(message_id, outcome)
-        if outcome != "unknown":
+        # A request whose number is not used up would be executed if it were sent again.
+        if outcome != "unknown" and is_used:
             self.settled_refs.append((ref, message, outcome == "refused"))
         self.pump()
 
@@ -251,7 +252,8 @@ class Session:
         elif ref in self.pending:
             if refused:
                 self.book.books.counts[f"error {answer['code']}"] += 1
-            self.settle(ref, "refused" if refused else "acked")
+            is_used = not refused or answer["code"] not in self.book.books.unused
+            self.settle(ref, "refused" if refused else "acked", is_used)
         elif refused and ref is None and answer["code"] in self.book.books.tolerated:
             self.book.books.counts[f"error {answer['code']} without a ref"] += 1
         elif refused:

@@ -221,4 +221,6 @@ fn checksum_of(body: &[u8]) -> u64 {
 }
 
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod tests;

@@ -226,7 +226,7 @@ impl Cluster {
 
     pub(crate) fn set_holder(&mut self, seat: SeatKey, mut holder: Holder) {
         let before = self.holders.get(seat).filter(|before| before.seat == holder.seat);
-        holder.ordered = before.and_then(|before| before.ordered);
+        holder.ordered = holder.ordered.or(before.and_then(|before| before.ordered));
         self.seats.insert(holder.seat, seat);
         self.holders.insert(seat, holder);
     }

@@ -20,6 +20,8 @@ use crate::journal;
 use crate::sim::MemorySockets;
 use crate::sim::wire::{self, Reader, Received, text};
 
+const NAMES: [&str; 3] = ["first", "second", "third"];
+
 /// An entry of the log; `node` has appended its operations, or is attached.
 struct Entry {
     unix_micros: u64,
@@ -31,7 +33,7 @@ impl Entry {
     fn body(&self) -> EntryBody<'_> {
         match (self.node, &self.bytes) {
             (None, _) => EntryBody::Founded,
-            (Some(node), None) => EntryBody::Attached { node, name: if node.0 == 1 { "first" } else { "second" } },
+            (Some(node), None) => EntryBody::Attached { node, name: NAMES[node.0 as usize - 1] },
             (Some(node), Some(bytes)) => EntryBody::Operations { node, bytes },
         }
     }
@@ -65,31 +67,50 @@ struct World {
 impl World {
     /// Two recorded nodes, attached to a new log.
     fn new(config: Config) -> World {
-        let config = config.check().expect("the configuration is valid");
-        let nodes = (1..=2).map(|number| {
-            // The clocks of the nodes differ.
-            let start = Start { unix_micros: 1_700_000_000_000_000 + number * 77_000_000, seed: number };
-            let mut engine = Engine::new(config.clone(), start, Relay::default());
-            journal::record(&mut engine, start, Vec::new()).expect("memory takes everything");
-            engine.join_cluster();
-            let node = Incarnation(number);
-            engine.handle_cluster(Time::ZERO, ClusterInput::Attached { node, index: 0, state: None });
-            Node {
-                incarnation: node,
-                engine,
-                sockets: MemorySockets::default(),
-                readers: BTreeMap::new(),
-                heard: BTreeMap::new(),
-                passed: 0,
-                is_linked: true,
-            }
-        });
-        let mut world = World { now: Time::ZERO, log: Vec::new(), nodes: nodes.collect() };
-        for node in [None, Some(Incarnation(1)), Some(Incarnation(2))] {
-            world.append(node, None);
-        }
+        let mut world = World::of_one(config.clone());
+        world.attach(config);
+        world
+    }
+
+    /// One recorded node, attached to a new log.
+    fn of_one(config: Config) -> World {
+        let mut world = World { now: Time::ZERO, log: Vec::new(), nodes: Vec::new() };
+        world.append(None, None);
+        world.append(Some(Incarnation(1)), None);
+        world.add(config);
+        let attached = ClusterInput::Attached { node: Incarnation(1), index: 0, state: None };
+        world.nodes[0].engine.handle_cluster(Time::ZERO, attached);
         world.settle();
         world
+    }
+
+    /// Attaches one more recorded node, which gets the state from the first one.
+    fn attach(&mut self, config: Config) {
+        let number = self.add(config);
+        self.append(Some(Incarnation(number)), None);
+        self.nodes[0].engine.commit_journal().expect("memory takes everything");
+        self.settle();
+        assert_eq!(self.nodes.last().expect("it was added").passed, self.log.len(), "it got the state");
+    }
+
+    /// Adds a recorded node without a place. Returns its number.
+    fn add(&mut self, config: Config) -> u64 {
+        let number = self.nodes.len() as u64 + 1;
+        // The clocks of the nodes differ.
+        let start = Start { unix_micros: 1_700_000_000_000_000 + number * 77_000_000, seed: number };
+        let mut engine = Engine::new(config.check().expect("the configuration is valid"), start, Relay::default());
+        journal::record(&mut engine, start, Vec::new()).expect("memory takes everything");
+        engine.join_cluster();
+        self.nodes.push(Node {
+            incarnation: Incarnation(number),
+            engine,
+            sockets: MemorySockets::default(),
+            readers: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            passed: 0,
+            is_linked: number == 1,
+        });
+        number
     }
 
     fn append(&mut self, node: Option<Incarnation>, bytes: Option<Vec<u8>>) {
@@ -113,22 +134,27 @@ impl World {
                 }
                 node.engine.end_turn(now, &mut node.sockets).expect("memory takes everything");
                 node.read();
-                let mut appended = Vec::new();
-                while node.is_linked
-                    && let Some(output) = node.engine.poll_cluster()
+                let own = node.incarnation;
+                while self.nodes[number].is_linked
+                    && let Some(output) = self.nodes[number].engine.poll_cluster()
                 {
-                    if let ClusterOutput::Append(bytes) = output {
-                        appended.push(bytes);
+                    is_settled = false;
+                    match output {
+                        ClusterOutput::Append(bytes) => self.append(Some(own), Some(bytes)),
+                        ClusterOutput::State { node, index, bytes } => self.pass_state(node, index, &bytes),
                     }
                 }
-                is_settled &= appended.is_empty();
-                let node = node.incarnation;
-                appended.into_iter().for_each(|bytes| self.append(Some(node), Some(bytes)));
             }
             if is_settled {
                 return;
             }
         }
+    }
+
+    fn pass_state(&mut self, node: Incarnation, index: u64, state: &[u8]) {
+        let to = self.nodes.iter_mut().find(|other| other.incarnation == node).expect("it waits");
+        (to.passed, to.is_linked) = (index as usize, true);
+        to.engine.handle_cluster(self.now, ClusterInput::Attached { node, index, state: Some(state) });
     }
 
     /// Lets time pass.
@@ -187,6 +213,7 @@ impl World {
         });
         let views: Vec<_> = views.collect();
         assert_eq!(views[0], views[1]);
+        self.nodes.iter().for_each(|node| node.engine.check());
     }
 
     /// Ends the recordings, and replays each of them alone.

@@ -40,6 +40,31 @@ fn the_sessions_of_two_nodes_replay_alone() {
     world.check_replays();
 }
 
+/// The new node gets lobbies with histories, an away member, an order to end a seat, and idempotency keys.
+#[test]
+fn the_session_of_a_node_that_got_its_state_from_another_one_replays_alone() {
+    let config = Config { lobby_control: true, ..Config::default() };
+    let mut world = World::of_one(config.clone());
+    let ann = world.connect(0, "/ws/chess?token=ann&session=page-of-ann-0001");
+    let bob = world.connect(0, "/ws/chess?token=bob&session=page-of-bob-0001");
+    world.say(ann, r#"{"type":"set","data":{"map":"dust"}}"#);
+    world.say(ann, r#"{"type":"broadcast","data":1,"ref":"1"}"#);
+    world.hang_up(bob);
+    world.advance(3000);
+    world.attach(config);
+    world.check_agreement();
+    let epoch = world.nodes[0].engine.lobbies(None, 1).items[0].epoch;
+    let back = world.connect(1, &format!("/ws/chess?token=bob&session=page-of-bob-0001&epoch={epoch}&seq=1&n=0"));
+    let heard = world.heard(back);
+    assert_eq!((&heard[0]["resumed"], &heard[0]["recovered"]), (&true.into(), &true.into()), "{heard:?}");
+    assert!(heard.iter().any(|message| message["data"] == 1), "{heard:?}");
+    world.say(back, r#"{"type":"broadcast","data":2}"#);
+    assert_eq!(world.types(ann).last().map(String::as_str), Some("message"));
+    world.advance(60_000);
+    world.check_agreement();
+    world.check_replays();
+}
+
 /// Joins a cluster, gets a state that cannot be read, and loses its place. Returns the journal.
 fn session_with_state(state: &[u8]) -> Vec<u8> {
     let start = Start { unix_micros: 0, seed: 1 };

@@ -299,6 +299,10 @@ impl Link {
     /// Gives the place up and attaches anew.
     pub(super) fn detach(&mut self, now: Time, problem: &str) {
         let Some(place) = self.place.take() else { return };
+        if self.leave != Leave::No {
+            self.leave = Leave::Done;
+            return;
+        }
         self.report(format!("node {} is detached from the cluster: {problem}", self.config.node));
         self.attachment += 1;
         self.attach_at = now + self.attach_backoff.next();
@@ -307,10 +311,6 @@ impl Link {
         self.since_wanted = false;
         self.must_send_again = false;
         self.is_reachable = false;
-        if self.leave != Leave::No {
-            self.leave = Leave::Done;
-            return;
-        }
         if place.is_live() {
             self.inputs.push_back(LinkInput::Detached);
         }

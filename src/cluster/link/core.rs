@@ -299,7 +299,10 @@ impl Link {
     /// Gives the place up and attaches anew.
     pub(super) fn detach(&mut self, now: Time, problem: &str) {
         let Some(place) = self.place.take() else { return };
-        self.report(format!("node {} is detached from the cluster: {problem}", self.config.node));
+        // Redis publishes the end of a node that leaves before it answers. That is no problem.
+        if self.leave == Leave::No {
+            self.report(format!("node {} is detached from the cluster: {problem}", self.config.node));
+        }
         self.attachment += 1;
         self.attach_at = now + self.attach_backoff.next();
         self.states.clear();

@@ -8,7 +8,7 @@ so does the connection of each node to Redis. While the members talk, in random 
 
 - a node is killed and comes back, is stopped for a moment or for longer than its lease, or drains and comes back;
 - the connections of Redis are killed, Redis pauses for a moment or for longer than the lease, is restarted with what it has saved, is
-  killed and restarted with what it saved a moment before, or is replaced by an older copy of its data.
+  killed and restarted with what it saved a moment before, is replaced by an older copy of its data, or begins empty.
 
 When all faults have ended, the books of all members are compared: see `session_books.py`. All nodes must answer the same to
 operators about lobbies, members and users, and must have exited with 0 after a drain. With `--journals on` each node's journal must
@@ -111,7 +111,7 @@ class Faults:
         self.threads = [threading.Thread(target=self.play, args=(name, faults)) for name, faults in (
             ("nodes", [self.kill_node, self.stop_node, self.stop_node_for_long, self.drain_node]),
             ("redis", [self.kill_connections, self.pause_redis, self.pause_redis_for_long, self.pause_clients, self.restart_redis,
-                       self.crash_redis, self.replace_redis]))]
+                       self.crash_redis, self.replace_redis, self.empty_redis]))]
         self.copies = threading.Thread(target=self.copy)
         self.redis_lock = threading.Lock()
 
@@ -222,6 +222,10 @@ class Faults:
                 self.rig.redis.keep_copy()
                 time.sleep(1)
             self.begin_anew(rng, self.rig.redis.replace_by_copy)
+
+    def empty_redis(self, rng):
+        with self.redis_lock:
+            self.begin_anew(rng, self.rig.redis.lose_everything)
 
     def begin_anew(self, rng, before=lambda: None):
         self.rig.redis.kill()

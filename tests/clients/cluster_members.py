@@ -10,7 +10,7 @@ import random
 import resource
 
 from session_books import Books
-from sessions import HISTORY, LARGE_LOBBY, PER_LOBBY, Lobby, Member, Rig, post
+from sessions import GRACE, HISTORY, LARGE_LOBBY, PER_LOBBY, Lobby, Member, Rig, post
 
 JOINING_AT_ONCE = 100
 STATUS_EVERY = 10.0
@@ -24,6 +24,9 @@ class ClusterRig(Rig):
         self.addresses = {"proxies": [], "members": [], "operators": []}
         self.url = self.pick
         self.books = Books(**HISTORY)
+        self.books.grace = GRACE
+        # Another node learns later what was written.
+        self.books.directs_for_one_again = 100
         # While a node cannot reach Redis.
         self.books.tolerated.add("unavailable")
         # A node refuses them alone. The log, which all nodes share, does not know their numbers.

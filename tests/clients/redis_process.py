@@ -72,6 +72,12 @@ class Redis:
         """Its data become those of the copy, as after a failover to a replica that lags behind. It must have been killed."""
         shutil.copyfile(self._older, self._dump)
 
+    def lose_everything(self):
+        """It begins without data. It must have been killed."""
+        for file in self._dump, self._older:
+            if os.path.exists(file):
+                os.remove(file)
+
     def signal(self, number):
         os.kill(self.pid, number)
 

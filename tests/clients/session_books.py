@@ -52,6 +52,7 @@ class SessionBook:
         self.recent = collections.deque(maxlen=6)   # of messages, in brief
         self.starts = []                    # of its connections: what came before, and the welcome, for reports of losses
         self.is_active = True
+        self.heard_at = 0.0                 # when the last message arrived
         self.ended_at = None                # seq at which a peer's view is compared
 
     def problem(self, text):
@@ -63,6 +64,8 @@ class SessionBook:
         kind = message["type"]
         if kind == "welcome":
             self.since_welcome = []
+            self.check_remembered(message, now)
+        self.heard_at = now
         if self.awaits_state or kind == "welcome":
             self.since_welcome.append(message)
         if kind == "welcome":
@@ -89,6 +92,13 @@ class SessionBook:
             self.numbered(message["seq"], ("ack", message.get("ref")), size)
         elif kind == "direct":
             self.direct(message, size, now)
+
+    def check_remembered(self, welcome, now):
+        """The server may forget a session when its grace period is over, or when another session of its user took the seat."""
+        holder, self.books.holders[self.user] = self.books.holders.get(self.user), self
+        grace = self.books.grace
+        if self.segment and not welcome["resumed"] and grace and holder is self and now - self.heard_at < grace:
+            self.problem(f"the server had forgotten it after {now - self.heard_at:.2f} s: {self.starts[-1:]}, then {welcome}")
 
     def welcome(self, welcome, now):
         counts = self.books.counts
@@ -259,6 +269,9 @@ class Books:
         self.reasons = collections.Counter()
         self.counts = collections.Counter()
         self.tolerated = set()              # codes of errors that messages without a `ref` may get
+        self.grace = None                   # seconds for which the server must remember a session without a connection
+        self.holders = {}                   # by user: book of the session that was welcome last
+        self.directs_for_one_again = 2000   # of so many direct messages, one may be received again by a newer page
         self.unused = set()                 # codes of errors that do not use up the number of the request
         self.lost = self.doubled = 0
         self.problems = []
@@ -340,7 +353,7 @@ class Books:
 
     def check_requests(self, places):
         again = self.counts["direct messages that a newer page received again"]
-        if again > 1 + self.counts["direct messages"] / 2000:
+        if again > 1 + self.counts["direct messages"] / self.directs_for_one_again:
             self.problem(f"newer pages received {again} direct messages again")
         for message_id, request in self.requests.items():
             number = len(places[message_id])

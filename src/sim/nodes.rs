@@ -1,5 +1,8 @@
 //! Scenarios with two nodes of a cluster, without sockets and without Redis.
 
+mod faults;
+mod new_codes;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -7,16 +10,12 @@ use super::memory::MemorySockets;
 use super::wire::{self, Reader, Received};
 use crate::apps::Relay;
 use crate::base::id::ConnId;
-use crate::base::limit::Limit;
 use crate::base::time::Time;
 use crate::cluster::log::{ClusterInput, ClusterOutput, EntryBody, Incarnation, LogEntry};
-use crate::config::ByteSize;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::app::{App, Authorization, Context, Member, Message, Protocol};
-use crate::engine::control::LobbyControl;
 use crate::engine::driver::Start;
-use crate::engine::operator::{KickTarget, OperatorCommand};
 use crate::ws::handshake::Request;
 
 /// What an entry contains.
@@ -397,167 +396,4 @@ fn a_lobby_of_a_game_with_state_has_one_home() {
     nodes.kill(1);
     let bob = nodes.connect("bob", 0, "chess?token=bob");
     expect(&mut nodes, bob, &["welcome", r#""users":[{"user":"bob""#]);
-}
-
-/// Gives each member much data.
-#[derive(Default)]
-struct Passports;
-
-impl App for Passports {
-    const PROTOCOL: Protocol = Protocol::Json;
-    const IS_STATELESS: bool = true;
-
-    fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
-        match Authorization::token_is_user(request) {
-            Authorization::Allow(identity) => Authorization::Allow(identity.data(vec![b'x'; 1 << 20])),
-            refused => refused,
-        }
-    }
-
-    fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
-}
-
-#[test]
-fn what_waits_for_the_log_is_divided_into_batches() {
-    let config = Config { max_identity_bytes: ByteSize(1 << 20), ..config() };
-    let mut nodes = Nodes::<Passports>::new(1, &config);
-    let ask = |nodes: &mut Nodes<Passports>, number: usize| {
-        let engine = &mut nodes.nodes[0].engine;
-        let conn = engine.handle_accept(nodes.now, "10.0.0.1:4000".parse().expect("an address")).expect("room");
-        let target = format!("/ws/chess{number}?token=user{number}&{PAGE}");
-        engine.handle_bytes(nodes.now, conn, &wire::upgrade_request(&target, &[]));
-        nodes.clients.push(Client { node: 0, conn, reader: Reader::default(), got: VecDeque::new() });
-    };
-    (0..10).for_each(|number| ask(&mut nodes, number));
-    nodes.nodes[0].engine.handle_cluster(nodes.now, ClusterInput::Reachable(false));
-    (10..20).for_each(|number| ask(&mut nodes, number));
-    let waiting = nodes.nodes[0].engine.poll_cluster();
-    assert!(waiting.is_none(), "what a client asks without Redis is not kept for later: it may have gone then");
-    nodes.nodes[0].engine.handle_cluster(nodes.now, ClusterInput::Reachable(true));
-    nodes.turn();
-    let longest = nodes.log.iter().filter_map(|body| match body {
-        Body::Operations(_, bytes) => Some(bytes.len()),
-        _ => None,
-    });
-    assert!(longest.max().is_some_and(|longest| longest < 6 << 20), "a batch that no link takes");
-    for client in 0..20 {
-        let got = nodes.got(client);
-        assert!(got[0].contains(r#""type":"welcome""#), "{got:?}");
-    }
-}
-
-#[test]
-fn a_node_that_cannot_read_the_state_has_no_place_and_executes_nothing() {
-    let mut nodes = Nodes::<Relay>::new(1, &config());
-    let mut engine =
-        Engine::new(config().check().expect("valid"), Start { unix_micros: UNIX, seed: 2 }, Relay::default());
-    engine.join_cluster();
-    let node = Incarnation(9);
-    engine.handle_cluster(nodes.now, ClusterInput::Attached { node, index: 7, state: Some(b"of a newer version") });
-    let entry = |index| LogEntry { index, unix_micros: UNIX, body: EntryBody::Attached { node, name: "new" } };
-    engine.handle_cluster(nodes.now, ClusterInput::Entry(entry(8)));
-    assert!(engine.poll_cluster().is_none() && engine.shared_state().contains("executed 0"));
-    assert!(!engine.shared_state().contains("9=new"));
-    // It attaches again, and gets a state that it can read.
-    engine.handle_cluster(nodes.now, ClusterInput::Detached);
-    nodes.log.push(Body::Attached(Incarnation(2), "node2".to_owned()));
-    nodes.nodes.push(Node {
-        engine,
-        incarnation: Incarnation(2),
-        sockets: MemorySockets::default(),
-        given: 0,
-        is_attached: false,
-    });
-    nodes.turn();
-    let ann = nodes.connect("ann", 1, &format!("chess?token=ann&{PAGE}"));
-    expect(&mut nodes, ann, &["welcome", "presence_state", "lobby_state"]);
-}
-
-const HOUR: i64 = 3_600_000_000;
-
-#[test]
-fn deadlines_pass_when_the_clock_of_the_log_has_gone_back() {
-    let config = Config { seat_grace: Duration::from_secs(5), ..config() };
-    let mut nodes = Nodes::<Relay>::new(2, &config);
-    let ann = nodes.connect("ann", 0, &format!("chess?token=ann&{PAGE}"));
-    let bob = nodes.connect("bob", 1, &format!("chess?token=bob&{PAGE}"));
-    nodes.advance(Duration::from_secs(1));
-    (nodes.got(ann), nodes.got(bob));
-    nodes.hang_up(ann);
-    nodes.advance(Duration::from_secs(3));
-    expect(&mut nodes, bob, &[r#""away":[{"user":"ann""#]);
-    nodes.skew = -HOUR;
-    nodes.advance(Duration::from_secs(6));
-    let got = nodes.got(bob);
-    assert!(got.iter().any(|text| text.contains(r#""leaves":[{"user":"ann""#)), "{got:?}");
-    assert_eq!(nodes.nodes[0].engine.shared_state(), nodes.nodes[1].engine.shared_state());
-    nodes.attach(3, &config);
-    nodes.advance(Duration::from_secs(1));
-    assert_eq!(nodes.nodes[0].engine.shared_state(), nodes.nodes[2].engine.shared_state());
-}
-
-#[test]
-fn an_operators_kick_does_not_wait_for_the_clock_of_the_log() {
-    let config = Config { drain_batch: 1, max_connections: Limit::at_most(20), ..config() };
-    let mut nodes = Nodes::<Relay>::new(1, &config);
-    let ann = nodes.connect("ann", 0, &format!("chess?token=ann&{PAGE}"));
-    let bob = nodes.connect("bob", 0, &format!("chess?token=bob&{PAGE}"));
-    nodes.skew = HOUR;
-    nodes.say(ann, r#"{"type":"broadcast","data":1,"ref":1}"#);
-    (nodes.got(ann), nodes.got(bob));
-    let kick = OperatorCommand::Kick { target: KickTarget::Lobby("chess".into()), reconnect: false };
-    nodes.nodes[0].engine.handle_operator(nodes.now, kick).expect("it is appended");
-    nodes.advance(Duration::from_secs(2));
-    for client in [ann, bob] {
-        assert_eq!(nodes.got(client).last().map(String::as_str), Some("close 4003 kicked"));
-    }
-}
-
-/// A game whose lobbies can be created with a new code.
-#[derive(Default)]
-struct Table;
-
-impl App for Table {
-    const PROTOCOL: Protocol = Protocol::Json;
-    const LOBBY_CONTROL: LobbyControl = LobbyControl::On;
-
-    fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
-        Authorization::token_is_user(request)
-    }
-
-    fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
-}
-
-/// Lets a client create a lobby with a new code. Returns the client and the code.
-fn create(nodes: &mut Nodes<Table>, user: &str, node: usize) -> (usize, String) {
-    let client = nodes.connect(user, node, &format!("~new?token={user}&{PAGE}"));
-    let welcome = nodes.got(client).remove(0);
-    let code = welcome.split(r#""lobby":""#).nth(1).and_then(|rest| rest.split('"').next());
-    (client, code.unwrap_or_else(|| panic!("{welcome}")).to_owned())
-}
-
-#[test]
-fn a_lobby_that_was_created_without_a_place_has_its_home_there() {
-    let mut nodes = Nodes::<Table>::new(1, &config());
-    let start = Start { unix_micros: UNIX, seed: 2 };
-    let mut engine = Engine::new(config().check().expect("valid"), start, Table);
-    engine.join_cluster();
-    let (incarnation, sockets) = (Incarnation(2), MemorySockets::default());
-    nodes.nodes.push(Node { engine, incarnation, sockets, given: nodes.log.len(), is_attached: true });
-    let (ann, code) = create(&mut nodes, "ann", 1);
-    nodes.log.push(Body::Attached(incarnation, "node2 ws://node2".to_owned()));
-    nodes.nodes[1].is_attached = false;
-    nodes.turn();
-    let bob = nodes.connect("bob", 0, &format!("{code}?token=bob"));
-    expect(&mut nodes, bob, &[r#""url":"ws://node2""#, "close 4103 reconnect"]);
-    expect(&mut nodes, ann, &[]);
-}
-
-#[test]
-fn nodes_with_lobbies_of_their_own_draw_other_codes() {
-    let mut nodes = Nodes::<Table>::new(2, &config());
-    let (ann, first) = create(&mut nodes, "ann", 0);
-    let (bob, second) = create(&mut nodes, "bob", 1);
-    assert_ne!(first, second);
-    (expect(&mut nodes, ann, &[]), expect(&mut nodes, bob, &[]));
 }

@@ -1,5 +1,7 @@
 //! The scripts of a cluster in a real Redis, and the simulator's model of them: the same calls have the same results.
 
+mod bounds;
+
 use std::collections::BTreeMap;
 
 use lobbyd::Random;
@@ -25,8 +27,8 @@ const NODES: &[u8] = b"{t}:nodes";
 const STATE: &str = "{t}:state:";
 /// In microseconds. Longer than the test, since Redis counts the time to live of a state itself.
 const LEASE: u64 = 60_000_000;
-/// Entries that are kept.
-const KEPT: &str = "20";
+/// Entries, and bytes of them, that are kept.
+const KEPT: &str = "20 1000";
 const BLANK: &str = "0000000000000000";
 
 /// A Redis and the model, which get the same calls.

@@ -11,6 +11,7 @@ impl Directory {
     pub(crate) fn write_shared(
         &self,
         out: &mut String,
+        now: Time,
         unix: impl Fn(Time) -> u64,
         of_seat: impl Fn(&mut String, SeatKey),
         of_lobby: impl Fn(&mut String, LobbyKey),
@@ -32,7 +33,9 @@ impl Directory {
                 lobby.presence.unannounced(),
                 unix(lobby.presence.update_at()),
             );
-            for (user, until) in lobby.sessions.iter().flat_map(|sessions| &sessions.kicked) {
+            // Those whose time is over are forgotten when there is a reason to look.
+            let kicked = lobby.sessions.iter().flat_map(|sessions| &sessions.kicked);
+            for (user, until) in kicked.filter(|(_, until)| *until > now) {
                 let _ = write!(out, " kicked {user} until {}", unix(*until));
             }
             of_lobby(out, key);

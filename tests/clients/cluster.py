@@ -11,8 +11,7 @@ so does the connection of each node to Redis. While the members talk, in random 
   killed and restarted with what it saved a moment before, is replaced by an older copy of its data, or begins empty.
 
 When all faults have ended, the books of all members are compared: see `session_books.py`. All nodes must answer the same to
-operators about lobbies, members and users, and must have exited with 0 after a drain. With `--journals on` each node's journal must
-replay. Exit 0 only if nothing is lost or doubled, and nothing else is wrong.
+operators about lobbies, members and users, and must have exited with 0 after a drain. Each node's journal must replay. Exit 0 only if nothing is lost or doubled, and nothing else is wrong.
 
 The members are in several processes. The default takes ten minutes.
 """
@@ -449,7 +448,7 @@ if __name__ == "__main__":
     parser.add_argument("--pause", type=float, default=1.0, help="mean seconds between two faults")
     parser.add_argument("--seed", default=str(random.randrange(10 ** 6)))
     parser.add_argument("--faults", help="only these, by the names of their functions")
-    parser.add_argument("--journals", choices=["on", "off"], default="off")
+    parser.add_argument("--journals", choices=["on", "off"], default="on", help="record and replay each node's sessions")
     parser.add_argument("--links", choices=["faulty", "direct"], default="faulty", help="the nodes' connections to Redis")
     parser.add_argument("--log", default="info", help="the nodes' --log")
     parser.add_argument("--keep", help="folder for the nodes' logs; also prints each fault")

@@ -106,14 +106,14 @@ impl Link {
     pub(crate) fn new(config: LinkConfig) -> Link {
         Link {
             requests: Requests::new(&config),
-            backoff: Backoff::new(config.seed, config.freeze()),
+            backoff: Backoff::new(config.seed),
             phase: Phase::Down { retry_at: Time::ZERO },
             reader: Reader::new(BOUNDS),
             output: Vec::new(),
             in_flight: VecDeque::new(),
             place: None,
             attachment: 0,
-            attach_backoff: Backoff::new(config.seed ^ 1, config.freeze()),
+            attach_backoff: Backoff::new(config.seed ^ 1),
             attach_at: Time::ZERO,
             is_caught_up: false,
             since_wanted: false,
@@ -299,10 +299,11 @@ impl Link {
     /// Gives the place up and attaches anew.
     pub(super) fn detach(&mut self, now: Time, problem: &str) {
         let Some(place) = self.place.take() else { return };
-        // Redis publishes the end of a node that leaves before it answers. That is no problem.
-        if self.leave == Leave::No {
-            self.report(format!("node {} is detached from the cluster: {problem}", self.config.node));
+        if self.leave != Leave::No {
+            self.leave = Leave::Done;
+            return;
         }
+        self.report(format!("node {} is detached from the cluster: {problem}", self.config.node));
         self.attachment += 1;
         self.attach_at = now + self.attach_backoff.next();
         self.states.clear();
@@ -310,10 +311,6 @@ impl Link {
         self.since_wanted = false;
         self.must_send_again = false;
         self.is_reachable = false;
-        if self.leave != Leave::No {
-            self.leave = Leave::Done;
-            return;
-        }
         if place.is_live() {
             self.inputs.push_back(LinkInput::Detached);
         }

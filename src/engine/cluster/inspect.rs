@@ -36,8 +36,10 @@ impl<A: App> Engine<A> {
             Time::ZERO | Time::NEVER => time.as_micros(),
             time => cluster.origin.unix_micros(time),
         };
+        let now = cluster.origin.time(cluster.unix_micros);
         core.directory.write_shared(
             &mut out,
+            now,
             unix,
             |out, seat| {
                 if let Some(holder) = cluster.holders.get(seat) {
@@ -64,7 +66,7 @@ impl<A: App> Engine<A> {
             },
         );
         // What the text does not show.
-        let snapshot = core.write_snapshot(cluster.origin.time(cluster.unix_micros), cluster.origin);
+        let snapshot = core.write_snapshot(now, cluster.origin);
         let mut checksum = Checksum::new(0);
         checksum.write(&snapshot);
         let _ = writeln!(out, "snapshot of {} bytes, {:016x}", snapshot.len(), checksum.finish());

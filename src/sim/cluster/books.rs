@@ -11,6 +11,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::config::{Config, DuplicateLogin};
+
 /// Number of a session's book.
 pub(super) type BookId = usize;
 /// A lobby and its epoch.
@@ -63,6 +65,10 @@ pub(super) struct Books {
     users: Vec<String>,
     history_frames: u64,
     history_bytes: u64,
+    /// Whether a user may have several seats.
+    has_several_seats: bool,
+    /// How long a seat may exist after its page has ended, in microseconds: until the cluster knows it.
+    seat_life: u64,
     logs: BTreeMap<Epoch, BTreeMap<u64, String>>,
     pub(super) sessions: Vec<SessionBook>,
     requests: BTreeMap<u64, Request>,
@@ -81,11 +87,13 @@ pub(super) fn message_entry(user: &str, data: &str) -> String {
 }
 
 impl Books {
-    pub(super) fn new(users: &[String], history_frames: u32, history_bytes: usize) -> Books {
+    pub(super) fn new(users: &[String], config: &Config) -> Books {
         Books {
+            seat_life: config.seat_grace.as_micros() as u64 + 15_000_000,
+            has_several_seats: config.duplicate_login == DuplicateLogin::Allow,
             users: users.to_vec(),
-            history_frames: u64::from(history_frames),
-            history_bytes: history_bytes as u64,
+            history_frames: u64::from(config.history_frames),
+            history_bytes: config.history_bytes.0 as u64,
             logs: BTreeMap::new(),
             sessions: Vec::new(),
             requests: BTreeMap::new(),
@@ -289,7 +297,10 @@ impl Books {
                 Err(format!("request {id} of {user} is lost: {outcome:?}"))
             }
             (Kind::Direct(to), Some(outcome @ (Outcome::Acked | Outcome::Done))) if !self.directs.contains_key(&id) => {
-                if self.breaks[to].is_some_and(|at| at >= request.sent_at) {
+                // A user with several seats may have one to which no page comes back.
+                let pages = self.sessions.iter().filter(|session| session.user == to).count();
+                let has_lost_seats = self.has_several_seats && pages > 1;
+                if has_lost_seats || self.breaks[to].is_some_and(|at| at + self.seat_life >= request.sent_at) {
                     return Ok(());
                 }
                 Err(format!("the direct message {id} of {user} to {} is lost: {outcome:?}", self.users[to]))

@@ -69,10 +69,10 @@ fn run(plan: &Plan, is_traced: bool) -> Result<Report, Box<Failure>> {
     Err(Box::new(Failure {
         plan: plan.clone(),
         step: world.trace.step,
+        events: world.trace.text(&violation),
         violation,
         expectation,
         clients: String::new(),
-        events: world.trace.text(),
         actions: String::new(),
         run_kind: RunKind::Cluster,
     }))

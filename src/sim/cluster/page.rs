@@ -65,6 +65,8 @@ pub(super) struct Page {
     pub(super) view: Option<BTreeMap<String, (String, bool)>>,
     pub(super) conn: Option<Connection>,
     goodbye: Option<Goodbye>,
+    /// Number of connections that it has opened.
+    attempts: u64,
     pub(super) retry_at: u64,
     pub(super) is_over: bool,
     /// When its connection was lost, and whether anything has happened since for which its session may have ended.
@@ -107,6 +109,7 @@ impl Page {
             view: None,
             conn: None,
             goodbye: None,
+            attempts: 0,
             retry_at: 0,
             is_over: false,
             lost_at: None,
@@ -148,6 +151,7 @@ impl Page {
             is_recovered: true,
         });
         self.goodbye = None;
+        self.attempts += 1;
         wire::upgrade_request(&target, &[])
     }
 
@@ -338,8 +342,11 @@ impl Page {
             if is_recovered {
                 return Err("a new session cannot recover".to_owned());
             }
-            if had_session {
+            if self.attempts > 1 {
+                // An earlier connection may have begun a session of which the page has heard nothing.
                 books.broken(self.book, now);
+            }
+            if had_session {
                 event = Event::Forgotten;
             }
             books.begin(self.book);

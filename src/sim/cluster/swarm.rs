@@ -56,9 +56,9 @@ impl Swarm {
         let millis = |random: &mut Random, values: &[u64]| Duration::from_millis(pick(random, values));
         let mut config = Config {
             lobby_control: self.has_control,
-            max_connections: limit(random, &[3, 6, 0, 0]),
-            max_per_lobby: limit(random, &[2, 4, 10, 10]),
-            max_lobbies: limit(random, &[1, 3, 0, 0]),
+            max_connections: limit(random, &[4, 8, 0, 0, 0, 0]),
+            max_per_lobby: limit(random, &[3, 6, 10, 10, 10]),
+            max_lobbies: limit(random, &[2, 4, 0, 0, 0]),
             duplicate_login: pick(
                 random,
                 &[DuplicateLogin::Replace, DuplicateLogin::Replace, DuplicateLogin::Reject, DuplicateLogin::Allow],

@@ -2,8 +2,12 @@
 
 use std::collections::VecDeque;
 
-/// Number of events that a report shows.
+/// Number of events that are kept.
+const KEPT: usize = 20_000;
+/// Number of events that a report shows: the last ones, and earlier ones with a number that the violation names.
 const SHOWN: usize = 60;
+/// Least digits of such a number.
+const DIGITS: usize = 3;
 
 #[derive(Debug)]
 pub(super) struct Trace {
@@ -19,7 +23,7 @@ impl Trace {
 
     pub(super) fn note(&mut self, now: u64, line: impl FnOnce() -> String) {
         if self.is_on {
-            if self.lines.len() == SHOWN {
+            if self.lines.len() == KEPT {
                 self.lines.pop_front();
             }
             let at = format!("{}.{:06}s", now / 1_000_000, now % 1_000_000);
@@ -27,7 +31,13 @@ impl Trace {
         }
     }
 
-    pub(super) fn text(&self) -> String {
-        self.lines.iter().map(String::as_str).collect()
+    pub(super) fn text(&self, violation: &str) -> String {
+        let numbers = violation.split(|c: char| !c.is_ascii_digit()).filter(|word| word.len() >= DIGITS);
+        let numbers: Vec<&str> = numbers.collect();
+        let first = self.lines.len().saturating_sub(SHOWN);
+        let is_about = |line: &&String| numbers.iter().any(|number| line.contains(number));
+        let mut about: Vec<&str> = self.lines.range(..first).filter(is_about).map(String::as_str).collect();
+        about.drain(..about.len().saturating_sub(SHOWN));
+        about.into_iter().chain(self.lines.range(first..).map(String::as_str)).collect()
     }
 }

@@ -51,7 +51,7 @@ impl World {
         let swarm = Swarm::draw(&mut random, clients);
         let config = swarm.config(&mut random).check().unwrap_or_else(|problems| panic!("seed {seed}: {problems}"));
         let users: Vec<String> = (0..swarm.users).map(|user| format!("user{user}")).collect();
-        let books = Books::new(&users, config.history_frames, config.history_bytes.0);
+        let books = Books::new(&users, &config);
         let mut world = World {
             nodes: (0..swarm.nodes).map(Node::new).collect(),
             log: Log::default(),

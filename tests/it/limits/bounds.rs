@@ -255,6 +255,7 @@ const HIT_ELSEWHERE: &[(&[&str], &str)] = &[
     (&["cluster_lease"], "a_node_that_is_silent_for_a_lease_ends_unless_all_are_silent"),
     (&["cluster_log_entries", "cluster_log_bytes"], "what_is_no_longer_kept_cannot_be_restored"),
     (&["cluster_queue_bytes"], "more_than_the_queue_gives_up_the_place"),
+    (&["node_url"], "a_lobby_of_a_game_with_state_has_one_home"),
     (&["cluster_state_bytes"], "a_state_beyond_its_bound_is_not_passed_on"),
     (&["max_commands"], "a_full_queue_of_commands_returns_them"),
 ];
@@ -279,6 +280,7 @@ const NO_BOUNDS: &[&str] = &[
     "playground",
     "cluster",
     "node",
+    "node_url",
     "cluster_namespace",
     "wheel_granule",
     "stats_interval",

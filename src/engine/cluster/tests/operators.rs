@@ -64,7 +64,8 @@ fn ann_and_bob(world: &mut World) -> (Page, Page) {
     let ann = world.connect(0, "/ws/chess?token=ann&session=page-of-ann-0001");
     let bob = world.connect(1, "/ws/chess?token=bob&session=page-of-bob-0001");
     world.advance(2000);
-    (world.heard(ann), world.heard(bob));
+    world.heard(ann);
+    world.heard(bob);
     (ann, bob)
 }
 
@@ -167,6 +168,24 @@ fn a_kicked_member_does_not_escape_by_a_connection_that_ends() {
     }
     let left = world.heard(ann).into_iter().find(|message| message["type"] == "presence_diff").expect("bob has left");
     assert_eq!(left["leaves"][0]["reason"], "kicked", "{left}");
+    world.check_replays();
+}
+
+#[test]
+fn a_node_that_attaches_knows_the_order_to_end_a_seat() {
+    let mut world = World::new(config());
+    let (_, bob) = ann_and_bob(&mut world);
+    let now = world.now;
+    world.nodes[1].is_linked = false;
+    assert!(world.nodes[0].engine.handle_operator(now, kick(KickTarget::User("bob".into()))).is_ok());
+    world.settle();
+    world.attach(config());
+    world.nodes[1].engine.handle_hangup(now, bob.conn);
+    world.nodes[1].is_linked = true;
+    world.settle();
+    for node in &world.nodes {
+        assert_eq!(node.engine.lobby("chess").map(|lobby| (lobby.members, lobby.away)), Some((1, 0)));
+    }
     world.check_replays();
 }
 

@@ -1,17 +1,23 @@
 //! The session of a node replays alone.
 
 use std::io;
+use std::time::Duration;
 
 use super::World;
 use crate::apps::Relay;
 use crate::base::time::Time;
-use crate::cluster::log::{ClusterInput, Incarnation};
+use crate::cluster::log::{ClusterInput, ClusterOutput, EntryBody, Incarnation, LogEntry};
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::engine::app::{App, Authorization, Context, Exclude, Member, Message, Protocol};
+use crate::engine::control::LobbyControl;
 use crate::engine::driver::Start;
+use crate::engine::operator::{NewLobby, OperatorCommand};
 use crate::engine::recording::RotateHint;
 use crate::journal::{self, Sink};
-use crate::sim::MemorySockets;
+use crate::sim::{MemorySockets, wire};
+use crate::ws::frame::Frame;
+use crate::ws::handshake::Request;
 
 #[test]
 fn the_sessions_of_two_nodes_replay_alone() {
@@ -65,6 +71,80 @@ fn the_session_of_a_node_that_got_its_state_from_another_one_replays_alone() {
     world.check_replays();
 }
 
+/// Counts messages, so its lobbies have a home each.
+struct Counter(u64);
+
+impl App for Counter {
+    const PROTOCOL: Protocol = Protocol::Json;
+    const LOBBY_CONTROL: LobbyControl = LobbyControl::On;
+
+    fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+        Authorization::token_is_user(request)
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, _: Message<'_>) {
+        self.0 += 1;
+        cx.broadcast_to_lobby(
+            from.lobby(),
+            Exclude::None,
+            &Frame::text(&format!(r#"{{"type":"count","count":{}}}"#, self.0)),
+        );
+    }
+}
+
+#[test]
+fn the_session_of_a_node_with_a_game_replays_alone() {
+    let start = Start { unix_micros: 0, seed: 1 };
+    let config = Config::default().check().expect("the configuration is valid");
+    let mut engine = Engine::new(config, start, Counter(0));
+    engine.join_cluster();
+    journal::record(&mut engine, start, Vec::new()).expect("memory takes everything");
+    let (mut sockets, mut index, mut now) = (MemorySockets::default(), 0, Time::ZERO);
+    let (node, other) = (Incarnation(4), Incarnation(5));
+    engine.handle_cluster(now, ClusterInput::Attached { node, index, state: None });
+    let mut feed = |engine: &mut Engine<Counter>, now: Time, body: EntryBody<'_>| {
+        index += 1;
+        engine.handle_cluster(now, ClusterInput::Entry(LogEntry { index, unix_micros: 9, body }));
+    };
+    feed(&mut engine, now, EntryBody::Founded);
+    feed(&mut engine, now, EntryBody::Attached { node, name: "first" });
+    feed(&mut engine, now, EntryBody::Attached { node: other, name: "second wss://second.example" });
+    let mut taken = 0;
+    for round in 0..40_u64 {
+        now = now + Duration::from_millis(10);
+        // Lobbies are created and removed between two turns in which the link takes something, and in others.
+        let lobby = ["a", "b", "c"][(round % 3) as usize];
+        let conn = engine.handle_accept(now, ([127, 0, 0, 1], 4000).into()).expect("there is room");
+        engine.handle_bytes(now, conn, &wire::upgrade_request(&format!("/ws/{lobby}?token=user{round}"), &[]));
+        engine.end_turn(now, &mut sockets).expect("memory takes everything");
+        while round % 4 != 1
+            && let Some(output) = engine.poll_cluster()
+        {
+            taken += 1;
+            if let ClusterOutput::Append(bytes) = output {
+                feed(&mut engine, now, EntryBody::Operations { node, bytes: &bytes });
+            }
+        }
+        engine.handle_bytes(now, conn, &wire::text(r#"{"type":"hi"}"#));
+        if round % 2 == 0 {
+            // Claimed when it is there already, in the turn in which another one is released.
+            let new = OperatorCommand::Create(NewLobby::new(Duration::from_millis(25)));
+            engine.handle_operator(now, new).expect("there is room");
+        }
+        if round % 5 != 2 {
+            engine.handle_hangup(now, conn);
+        }
+        engine.end_turn(now, &mut sockets).expect("memory takes everything");
+    }
+    assert!(taken > 5 && engine.app().0 > 10, "{taken} outputs, {} messages", engine.app().0);
+    engine.handle_cluster(now, ClusterInput::Detached);
+    engine.end_turn(now, &mut sockets).expect("memory takes everything");
+    let stats = engine.stats();
+    let recorded: Vec<u8> = journal::finish(&mut engine).expect("it was recorded");
+    let summary = journal::replay(&*recorded, Counter(0)).unwrap_or_else(|failure| panic!("{failure}"));
+    assert_eq!(summary.stats, stats);
+}
+
 /// Joins a cluster, gets a state that cannot be read, and loses its place. Returns the journal.
 fn session_with_state(state: &[u8]) -> Vec<u8> {
     let start = Start { unix_micros: 0, seed: 1 };
@@ -100,7 +180,7 @@ fn other_operations_than_the_recorded_ones_are_a_divergence() {
     assert!(output.is_none(), "all was taken");
     let node = &mut world.nodes[0];
     // What the link took is not what the engine gave.
-    let forged = crate::cluster::log::ClusterOutput::Append(vec![1]);
+    let forged = ClusterOutput::Append(vec![1]);
     node.engine.core.record_taken(&forged);
     node.engine.end_turn(world.now, &mut node.sockets).expect("memory takes everything");
     let recorded: Vec<u8> = journal::finish(&mut node.engine).expect("it was recorded");

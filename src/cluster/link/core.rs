@@ -106,14 +106,14 @@ impl Link {
     pub(crate) fn new(config: LinkConfig) -> Link {
         Link {
             requests: Requests::new(&config),
-            backoff: Backoff::new(config.seed),
+            backoff: Backoff::new(config.seed, config.freeze()),
             phase: Phase::Down { retry_at: Time::ZERO },
             reader: Reader::new(BOUNDS),
             output: Vec::new(),
             in_flight: VecDeque::new(),
             place: None,
             attachment: 0,
-            attach_backoff: Backoff::new(config.seed ^ 1),
+            attach_backoff: Backoff::new(config.seed ^ 1, config.freeze()),
             attach_at: Time::ZERO,
             is_caught_up: false,
             since_wanted: false,

@@ -33,10 +33,9 @@ impl Core {
 
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         let tick = self.ticks.as_ref().and_then(|ticks| ticks.next(self.now()));
-        let lobbies = self.next_lobby_event();
+        let [count_update, away, control] = self.next_lobby_events();
         let lists = self.next_list_update();
-        let submitted = self.cluster.as_ref().and_then(|cluster| cluster.submitted.next());
-        [self.next_timer(), self.next_batch_at(), lobbies, lists, tick, submitted].into_iter().flatten().min()
+        [self.next_timer(), self.next_batch_at(), count_update, away, control, lists, tick].into_iter().flatten().min()
     }
 
     /// Time of the next timer of a connection or of an operator's ping.

@@ -112,7 +112,6 @@ impl<A: App> Engine<A> {
         self.drain_inboxes_of_batch();
         self.core.drive_drain();
         self.core.expire_pings();
-        self.core.expire_submitted();
         self.core.expire_lobbies();
         self.core.expire_lists();
         self.dispatch_events();
@@ -126,7 +125,9 @@ impl<A: App> Engine<A> {
         let next = self.core.egress.poll_writable(&self.core.directory);
         if next.is_none() {
             // Here and not when the link asks, because a replay ends the same flushes.
-            self.core.append_homes();
+            if self.core.homes.is_some() {
+                self.core.append_homes();
+            }
             self.core.record_flushed();
         }
         next

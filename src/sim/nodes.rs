@@ -335,6 +335,15 @@ fn without_redis_messages_are_refused_and_members_stay() {
     nodes.nodes[0].engine.handle_cluster(nodes.now, ClusterInput::Reachable(true));
     nodes.say(ann, r#"{"type":"broadcast","data":1,"ref":2}"#);
     expect(&mut nodes, ann, &[r#""ref":2,"seq":1"#]);
+    nodes.nodes[0].engine.handle_cluster(nodes.now, ClusterInput::Reachable(false));
+    nodes.advance(Duration::from_millis(5900));
+    expect(&mut nodes, ann, &[]);
+    nodes.advance(Duration::from_millis(200));
+    expect(&mut nodes, ann, &[r#""reason":"reconnect","reconnect":true"#, "close 4103 reconnect"]);
+    nodes.nodes[0].engine.handle_cluster(nodes.now, ClusterInput::Reachable(true));
+    nodes.turn();
+    let ann = nodes.connect("ann", 0, &format!("chess?token=ann&{PAGE}&epoch=1&seq=1&n=0"));
+    expect(&mut nodes, ann, &[r#""resumed":false"#, "presence_state", "lobby_state"]);
     nodes.nodes[0].engine.handle_cluster(nodes.now, ClusterInput::Detached);
     nodes.turn();
     expect(&mut nodes, ann, &[r#""reason":"reconnect","reconnect":true"#, "close 4103 reconnect"]);

@@ -46,14 +46,6 @@ impl Core {
         Ok(OperatorAnswer::Submitted(ticket))
     }
 
-    /// Ends the commands that have waited too long for their place in the log.
-    pub(in crate::engine) fn expire_submitted(&mut self) {
-        let now = self.now();
-        if let Some(cluster) = &mut self.cluster {
-            cluster.submitted.expire(now);
-        }
-    }
-
     /// Carries out a command that a node has appended.
     pub(super) fn execute_command(&mut self, node: Incarnation, ticket: u64, command: OperatorCommand) {
         let answer = self.operate(command);

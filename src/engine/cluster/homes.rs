@@ -206,6 +206,7 @@ impl Core {
     }
 
     /// Claims lobbies that this node has created, and releases those that it has removed.
+    #[cold]
     pub(in crate::engine) fn append_homes(&mut self) {
         let Core { directory, homes, .. } = self;
         let Some(homes) = homes else { return };

@@ -34,12 +34,10 @@ use super::app::App;
 use super::core::Core;
 use super::recording::Input;
 use super::state::cluster::Cluster;
-use super::state::sessions::{Histories, SessionStates};
 use crate::base::close::CloseReason;
 use crate::base::id::{ConnId, LobbyKey};
 use crate::base::time::Time;
 use crate::cluster::log::{ClusterInput, ClusterOutput, Incarnation};
-use crate::lobby::directory::Directory;
 
 /// How much later each further node acts on a deadline that has passed, so that one of them does it for all.
 const RANK_DELAY: Duration = Duration::from_millis(30);
@@ -71,7 +69,12 @@ impl<A: App> Engine<A> {
         match input {
             ClusterInput::Attached { node, index, state } => self.attached(node, index, state),
             ClusterInput::Entry(entry) => self.execute(entry),
-            ClusterInput::Reachable(is_reachable) => self.core.in_cluster().is_reachable = is_reachable,
+            ClusterInput::Reachable(is_reachable) => {
+                let now = self.core.now();
+                let cluster = self.core.in_cluster();
+                cluster.is_reachable = is_reachable;
+                cluster.unreachable_since = (!is_reachable).then_some(now);
+            }
             ClusterInput::Detached => self.core.lose_place(),
         }
         self.dispatch_events();
@@ -161,12 +164,7 @@ impl Core {
         for conn in self.list_followers() {
             self.begin_close(conn.key(), CloseReason::ForcedReconnect);
         }
-        let cluster = self.in_cluster();
-        cluster.forget_seats();
-        self.directory = Directory::new(&self.config);
-        self.sessions = SessionStates::new(&self.config);
-        self.histories = Histories::new(&self.config);
-        self.unflushed_lobbies.clear();
+        self.forget_shared();
     }
 
     fn list_followers(&self) -> Vec<ConnId> {
@@ -176,6 +174,7 @@ impl Core {
     // ---- the time of the log ----
 
     /// The next deadline of users and lobbies, at which this node lets the time of the log pass if no other node does.
+    #[cold]
     fn next_nudge(&self) -> Option<Time> {
         let cluster = self.cluster.as_ref().filter(|cluster| cluster.is_reachable)?;
         let node = cluster.node?;
@@ -187,24 +186,52 @@ impl Core {
     }
 
     /// The next deadline of users and lobbies.
-    pub(super) fn next_shared_deadline(&self) -> Option<Time> {
-        let Core { directory, .. } = self;
-        [directory.next_count_update(), directory.next_away_event(), directory.next_control_event()]
-            .into_iter()
-            .flatten()
-            .min()
+    fn next_shared_deadline(&self) -> Option<Time> {
+        self.shared_deadlines().into_iter().flatten().min()
     }
 
-    /// The next time at which the engine must act on users and lobbies.
-    pub(super) fn next_lobby_event(&self) -> Option<Time> {
-        if self.is_clustered() { self.next_nudge() } else { self.next_shared_deadline() }
+    #[inline]
+    fn shared_deadlines(&self) -> [Option<Time>; 3] {
+        let Core { directory, .. } = self;
+        [directory.next_count_update(), directory.next_away_event(), directory.next_control_event()]
+    }
+
+    /// The next times at which the engine must act on users and lobbies.
+    #[inline]
+    pub(super) fn next_lobby_events(&self) -> [Option<Time>; 3] {
+        match &self.cluster {
+            None => self.shared_deadlines(),
+            Some(cluster) => [self.next_nudge(), self.give_up_at(), cluster.submitted.next()],
+        }
+    }
+
+    /// When members are asked to look for another node, because this one cannot reach Redis.
+    #[cold]
+    fn give_up_at(&self) -> Option<Time> {
+        let since = self.cluster.as_ref()?.unreachable_since?;
+        Some(since + self.config.cluster_lease)
     }
 
     /// Acts on the deadlines of users and lobbies that have passed. In a cluster they are those of the log's time.
+    #[inline]
     pub(super) fn expire_lobbies(&mut self) {
+        if self.is_clustered() {
+            self.expire_in_cluster();
+        } else {
+            self.expire_shared();
+        }
+    }
+
+    #[cold]
+    fn expire_in_cluster(&mut self) {
         let now = self.now();
-        if !self.is_clustered() {
-            return self.expire_shared();
+        self.in_cluster().submitted.expire(now);
+        if self.give_up_at().is_some_and(|at| at <= now) {
+            self.in_cluster().unreachable_since = None;
+            warn!("Redis has not answered for cluster_lease: this node's members are asked to reconnect");
+            for conn in self.members_by_age() {
+                self.begin_close(conn.key(), CloseReason::ForcedReconnect);
+            }
         }
         if self.next_nudge().is_some_and(|at| at <= now) {
             let cluster = self.in_cluster();
@@ -213,6 +240,7 @@ impl Core {
     }
 
     /// Acts on the deadlines of users and lobbies that have passed.
+    #[inline]
     fn expire_shared(&mut self) {
         self.expire_count_updates();
         self.expire_away();

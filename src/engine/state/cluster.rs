@@ -95,6 +95,8 @@ pub(crate) struct Cluster {
     pub(crate) node: Option<Incarnation>,
     /// Whether Redis answers.
     pub(crate) is_reachable: bool,
+    /// Since when Redis does not answer, unless the members were told.
+    pub(crate) unreachable_since: Option<Time>,
     /// Nodes with a place, and their names.
     pub(crate) nodes: BTreeMap<Incarnation, SmolStr>,
     /// Index of the last entry that was executed.
@@ -138,6 +140,7 @@ impl Cluster {
         Cluster {
             node: None,
             is_reachable: false,
+            unreachable_since: None,
             nodes: BTreeMap::new(),
             index: 0,
             executed: 0,

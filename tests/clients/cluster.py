@@ -44,6 +44,7 @@ MEMBER_FAULT_EVERY = 20.0           # mean seconds between two faults of a membe
 LINK_FAULT_EVERY = 15.0             # the same for a node's connection to Redis
 JOIN_SECONDS, SETTLE_SECONDS = 120, 180
 USERS_ASKED = 100
+ATTEMPTS = 5                        # to get the same answer from all nodes
 SHARED = {"lobby", "members", "away", "locked", "epoch", "seq", "user", "conn"}     # what operators may ask any node
 COPY_EVERY = 2.0                    # seconds between two copies of Redis' data
 
@@ -337,10 +338,14 @@ class Rig:
         print(f"the nodes' answers to operators: {len(lobbies)} lobbies, {len(users)} members", flush=True)
 
     def ask(self, path, sort=False):
-        """Asks all nodes, which must answer the same."""
-        answers = [self.pages(node, path) for node in self.nodes]
-        if sort:
-            answers = [sorted(rows, key=json.dumps) for rows in answers]
+        """Asks all nodes, which must answer the same. They are asked again if a member may have come back in between."""
+        for _ in range(ATTEMPTS):
+            answers = [self.pages(node, path) for node in self.nodes]
+            if sort:
+                answers = [sorted(rows, key=json.dumps) for rows in answers]
+            if all(answer == answers[0] for answer in answers):
+                break
+            time.sleep(0.5)
         for node, answer in zip(self.nodes[1:], answers[1:]):
             if answer != answers[0]:
                 ours, theirs = ([json.dumps(row) for row in rows] for rows in (answers[0], answer))

@@ -69,6 +69,7 @@ class Node:
         args = list(SERVER_ARGS)
         args[args.index("--max-connections") + 1] = self.rig.options.members + 1000
         args[args.index("--max-lifetime") + 1] = "60s"
+        args[args.index("--seat-grace") + 1] = f"{self.rig.options.grace:g}s"
         args += ["--cluster", self.redis_url(), "--node", self.name, "--cluster-lease", f"{LEASE:g}s",
                  "--attempts-per-minute", "unlimited", "--log", self.rig.options.log]
         if self.rig.options.journals == "on":
@@ -450,6 +451,7 @@ if __name__ == "__main__":
     parser.add_argument("--members", type=int, default=3000)
     parser.add_argument("--processes", type=int, default=2, help="processes of members")
     parser.add_argument("--every", type=float, help="mean seconds between two messages of a member; default: 100 messages a second in all, at least 1 s")
+    parser.add_argument("--grace", type=float, help="seconds of the grace period of seats; default: 8 in a run of less than a minute, else 30")
     parser.add_argument("--pause", type=float, default=1.0, help="mean seconds between two faults")
     parser.add_argument("--seed", default=str(random.randrange(10 ** 6)))
     parser.add_argument("--faults", help="only these, by the names of their functions")
@@ -459,6 +461,7 @@ if __name__ == "__main__":
     parser.add_argument("--keep", help="folder for the nodes' logs; also prints each fault")
     parser.add_argument("lobbyd", nargs="?", default=default_binary())
     given = parser.parse_args()
+    given.grace = given.grace or (8.0 if given.seconds < 60 else 30.0)
     given.every = given.every or max(1.0, given.members / 100)
     multiprocessing.set_start_method("spawn")
     sys.exit(main(given))

@@ -424,10 +424,9 @@ impl Page {
         }
         if let Some(known) = &self.view
             && is_same
+            && !members::has_same_users(known, &view)
         {
-            if !members::has_same_users(known, &view) {
-                return Err(format!("the diffs have led to {known:?}"));
-            }
+            return Err(format!("the diffs have led to {known:?}"));
         }
         self.view = Some(view);
         Ok(())

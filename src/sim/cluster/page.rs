@@ -350,7 +350,7 @@ impl Page {
             if had_session {
                 event = Event::Forgotten;
             }
-            books.begin(self.book);
+            books.restart(self.book);
             self.position = None;
             self.settled.clear();
             for (_, sent) in std::mem::take(&mut self.pending) {

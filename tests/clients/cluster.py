@@ -68,7 +68,8 @@ class Node:
         self.lives += 1
         args = list(SERVER_ARGS)
         args[args.index("--max-connections") + 1] = self.rig.options.members + 1000
-        args[args.index("--max-lifetime") + 1] = "60s"
+        # So that at any time almost all members are connected, which is waited for at the end.
+        args[args.index("--max-lifetime") + 1] = f"{60 * max(1, self.rig.options.members // 300)}s"
         args[args.index("--seat-grace") + 1] = f"{self.rig.options.grace:g}s"
         args += ["--cluster", self.redis_url(), "--node", self.name, "--cluster-lease", f"{LEASE:g}s",
                  "--attempts-per-minute", "unlimited", "--log", self.rig.options.log]

@@ -12,6 +12,7 @@
 mod agreement;
 mod books;
 mod log;
+mod members;
 mod node;
 mod page;
 mod requests;

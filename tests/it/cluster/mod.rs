@@ -1,4 +1,4 @@
 //! The Redis of a cluster. These tests start `redis-server` processes of their own.
 
-mod redis;
+pub(crate) mod redis;
 mod scripts;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lobbyd::Random;
 use lobbyd::sim::{RedisCopy, RedisModel};
 
-use super::redis::{Connection, Redis, messages, request, words};
+use super::redis::{Connection, Redis, has_redis, messages, request, words};
 
 const PRELUDE: &str = include_str!("../../../src/cluster/scripts/prelude.lua");
 const SCRIPTS: [(&str, &str); 9] = [
@@ -42,6 +42,9 @@ struct Pair {
     /// All messages that were published.
     published: Vec<Vec<u8>>,
 }
+
+/// The keys of the real Redis with their dumps, and a copy of the model.
+type Copies = (Vec<(Vec<u8>, Vec<u8>)>, RedisCopy);
 
 impl Pair {
     fn start(name: &str) -> Pair {
@@ -133,7 +136,7 @@ impl Pair {
     }
 
     /// Copies what both have stored.
-    fn copy(&mut self) -> (Vec<(Vec<u8>, Vec<u8>)>, RedisCopy) {
+    fn copy(&mut self) -> Copies {
         let mut keys = words(&self.real.call(&[b"KEYS", b"*"]));
         keys.sort();
         let dump = |key: Vec<u8>| {
@@ -144,7 +147,7 @@ impl Pair {
     }
 
     /// Continues with a copy, as after a failover: all else is lost, the scripts, too.
-    fn fail_over(&mut self, (dump, copy): &(Vec<(Vec<u8>, Vec<u8>)>, RedisCopy)) {
+    fn fail_over(&mut self, (dump, copy): &Copies) {
         self.real.call(&[b"FLUSHALL"]);
         self.real.call(&[b"SCRIPT", b"FLUSH"]);
         for (key, payload) in dump {
@@ -182,6 +185,9 @@ fn founded(name: &str) -> Pair {
 
 #[test]
 fn a_new_redis_suspends_appends_and_the_first_node_founds_the_log() {
+    if !has_redis() {
+        return;
+    }
     let mut pair = Pair::start("founding");
     pair.check("hello 1000000 run1", "OK 1000000");
     pair.now += 1;
@@ -200,6 +206,9 @@ fn a_new_redis_suspends_appends_and_the_first_node_founds_the_log() {
 
 #[test]
 fn batches_are_appended_once_and_in_order() {
+    if !has_redis() {
+        return;
+    }
     let mut pair = founded("batches");
     let at = pair.position();
     pair.check(&format!("append 2 {at} 2 early"), "MISSING 0");
@@ -216,6 +225,9 @@ fn batches_are_appended_once_and_in_order() {
 
 #[test]
 fn a_node_that_is_silent_for_a_lease_ends_unless_all_are_silent() {
+    if !has_redis() {
+        return;
+    }
     let mut pair = founded("leases");
     pair.run("attach b print");
     let at = pair.position();
@@ -238,6 +250,9 @@ fn a_node_that_is_silent_for_a_lease_ends_unless_all_are_silent() {
 
 #[test]
 fn a_node_that_comes_back_ends_the_one_of_its_name() {
+    if !has_redis() {
+        return;
+    }
     let mut pair = founded("names");
     pair.run("attach b print");
     let reply = pair.run("attach b print");
@@ -254,6 +269,9 @@ fn a_node_that_comes_back_ends_the_one_of_its_name() {
 /// Otherwise nodes that have all lost their place would wait for each other's state forever.
 #[test]
 fn nodes_without_a_state_end_when_the_log_begins_anew() {
+    if !has_redis() {
+        return;
+    }
     let mut pair = founded("ready");
     pair.run("attach b print");
     let at = pair.position();
@@ -274,6 +292,9 @@ fn nodes_without_a_state_end_when_the_log_begins_anew() {
 
 #[test]
 fn since_is_bounded_and_tells_what_is_trimmed() {
+    if !has_redis() {
+        return;
+    }
     let mut pair = founded("since");
     let at = pair.position();
     for batch in 1..=18 {
@@ -292,6 +313,9 @@ fn since_is_bounded_and_tells_what_is_trimmed() {
 
 #[test]
 fn what_a_failover_loses_is_restored_by_a_node_that_has_it() {
+    if !has_redis() {
+        return;
+    }
     let mut pair = founded("restore");
     let copy = pair.copy();
     let at = pair.position();
@@ -315,6 +339,9 @@ fn what_a_failover_loses_is_restored_by_a_node_that_has_it() {
 
 #[test]
 fn a_log_that_is_lost_as_a_whole_is_restored_from_any_entry() {
+    if !has_redis() {
+        return;
+    }
     let mut pair = Pair::start("blank");
     pair.check("hello 1000000 run1", "OK 1000000");
     pair.check(&format!("since 5 70 {BLANK} 9"), &format!("AHEAD 0 {BLANK}"));
@@ -330,6 +357,9 @@ fn a_log_that_is_lost_as_a_whole_is_restored_from_any_entry() {
 
 #[test]
 fn a_state_is_stored_in_parts_of_one_provider() {
+    if !has_redis() {
+        return;
+    }
     let mut pair = founded("state");
     pair.run("attach b print");
     pair.check("state_get 3 0", "NONE");
@@ -350,7 +380,7 @@ struct Chaos {
     entries: Vec<(u64, String, Vec<u8>)>,
     seen: usize,
     incarnations: Vec<u64>,
-    copies: Vec<(Vec<(Vec<u8>, Vec<u8>)>, RedisCopy)>,
+    copies: Vec<Copies>,
     runs: u32,
 }
 
@@ -462,6 +492,9 @@ impl Chaos {
 
 #[test]
 fn random_calls_have_the_same_results_in_redis_and_in_the_model() {
+    if !has_redis() {
+        return;
+    }
     let mut counts: BTreeMap<String, u32> = BTreeMap::new();
     for seed in 0..4 {
         let mut chaos = Chaos {

@@ -62,7 +62,7 @@ class Node:
         self.is_up = False
 
     def journal(self):
-        return os.path.join(self.rig.folder, f"{self.name}.journal")
+        return os.path.join(self.rig.options.keep or self.rig.folder, f"{self.name}.journal")
 
     def start(self):
         self.lives += 1
@@ -459,7 +459,7 @@ if __name__ == "__main__":
     parser.add_argument("--journals", choices=["on", "off"], default="on", help="record and replay each node's sessions")
     parser.add_argument("--links", choices=["faulty", "direct"], default="faulty", help="the nodes' connections to Redis")
     parser.add_argument("--log", default="info", help="the nodes' --log")
-    parser.add_argument("--keep", help="folder for the nodes' logs; also prints each fault")
+    parser.add_argument("--keep", help="folder for the nodes' logs and journals; also prints each fault")
     parser.add_argument("lobbyd", nargs="?", default=default_binary())
     given = parser.parse_args()
     given.grace = given.grace or (8.0 if given.seconds < 60 else 30.0)

@@ -62,13 +62,14 @@ class Node:
         self.is_up = False
 
     def journal(self):
-        return os.path.join(self.rig.folder, f"{self.name}.journal")
+        return os.path.join(self.rig.options.keep or self.rig.folder, f"{self.name}.journal")
 
     def start(self):
         self.lives += 1
         args = list(SERVER_ARGS)
         args[args.index("--max-connections") + 1] = self.rig.options.members + 1000
-        args[args.index("--max-lifetime") + 1] = "60s"
+        # So that at any time almost all members are connected, which is waited for at the end.
+        args[args.index("--max-lifetime") + 1] = f"{60 * max(1, self.rig.options.members // 300)}s"
         args[args.index("--seat-grace") + 1] = f"{self.rig.options.grace:g}s"
         args += ["--cluster", self.redis_url(), "--node", self.name, "--cluster-lease", f"{LEASE:g}s",
                  "--attempts-per-minute", "unlimited", "--log", self.rig.options.log]
@@ -458,7 +459,7 @@ if __name__ == "__main__":
     parser.add_argument("--journals", choices=["on", "off"], default="on", help="record and replay each node's sessions")
     parser.add_argument("--links", choices=["faulty", "direct"], default="faulty", help="the nodes' connections to Redis")
     parser.add_argument("--log", default="info", help="the nodes' --log")
-    parser.add_argument("--keep", help="folder for the nodes' logs; also prints each fault")
+    parser.add_argument("--keep", help="folder for the nodes' logs and journals; also prints each fault")
     parser.add_argument("lobbyd", nargs="?", default=default_binary())
     given = parser.parse_args()
     given.grace = given.grace or (8.0 if given.seconds < 60 else 30.0)

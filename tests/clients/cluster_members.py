@@ -60,6 +60,13 @@ class ClusterRig(Rig):
     def talks(self):
         return not self.is_finishing.is_set()
 
+    async def sleep(self, seconds):
+        """Ends with the talk: members of a large run would sleep for minutes."""
+        try:
+            await asyncio.wait_for(self.is_finishing.wait(), seconds)
+        except TimeoutError:
+            pass
+
     async def receive(self):
         loop = asyncio.get_running_loop()
         while True:

@@ -13,7 +13,7 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use lobbyd::ConnId;
 use lobbyd::apps::Relay;
-use lobbyd::config::Limit;
+use lobbyd::config::{ByteSize, Limit};
 use lobbyd::sim::wire;
 
 mod common;
@@ -33,7 +33,9 @@ fn lobbies() -> Crowd<Relay> {
         |config| {
             config.lobby_control = true;
             config.lists_per_minute = Limit::UNLIMITED;
-            config.ping_interval = Duration::from_secs(100_000);
+            // No pings during the measurement; room for the data that lobbies may have with lobby control.
+            config.ping_interval = Duration::from_secs(24 * 60 * 60);
+            config.max_outbound_bytes = ByteSize(1 << 20);
         },
         |_| {},
         |_| "&session=page-of-somebody-1".to_owned(),

@@ -74,16 +74,13 @@ fn start(plans: &[NodePlan], processes: &mut Processes) -> Result<(), Start> {
 fn wait(processes: &mut Processes, is_ready: impl Fn(&Processes) -> bool) -> Result<(), Start> {
     for _ in 0..ATTEMPTS {
         let happened = processes.poll(Some(INTERVAL));
-        if happened.is_empty() && is_ready(processes) {
-            return Ok(());
-        }
-        for event in happened {
-            match event {
-                Event::Stop => return Err(Start::Stopped),
-                Event::Ended(number) => {
-                    let ended = processes.ended(number);
-                    return Err(Start::Failed(format!("{ended}{}", processes.last_words(number))));
-                }
+        match happened.first() {
+            None if is_ready(processes) => return Ok(()),
+            None => {}
+            Some(Event::Stop) => return Err(Start::Stopped),
+            Some(&Event::Ended(number)) => {
+                let ended = processes.ended(number);
+                return Err(Start::Failed(format!("{ended}{}", processes.last_words(number))));
             }
         }
     }

@@ -321,7 +321,7 @@ fn the_host_kicks_a_member_of_another_node() {
     let mut nodes = Nodes::<Relay>::new(2, &config());
     let ann = nodes.connect("ann", 0, &format!("chess?token=ann&{PAGE}"));
     let bob = nodes.connect("bob", 1, &format!("chess?token=bob&{PAGE}"));
-    (nodes.got(ann), nodes.got(bob));
+    [ann, bob].into_iter().for_each(|client| drop(nodes.got(client)));
     nodes.say(ann, r#"{"type":"kick","user":"bob","ref":1}"#);
     expect(&mut nodes, ann, &[r#"ack","ref":1"#, r#""user":"bob","conn":"s2","reason":"kicked""#]);
     expect(&mut nodes, bob, &["goodbye", "close 4003 kicked"]);

@@ -11,8 +11,7 @@ so does the connection of each node to Redis. While the members talk, in random 
   killed and restarted with what it saved a moment before, is replaced by an older copy of its data, or begins empty.
 
 When all faults have ended, the books of all members are compared: see `session_books.py`. All nodes must answer the same to
-operators about lobbies, members and users, and must have exited with 0 after a drain. With `--journals on` each node's journal must
-replay. Exit 0 only if nothing is lost or doubled, and nothing else is wrong.
+operators about lobbies, members and users, and must have exited with 0 after a drain. Each node's journal must replay. Exit 0 only if nothing is lost or doubled, and nothing else is wrong.
 
 The members are in several processes. The default takes ten minutes.
 """
@@ -45,6 +44,7 @@ MEMBER_FAULT_EVERY = 20.0           # mean seconds between two faults of a membe
 LINK_FAULT_EVERY = 15.0             # the same for a node's connection to Redis
 JOIN_SECONDS, SETTLE_SECONDS = 120, 180
 USERS_ASKED = 100
+ATTEMPTS = 5                        # to get the same answer from all nodes
 SHARED = {"lobby", "members", "away", "locked", "epoch", "seq", "user", "conn"}     # what operators may ask any node
 COPY_EVERY = 2.0                    # seconds between two copies of Redis' data
 
@@ -62,13 +62,15 @@ class Node:
         self.is_up = False
 
     def journal(self):
-        return os.path.join(self.rig.folder, f"{self.name}.journal")
+        return os.path.join(self.rig.options.keep or self.rig.folder, f"{self.name}.journal")
 
     def start(self):
         self.lives += 1
         args = list(SERVER_ARGS)
         args[args.index("--max-connections") + 1] = self.rig.options.members + 1000
-        args[args.index("--max-lifetime") + 1] = "60s"
+        # So that at any time almost all members are connected, which is waited for at the end.
+        args[args.index("--max-lifetime") + 1] = f"{60 * max(1, self.rig.options.members // 300)}s"
+        args[args.index("--seat-grace") + 1] = f"{self.rig.options.grace:g}s"
         args += ["--cluster", self.redis_url(), "--node", self.name, "--cluster-lease", f"{LEASE:g}s",
                  "--attempts-per-minute", "unlimited", "--log", self.rig.options.log]
         if self.rig.options.journals == "on":
@@ -338,10 +340,14 @@ class Rig:
         print(f"the nodes' answers to operators: {len(lobbies)} lobbies, {len(users)} members", flush=True)
 
     def ask(self, path, sort=False):
-        """Asks all nodes, which must answer the same."""
-        answers = [self.pages(node, path) for node in self.nodes]
-        if sort:
-            answers = [sorted(rows, key=json.dumps) for rows in answers]
+        """Asks all nodes, which must answer the same. They are asked again if a member may have come back in between."""
+        for _ in range(ATTEMPTS):
+            answers = [self.pages(node, path) for node in self.nodes]
+            if sort:
+                answers = [sorted(rows, key=json.dumps) for rows in answers]
+            if all(answer == answers[0] for answer in answers):
+                break
+            time.sleep(0.5)
         for node, answer in zip(self.nodes[1:], answers[1:]):
             if answer != answers[0]:
                 ours, theirs = ([json.dumps(row) for row in rows] for rows in (answers[0], answer))
@@ -446,15 +452,17 @@ if __name__ == "__main__":
     parser.add_argument("--members", type=int, default=3000)
     parser.add_argument("--processes", type=int, default=2, help="processes of members")
     parser.add_argument("--every", type=float, help="mean seconds between two messages of a member; default: 100 messages a second in all, at least 1 s")
+    parser.add_argument("--grace", type=float, help="seconds of the grace period of seats; default: 8 in a run of less than a minute, else 30")
     parser.add_argument("--pause", type=float, default=1.0, help="mean seconds between two faults")
     parser.add_argument("--seed", default=str(random.randrange(10 ** 6)))
     parser.add_argument("--faults", help="only these, by the names of their functions")
-    parser.add_argument("--journals", choices=["on", "off"], default="off")
+    parser.add_argument("--journals", choices=["on", "off"], default="on", help="record and replay each node's sessions")
     parser.add_argument("--links", choices=["faulty", "direct"], default="faulty", help="the nodes' connections to Redis")
     parser.add_argument("--log", default="info", help="the nodes' --log")
-    parser.add_argument("--keep", help="folder for the nodes' logs; also prints each fault")
+    parser.add_argument("--keep", help="folder for the nodes' logs and journals; also prints each fault")
     parser.add_argument("lobbyd", nargs="?", default=default_binary())
     given = parser.parse_args()
+    given.grace = given.grace or (8.0 if given.seconds < 60 else 30.0)
     given.every = given.every or max(1.0, given.members / 100)
     multiprocessing.set_start_method("spawn")
     sys.exit(main(given))

@@ -9,8 +9,9 @@ import collections
 import random
 import resource
 
+import sessions
 from session_books import Books
-from sessions import GRACE, HISTORY, LARGE_LOBBY, PER_LOBBY, Lobby, Member, Rig, post
+from sessions import HISTORY, LARGE_LOBBY, PER_LOBBY, Lobby, Member, Rig, post
 
 JOINING_AT_ONCE = 100
 STATUS_EVERY = 10.0
@@ -24,7 +25,8 @@ class ClusterRig(Rig):
         self.addresses = {"proxies": [], "members": [], "operators": []}
         self.url = self.pick
         self.books = Books(**HISTORY)
-        self.books.grace = GRACE
+        # Half: in a large run the members read late what they were sent.
+        self.books.grace = options.grace / 2
         # Another node learns later what was written.
         self.books.directs_for_one_again = 100
         # While a node cannot reach Redis.
@@ -57,6 +59,13 @@ class ClusterRig(Rig):
 
     def talks(self):
         return not self.is_finishing.is_set()
+
+    async def sleep(self, seconds):
+        """Ends with the talk: members of a large run would sleep for minutes."""
+        try:
+            await asyncio.wait_for(self.is_finishing.wait(), seconds)
+        except TimeoutError:
+            pass
 
     async def receive(self):
         loop = asyncio.get_running_loop()
@@ -127,6 +136,9 @@ class ClusterRig(Rig):
 
 def run(pipe, share, options):
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+
+    # Members stay away for as long, and longer.
+    sessions.GRACE = options.grace
 
     async def main():
         await ClusterRig(pipe, share, options).run()

@@ -52,6 +52,7 @@ class SessionBook:
         self.recent = collections.deque(maxlen=6)   # of messages, in brief
         self.starts = []                    # of its connections: what came before, and the welcome, for reports of losses
         self.is_active = True
+        self.unplaced = set()               # ids of direct messages that arrived before the session had a position
         self.heard_at = 0.0                 # when the last message arrived
         self.ended_at = None                # seq at which a peer's view is compared
 
@@ -216,9 +217,14 @@ class SessionBook:
             # Sent in the turn in which the connection of the earlier page ended, or to a socket that was blocked: the server does
             # not know that it was written.
             self.books.counts["direct messages that a newer page received again"] += 1
+        elif message_id in self.unplaced:
+            # Its connection ended before the client had a position, without which it cannot say what it has received.
+            self.books.counts["direct messages again before the first position"] += 1
         elif message_id in received:
             self.books.double(f"{self.name}: direct message {message_id} twice")
         received[message_id] = self
+        if self.segment is None:
+            self.unplaced.add(message_id)
 
     # ---- what the client sends ----
 

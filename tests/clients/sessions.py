@@ -64,7 +64,7 @@ class Member:
 
     async def live(self):
         while self.rig.talks():
-            await asyncio.sleep(self.random.expovariate(1 / self.every))
+            await self.rig.sleep(self.random.expovariate(1 / self.every))
             if self.session.closed:
                 self.reopen()
             if not self.rig.talks():
@@ -178,6 +178,9 @@ class Rig:
         """Until the time is over. A short run goes on until the faults had each effect: what happens in it is chance."""
         now = time.monotonic()
         return now < self.until or now < self.until + MORE_SECONDS and not self.books.has_all_effects()
+
+    async def sleep(self, seconds):
+        await asyncio.sleep(seconds)
 
     async def run(self, seconds):
         self.until = time.monotonic() + 3600

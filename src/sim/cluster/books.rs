@@ -55,6 +55,8 @@ pub(super) struct SessionBook {
     /// Numbers that it may have missed only because they were its own messages without a `ref`.
     own_quiet: BTreeSet<(Epoch, u64)>,
     has_sent_quietly: bool,
+    /// How often the server has begun it anew.
+    restarts: u64,
     /// Whether it was told that frames are missing.
     has_gap: bool,
     volatile: BTreeSet<u64>,
@@ -75,7 +77,7 @@ pub(super) struct Books {
     /// By message: its number in a lobby.
     places: BTreeMap<u64, (Epoch, u64)>,
     /// By message: the book of the session that received it as a direct message.
-    directs: BTreeMap<u64, BookId>,
+    directs: BTreeMap<u64, (BookId, u64)>,
     /// By user: when a direct message may last have been lost.
     breaks: Vec<Option<u64>>,
     pub(super) counts: BTreeMap<&'static str, u64>,
@@ -220,14 +222,22 @@ impl Books {
     /// A direct message, whose number follows the last one.
     pub(super) fn direct(&mut self, book: BookId, id: u64) -> Result<(), String> {
         self.count("directs");
-        match self.directs.insert(id, book) {
-            Some(other) if other == book => Err(format!("the direct message {id} comes twice")),
+        // A session that the server has begun anew gets what it does not know to have been written.
+        let receiver = (book, self.sessions[book].restarts);
+        match self.directs.insert(id, receiver) {
+            Some(other) if other == receiver => Err(format!("the direct message {id} comes twice")),
             Some(_) => {
                 self.count("directs again on a newer page");
                 Ok(())
             }
             None => Ok(()),
         }
+    }
+
+    /// The server has begun a session anew.
+    pub(super) fn restart(&mut self, book: BookId) {
+        self.sessions[book].restarts += 1;
+        self.begin(book);
     }
 
     // ---- what clients send ----

@@ -12,6 +12,7 @@
 mod agreement;
 mod books;
 mod log;
+mod members;
 mod node;
 mod page;
 mod requests;
@@ -91,5 +92,30 @@ fn report(world: &World) -> Report {
         behaviours: Vec::new(),
         effects: world.books.counts.iter().map(|(&what, &count)| (what, count)).collect(),
         hash: world.transcript.hash(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_of_a_cluster_agree_while_they_are_killed_paused_and_cut_off() {
+        let mut total = Report::default();
+        for seed in 0..12 {
+            let report = simulate_cluster(&Plan::new(seed, 250)).unwrap_or_else(|failure| panic!("{failure}"));
+            total.add(&report);
+        }
+        let effects: Vec<&str> = total.effects().map(|(effect, _)| effect).collect();
+        for effect in ["nodes killed", "nodes paused", "links cut", "resumes", "replayed", "directs", "sent again"] {
+            assert!(effects.contains(&effect), "the runs show nothing about `{effect}`: {effects:?}");
+        }
+    }
+
+    #[test]
+    fn a_seed_determines_a_run() {
+        let hash = |seed| simulate_cluster(&Plan::new(seed, 100)).expect("no violation").hash;
+        assert_eq!(hash(3), hash(3));
+        assert_ne!(hash(3), hash(4));
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde_json::Value;
 
 use super::books::{BookId, Books, Epoch, Kind, Outcome, message_entry};
+use super::members::{self, Members};
 use super::node::WireId;
 use crate::base::random::Random;
 use crate::sim::wire::{self, Opcode, Reader, Received};
@@ -62,7 +63,7 @@ pub(super) struct Page {
     repeats: BTreeMap<u64, u64>,
     pub(super) seat: Option<String>,
     /// By seat: user and whether it is away. `None`: not known.
-    pub(super) view: Option<BTreeMap<String, (String, bool)>>,
+    pub(super) view: Option<Members>,
     pub(super) conn: Option<Connection>,
     goodbye: Option<Goodbye>,
     /// Number of connections that it has opened.
@@ -262,7 +263,7 @@ impl Page {
             "presence_state" => self.listed(seq.ok_or("no seq")?, message, books)?,
             "presence_diff" => {
                 self.numbered(seq.ok_or("no seq")?, text.to_owned(), books)?;
-                self.changed(message)?;
+                self.view.as_mut().map_or(Ok(()), |view| members::apply(view, message))?;
             }
             "message" => {
                 let id = message["data"].as_u64();
@@ -349,7 +350,7 @@ impl Page {
             if had_session {
                 event = Event::Forgotten;
             }
-            books.begin(self.book);
+            books.restart(self.book);
             self.position = None;
             self.settled.clear();
             for (_, sent) in std::mem::take(&mut self.pending) {
@@ -415,14 +416,7 @@ impl Page {
         let is_same = self.position == Some((epoch.1, seq));
         books.state(self.book, &epoch, seq)?;
         self.moved(seq);
-        let users = |list: &Value| -> Option<BTreeMap<String, (String, bool)>> {
-            let entry = |it: &Value| {
-                let name = |field: &str| it[field].as_str().map(str::to_owned);
-                Some((name("conn")?, (name("user")?, it["away"].as_bool().unwrap_or(false))))
-            };
-            list.as_array()?.iter().map(entry).collect()
-        };
-        let view = users(&state["users"]).ok_or("not a list")?;
+        let view = members::read_list(&state["users"]).ok_or("not a list")?;
         if let Some(seat) = &self.seat
             && view.get(seat).is_none_or(|(user, _)| *user != self.name)
         {
@@ -430,40 +424,11 @@ impl Page {
         }
         if let Some(known) = &self.view
             && is_same
+            && !members::has_same_users(known, &view)
         {
-            let names = |view: &BTreeMap<String, (String, bool)>| -> Vec<(String, String)> {
-                view.iter().map(|(seat, (user, _))| (seat.clone(), user.clone())).collect()
-            };
-            if names(known) != names(&view) {
-                return Err(format!("the diffs have led to {known:?}"));
-            }
+            return Err(format!("the diffs have led to {known:?}"));
         }
         self.view = Some(view);
-        Ok(())
-    }
-
-    fn changed(&mut self, diff: &Value) -> Result<(), String> {
-        let Some(view) = &mut self.view else { return Ok(()) };
-        let entries = |field: &str| diff[field].as_array().cloned().unwrap_or_default();
-        let name = |it: &Value, field: &str| it[field].as_str().unwrap_or_default().to_owned();
-        for it in entries("leaves") {
-            if view.remove(&name(&it, "conn")).is_none() {
-                return Err(format!("{it} leaves, but is not a member"));
-            }
-        }
-        for it in entries("joins") {
-            if view.insert(name(&it, "conn"), (name(&it, "user"), false)).is_some() {
-                return Err(format!("{it} joins, but is a member"));
-            }
-        }
-        for (field, is_away) in [("away", true), ("back", false)] {
-            for it in entries(field) {
-                match view.get_mut(&name(&it, "conn")) {
-                    Some(member) => member.1 = is_away,
-                    None => return Err(format!("{it} is {field}, but is not a member")),
-                }
-            }
-        }
         Ok(())
     }
 

@@ -40,7 +40,7 @@ impl World {
         let user = self.random.below(self.users.len() as u64) as usize;
         match self.random.below(20) {
             0..6 => format!(r#"{{"type":"set","data":{{"a{}":{id}}}"#, id % 3),
-            6..12 => format!(r#"{{"type":"set","of":"{seat}","data":{{"ready":{}}}"#, id % 2 == 0),
+            6..12 => format!(r#"{{"type":"set","of":"{seat}","data":{{"ready":{}}}"#, id.is_multiple_of(2)),
             12..15 => format!(r#"{{"type":"host","conn":"s{}""#, 1 + self.random.below(1 + id)),
             15 => {
                 let named = self.pages.iter_mut().filter(|page| page.user == user);

@@ -335,7 +335,9 @@ impl World {
         let slack = 1_000_000 + PATIENCE.0 + PATIENCE.1;
         let is_late = lost_at.is_none_or(|lost_at| self.now + slack > lost_at + grace);
         let is_founded = lost_at.is_none_or(|lost_at| self.log.founded_at() + slack > lost_at);
-        if is_late || is_disturbed || is_founded || self.config.duplicate_login == DuplicateLogin::Allow {
+        // A request of another page may be on its way for long.
+        let pages = self.books.sessions.iter().filter(|session| session.user == page.user).count();
+        if is_late || is_disturbed || pages > 1 || is_founded || self.config.duplicate_login == DuplicateLogin::Allow {
             self.books.count("sessions forgotten");
             return Ok(());
         }

@@ -1,4 +1,6 @@
 //! The Redis of a cluster. These tests start `redis-server` processes of their own.
 
-mod redis;
+mod bounds;
+mod pair;
+pub(crate) mod redis;
 mod scripts;

@@ -280,7 +280,6 @@ const NO_BOUNDS: &[&str] = &[
     "playground",
     "cluster",
     "node",
-    "node_url",
     "cluster_namespace",
     "wheel_granule",
     "stats_interval",

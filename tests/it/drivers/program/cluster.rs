@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use lobbyd::sim::wire;
 
 use super::{PROGRAM, Program, command};
+use crate::cluster::redis::has_redis;
 use crate::common::sockets::BlockingClient;
 
 /// Starts a cluster. Returns it with the words of each line of its table, without the first line.
@@ -49,6 +50,9 @@ fn next(client: &mut BlockingClient, kind: &str) -> serde_json::Value {
 
 #[test]
 fn a_cluster_has_one_lobby_on_all_nodes_and_leaves_nothing_behind() {
+    if !has_redis() {
+        return;
+    }
     let (mut cluster, rows) = start(&["--nodes", "2", "--listen", "127.0.0.1:0", "--history-frames", "17"]);
     assert_eq!((rows.len(), rows[0][0].as_str(), rows[1][0].as_str()), (3, "node-1", "node-2"), "{rows:?}");
     for row in &rows[..2] {
@@ -88,6 +92,9 @@ fn a_cluster_has_one_lobby_on_all_nodes_and_leaves_nothing_behind() {
 
 #[test]
 fn a_node_that_ends_is_reported_and_the_others_go_on() {
+    if !has_redis() {
+        return;
+    }
     let (mut cluster, rows) = start(&["--nodes", "2", "--listen", "127.0.0.1:0", "--log-format", "json"]);
     let kill =
         |row: &[String]| assert!(Command::new("kill").args(["-KILL", &row[4]]).status().expect("kill").success());
@@ -105,6 +112,9 @@ fn a_node_that_ends_is_reported_and_the_others_go_on() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_cluster_that_is_killed_leaves_no_processes() {
+    if !has_redis() {
+        return;
+    }
     let (mut cluster, rows) = start(&["--nodes", "2", "--listen", "127.0.0.1:0"]);
     let ids: Vec<String> =
         [&rows[0][4], &rows[1][4], &rows[2][5]].iter().map(|id| id.trim_matches(['.', ',']).to_owned()).collect();

@@ -53,7 +53,8 @@ pub trait App {
     /// [`Context`]. It decides how the application runs in a cluster.
     ///
     /// If so, the members of a lobby may be on any node. Every node calls the application for every event, in the same
-    /// order; a member on another node has a [`Member::conn`](crate::Member::conn) to which nothing can be sent. Otherwise each
+    /// order. [`Context::random`] and the numbers of one node are not the same on all of them: what members are told must not
+    /// depend on these. A member on another node has a [`Member::conn`](crate::Member::conn) to which nothing can be sent. Otherwise each
     /// lobby is on one node, and clients are sent there.
     const IS_STATELESS: bool = false;
 

@@ -413,6 +413,19 @@ fn a_state_beyond_its_bound_is_not_passed_on() {
 }
 
 #[test]
+fn a_node_that_refuses_the_state_attaches_again_after_a_while() {
+    let mut world = World::new(1, 2);
+    let now = world.now;
+    let refused = world.nodes[1].node;
+    world.nodes[1].link.refuse_state(now);
+    world.step();
+    assert_eq!((world.nodes[1].node, world.nodes[1].detached), (None, 1));
+    world.run_until("it has another place", |nodes| nodes[1].node.is_some());
+    assert!(world.nodes[1].node > refused && world.now > now + Duration::from_secs(4));
+    world.settle();
+}
+
+#[test]
 fn what_is_no_longer_kept_cannot_be_restored() {
     let mut world = World::new(1, 2);
     let copy = world.redis.copy();

@@ -132,6 +132,12 @@ impl Core {
             || homes.as_ref().is_some_and(|homes| homes.node.is_none())
     }
 
+    /// Whether this node has not reached Redis for so long that it has sent its members to the others.
+    pub(super) fn has_given_up(&self) -> bool {
+        let is_given_up = |cluster: &Cluster| !cluster.is_reachable && cluster.unreachable_since.is_none();
+        self.cluster.as_deref().is_some_and(is_given_up)
+    }
+
     pub(super) fn become_node(&mut self, is_stateless: bool) {
         if !is_stateless {
             self.directory.note_changed_lobbies();

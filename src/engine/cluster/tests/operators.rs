@@ -276,6 +276,20 @@ fn an_operator_gets_the_answer_when_the_log_has_the_command() {
 }
 
 #[test]
+fn a_node_that_has_sent_its_members_to_others_is_not_ready() {
+    let mut world = World::new(config());
+    let now = world.now;
+    world.nodes[0].engine.handle_cluster(now, ClusterInput::Reachable(false));
+    world.advance(1000);
+    assert_eq!(http(&mut world, 0, "GET", "/health/ready", "").0, 200, "a short outage");
+    world.advance(6000);
+    assert_eq!(http(&mut world, 0, "GET", "/health/ready", "").0, 503);
+    let now = world.now;
+    world.nodes[0].engine.handle_cluster(now, ClusterInput::Reachable(true));
+    assert_eq!(http(&mut world, 0, "GET", "/health/ready", "").0, 200);
+}
+
+#[test]
 fn a_node_without_a_place_is_not_ready() {
     let mut world = World::new(config());
     assert_eq!(http(&mut world, 0, "GET", "/health/ready", "").0, 200);

@@ -84,7 +84,9 @@ impl Core {
     }
 
     fn close_all(&mut self, conns: Vec<ConnId>, away: &[SeatKey], reason: CloseReason) -> usize {
-        self.close_away(away, reason);
+        if away.is_empty() || self.may_change_shared() {
+            self.close_away(away, reason);
+        }
         conns.iter().for_each(|conn| self.begin_close(conn.key(), reason));
         conns.len()
     }

@@ -181,8 +181,8 @@ impl Context<'_> {
     /// `ack` to the sender carries the `seq` of the `message`. After several such calls the `ack` carries the last `seq`.
     pub fn broadcast_message(&mut self, from: &Member, data: &str) -> Sent {
         self.run(|core| match core.directory.find_lobby(&from.lobby) {
-            Some(lobby) => core.broadcast_for_app(lobby, from, data),
-            None => Sent::default(),
+            Some(lobby) if core.may_change_shared() => core.broadcast_for_app(lobby, from, data),
+            _ => Sent::default(),
         })
     }
 
@@ -190,8 +190,8 @@ impl Context<'_> {
     /// members of the lobby as a `message` without a sender (`from` is `null`).
     pub fn announce(&mut self, lobby: &str, data: &str) -> Sent {
         self.run(|core| match core.directory.find_lobby(lobby) {
-            Some(lobby) => core.announce(lobby, data).1,
-            None => Sent::default(),
+            Some(lobby) if core.may_change_shared() => core.announce(lobby, data).1,
+            _ => Sent::default(),
         })
     }
 
@@ -240,7 +240,8 @@ impl Context<'_> {
 
     /// Whether the user has a connection with a seat.
     pub fn is_user_connected(&self, user: &str) -> bool {
-        self.inspect(|core| core.directory.seats_of(user).iter().any(|&seat| core.directory.conn_of(seat).is_some()))
+        // In a cluster, on any node.
+        self.inspect(|core| core.directory.seats_of(user).iter().any(|&seat| !core.directory.seat(seat).is_away))
     }
 
     /// Returns the user ids of the lobby's members, present and away, in join order. A user with two seats is listed twice.
@@ -288,7 +289,7 @@ impl Context<'_> {
     ///
     /// Returns false when there is no such lobby. A lobby that becomes empty is removed, and its lock with it.
     pub fn lock_lobby(&mut self, lobby: &str, locked: bool) -> bool {
-        self.run(|core| core.lock_lobby(lobby, locked))
+        self.run(|core| core.may_change_shared() && core.lock_lobby(lobby, locked))
     }
 
     /// Closes all connections in a lobby. Returns their number.

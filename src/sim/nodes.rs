@@ -1,5 +1,6 @@
 //! Scenarios with two nodes of a cluster, without sockets and without Redis.
 
+mod contexts;
 mod faults;
 mod new_codes;
 

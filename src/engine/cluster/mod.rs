@@ -152,6 +152,15 @@ impl Core {
         self.cluster.is_some()
     }
 
+    /// Whether the application may change now what all nodes share: while an entry is executed, which all of them do.
+    pub(super) fn may_change_shared(&self) -> bool {
+        let may_change = self.cluster.as_ref().is_none_or(|cluster| cluster.is_executing);
+        if !may_change {
+            warn!("the application cannot change on one node what all nodes share");
+        }
+        may_change
+    }
+
     /// The state of the cluster, in code that runs only in one.
     pub(super) fn in_cluster(&mut self) -> &mut Cluster {
         self.cluster.as_mut().expect("the engine is a node of a cluster")

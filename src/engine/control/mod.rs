@@ -85,6 +85,11 @@ impl Core {
         if !self.config.lobby_control {
             return Err(ControlError::Off);
         }
+        if !self.may_change_shared() {
+            return Err(ControlError::Invalid(
+                "all nodes of the cluster share it: a node cannot change it alone".to_owned(),
+            ));
+        }
         self.directory.find_lobby(code).ok_or(ControlError::NoSuchLobby)
     }
 

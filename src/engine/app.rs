@@ -53,7 +53,7 @@ pub trait App {
     /// [`Context`]. It decides how the application runs in a cluster.
     ///
     /// If so, the members of a lobby may be on any node. Every node calls the application for every event of a lobby, in the same
-    /// order. Other calls, such as [`on_command`](Self::on_command), are those of one node, and cannot change what all nodes share:
+    /// order. Other calls, such as [`on_command`](Self::on_command) and [`on_pressure`](Self::on_pressure), are those of one node, and cannot change what all nodes share:
     /// data, locks, numbered messages, away members. The methods for these say that nothing was done. [`Context::random`] and the numbers of one node are not the same on all of them: what members are told must not
     /// depend on these. A member on another node has a [`Member::conn`](crate::Member::conn) to which nothing can be sent. Otherwise each
     /// lobby is on one node, and clients are sent there.

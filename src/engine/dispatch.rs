@@ -54,8 +54,17 @@ impl<A: App> Engine<A> {
                 AppEvent::Away(member, reason) => app.on_away(cx, &member, reason),
                 AppEvent::Back(member) => app.on_back(cx, &member),
                 AppEvent::Left(member, reason) => app.on_leave(cx, &member, reason),
-                AppEvent::Health(member, latency) => app.on_health(cx, &member, latency),
-                AppEvent::Pressure(member, pressure) => app.on_pressure(cx, &member, pressure),
+                // These happen to a connection, and not on every node of a cluster.
+                AppEvent::Health(member, latency) => {
+                    let was_shared = cx.core.set_shared(false);
+                    app.on_health(cx, &member, latency);
+                    self.core.set_shared(was_shared);
+                }
+                AppEvent::Pressure(member, pressure) => {
+                    let was_shared = cx.core.set_shared(false);
+                    app.on_pressure(cx, &member, pressure);
+                    self.core.set_shared(was_shared);
+                }
             }
         }
     }

@@ -177,13 +177,14 @@ impl Core {
             cluster.own_executed += u64::from(cluster.node == Some(node));
         }
         cluster.unix_micros = entry.unix_micros;
-        cluster.is_executing = true;
+        (cluster.is_executing, cluster.is_shared) = (true, true);
         self.clock.show_shared(cluster.origin.time(cluster.unix_micros), cluster.unix_micros);
     }
 
     fn end_entry(&mut self) {
         self.clock.show_own();
-        self.in_cluster().is_executing = false;
+        let cluster = self.in_cluster();
+        (cluster.is_executing, cluster.is_shared) = (false, false);
     }
 
     /// Returns the seat of a member that sends a message of so many bytes, if its connection still has the seat.

@@ -154,11 +154,16 @@ impl Core {
 
     /// Whether the application may change now what all nodes share: while an entry is executed, which all of them do.
     pub(super) fn may_change_shared(&self) -> bool {
-        let may_change = self.cluster.as_ref().is_none_or(|cluster| cluster.is_executing);
+        let may_change = self.cluster.as_ref().is_none_or(|cluster| cluster.is_shared);
         if !may_change {
             warn!("the application cannot change on one node what all nodes share");
         }
         may_change
+    }
+
+    /// Sets whether what follows happens on all nodes. Returns what was set before.
+    pub(super) fn set_shared(&mut self, is_shared: bool) -> bool {
+        self.cluster.as_mut().is_some_and(|cluster| std::mem::replace(&mut cluster.is_shared, is_shared))
     }
 
     /// The state of the cluster, in code that runs only in one.

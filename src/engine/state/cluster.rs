@@ -121,6 +121,9 @@ pub(crate) struct Cluster {
     pub(crate) seen_at: Time,
     /// Whether an entry is being executed.
     pub(crate) is_executing: bool,
+    /// Whether what happens now happens on all nodes: an entry is executed, and the application is not told of something that
+    /// concerns a connection of this node.
+    pub(crate) is_shared: bool,
     /// By the key of a seat.
     pub(crate) holders: SideTable<SeatKey, Holder>,
     pub(crate) seats: HashMap<SeatId, SeatKey>,
@@ -161,6 +164,7 @@ impl Cluster {
             unix_micros: 0,
             seen_at: Time::ZERO,
             is_executing: false,
+            is_shared: false,
             holders: SideTable::default(),
             seats: HashMap::new(),
             waiting: BTreeMap::new(),

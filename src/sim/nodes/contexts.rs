@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::base::close::CloseReason;
+use crate::egress::Pressure;
 use crate::engine::control::LobbyControl;
 
 #[derive(Default)]
@@ -19,6 +20,11 @@ impl App for Talker {
     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, _: Message<'_>) {
         let connected = ["ann", "bob", "eve"].map(|user| cx.is_user_connected(user));
         cx.announce(from.lobby(), &format!("{connected:?}"));
+    }
+
+    /// The node that has the member's connection calls this, and no other one.
+    fn on_pressure(&mut self, cx: &mut Context<'_>, member: &Member, _: Pressure) {
+        cx.announce(member.lobby(), r#""under pressure""#);
     }
 
     /// Each node calls this for itself.
@@ -65,5 +71,19 @@ fn what_all_nodes_share_is_not_changed_by_one_of_them_alone() {
     nodes.turn();
     expect(&mut nodes, ann, &[]);
     expect(&mut nodes, bob, &[]);
+    agree(&nodes);
+}
+
+#[test]
+fn what_happens_to_one_connection_while_an_entry_is_executed_changes_nothing_for_all() {
+    let (mut nodes, [ann, bob, _]) = seated();
+    let conn = nodes.clients[ann].conn;
+    nodes.nodes[0].sockets.limit(conn, 0);
+    let long = "x".repeat(50_000);
+    for _ in 0..4 {
+        nodes.say(bob, &format!(r#"{{"type":"broadcast","data":"{long}"}}"#));
+    }
+    agree(&nodes);
+    nodes.say(bob, r#"{"type":"who","ref":1}"#);
     agree(&nodes);
 }

@@ -33,11 +33,17 @@ impl Core {
         plan: Result<Plan, CloseReason>,
         entry: Entry,
     ) -> Result<Plan, CloseReason> {
-        let is_own = matches!(plan, Ok(Plan::Resume(_) | Plan::TakeOver(_)));
-        if entry.is_guess() && !is_own && self.check_guesses(key).is_err() {
+        if self.has_guessed_too_often(key, plan, entry) {
             return Err(CloseReason::RateLimited);
         }
         plan.inspect_err(|&reason| self.note_guess(key, reason, entry))
+    }
+
+    /// Whether a client must not learn whether its guess is right, because its address has guessed too often since its request
+    /// was read.
+    pub(super) fn has_guessed_too_often(&self, key: ConnKey, plan: Result<Plan, CloseReason>, entry: Entry) -> bool {
+        let is_own = matches!(plan, Ok(Plan::Resume(_) | Plan::TakeOver(_)));
+        entry.is_guess() && !is_own && self.check_guesses(key).is_err()
     }
 
     /// Charges a guess that was wrong.

@@ -9,12 +9,13 @@ use smol_str::SmolStr;
 use super::super::Engine;
 use super::super::app::App;
 use super::super::core::Core;
-use super::super::member::Message;
+use super::super::member::{Identity, Message};
 use super::super::state::cluster::{Holder, SharedOrigin};
 use super::super::state::conn::ConnState;
 use super::command::read_command;
 use super::fields::Body;
 use super::operation::{Join, Operation};
+use crate::base::close::CloseReason;
 use crate::base::id::{AddressKey, ConnId, SeatId, SeatKey};
 use crate::cluster::log::{ClusterOutput, EntryBody, Incarnation, LogEntry};
 use crate::lobby::directory::SeatRequest;
@@ -113,13 +114,19 @@ impl<A: App> Engine<A> {
         let core = &mut self.core;
         let hold = core.in_cluster().executed;
         let is_own = core.in_cluster().node == Some(node);
-        let waiting = if is_own { core.take_waiting(join.conn) } else { None };
+        let mut waiting = if is_own { core.take_waiting(join.conn) } else { None };
         let wanted = Wanted { place: &join.place, claim: join.claim, entry: join.entry, reserved: None };
         let now = core.now();
         let code = core.directory.resolve(&wanted, join.user, now);
         // All nodes decide alike, so the limit for addresses does not apply: this node knows only those of its own clients.
         let request = SeatRequest::new(&code, join.user, AddressKey::NONE, &wanted);
         let plan = core.plan_seat(&request);
+        let is_guess = |(conn, _): &mut (ConnId, Identity)| core.has_guessed_too_often(conn.key(), plan, join.entry);
+        let guessed = waiting.take_if(is_guess);
+        if let Some((conn, identity)) = &guessed {
+            core.accept_pending(conn.key());
+            core.refuse_login(conn.key(), wanted, &identity.user, CloseReason::RateLimited);
+        }
         let holder = |core: &Core, seat| Holder {
             seat: core.directory.seat(seat).id,
             node,
@@ -144,8 +151,9 @@ impl<A: App> Engine<A> {
                     core.in_cluster().set_holder(seat, holder);
                 });
                 if is_own {
-                    // Its connection has ended in the meantime.
-                    core.drop_elsewhere(seat);
+                    // Its connection has ended in the meantime. One that has guessed leaves no session.
+                    let reason = if guessed.is_some() { CloseReason::Left } else { CloseReason::Hangup };
+                    core.drop_elsewhere(seat, reason);
                 }
             }
             (Err(reason), Some((conn, identity))) => {
@@ -200,7 +208,7 @@ impl Core {
     }
 
     /// Takes a connection of this node that waits for its seat, if it is still open.
-    fn take_waiting(&mut self, bits: u64) -> Option<(ConnId, super::super::member::Identity)> {
+    fn take_waiting(&mut self, bits: u64) -> Option<(ConnId, Identity)> {
         let cluster = self.in_cluster();
         let conn = *cluster.waiting.keys().find(|conn| conn.bits() == bits)?;
         let waiting = cluster.waiting.remove(&conn)?;
@@ -219,10 +227,9 @@ impl Core {
     }
 
     /// Appends that the connection of a seat has ended which got it only now.
-    fn drop_elsewhere(&mut self, seat: SeatKey) {
+    fn drop_elsewhere(&mut self, seat: SeatKey, reason: CloseReason) {
         let cluster = self.in_cluster();
         if let Some(holder) = cluster.holders.get(seat) {
-            let reason = crate::base::close::CloseReason::Hangup;
             let drop = Operation::Drop { seat: holder.seat, hold: holder.hold, reason, is_written: false };
             drop.write(&mut cluster.operations);
         }

@@ -88,7 +88,8 @@ fn deadlines_pass_when_the_clock_of_the_log_has_gone_back() {
     let ann = nodes.connect("ann", 0, &format!("chess?token=ann&{PAGE}"));
     let bob = nodes.connect("bob", 1, &format!("chess?token=bob&{PAGE}"));
     nodes.advance(Duration::from_secs(1));
-    (nodes.got(ann), nodes.got(bob));
+    nodes.got(ann);
+    nodes.got(bob);
     nodes.hang_up(ann);
     nodes.advance(Duration::from_secs(3));
     expect(&mut nodes, bob, &[r#""away":[{"user":"ann""#]);
@@ -110,11 +111,39 @@ fn an_operators_kick_does_not_wait_for_the_clock_of_the_log() {
     let bob = nodes.connect("bob", 0, &format!("chess?token=bob&{PAGE}"));
     nodes.skew = HOUR;
     nodes.say(ann, r#"{"type":"broadcast","data":1,"ref":1}"#);
-    (nodes.got(ann), nodes.got(bob));
+    nodes.got(ann);
+    nodes.got(bob);
     let kick = OperatorCommand::Kick { target: KickTarget::Lobby("chess".into()), reconnect: false };
     nodes.nodes[0].engine.handle_operator(nodes.now, kick).expect("it is appended");
     nodes.advance(Duration::from_secs(2));
     for client in [ann, bob] {
         assert_eq!(nodes.got(client).last().map(String::as_str), Some("close 4003 kicked"));
     }
+}
+
+#[test]
+fn guesses_that_arrive_together_are_limited_as_those_that_arrive_one_by_one() {
+    let mut nodes = Nodes::<Relay>::new(2, &config());
+    let ann = nodes.connect("ann", 0, &format!("chess?token=ann&{PAGE}"));
+    nodes.say(ann, r#"{"type":"settings","settings":{"password":"tulip"},"ref":1}"#);
+    nodes.got(ann);
+    let first = nodes.clients.len();
+    for number in 0..30 {
+        let engine = &mut nodes.nodes[1].engine;
+        let conn = engine.handle_accept(nodes.now, "10.0.0.1:4000".parse().expect("an address")).expect("room");
+        let password = if number == 29 { "tulip".to_owned() } else { format!("rose{number}") };
+        let target = format!("/ws/chess?token=user{number}&{PAGE}&password={password}");
+        engine.handle_bytes(nodes.now, conn, &wire::upgrade_request(&target, &[]));
+        nodes.clients.push(Client { node: 1, conn, reader: Reader::default(), got: VecDeque::new() });
+    }
+    nodes.turn();
+    let answers: Vec<String> = (first..first + 30).map(|client| nodes.got(client).join(" ")).collect();
+    let count = |what: &str| answers.iter().filter(|answer| answer.contains(what)).count();
+    assert_eq!((count("wrong_password"), count("rate_limited"), count("welcome")), (10, 20, 0), "{answers:#?}");
+    nodes.advance(Duration::from_secs(1));
+    assert_eq!(nodes.nodes[0].engine.shared_state(), nodes.nodes[1].engine.shared_state());
+    assert_eq!(nodes.nodes[0].engine.lobby_members("chess", None, 100).items.len(), 1, "nobody else is there");
+    // A client that does not guess is not concerned.
+    let bob = nodes.connect("bob", 1, &format!("go?token=bob&{PAGE}"));
+    expect(&mut nodes, bob, &["welcome", "presence_state", "lobby_state"]);
 }

@@ -36,6 +36,7 @@ const SHARED: &[&str] = &[
     "max_watchers",
     "max_empty_ttl",
     "max_json_depth",
+    "max_message_bytes",
     "presence_max",
     "presence_count_interval",
     "binary_sender",
@@ -90,6 +91,7 @@ impl Rules<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ByteSize;
 
     #[test]
     fn the_fingerprint_names_each_shared_field() {
@@ -97,6 +99,8 @@ mod tests {
         assert!(config.shared_fingerprint().lines().any(|line| line == "max_bans=7"));
         let differing = |config: &Config| config.shared_fingerprint() != Config::default().shared_fingerprint();
         assert!(differing(&config));
+        let config = Config { max_message_bytes: ByteSize(7 << 10), ..Config::default() };
+        assert!(differing(&config), "all nodes check what an operator publishes");
         let local = Config { max_pending: 7, message_burst: 7, ..Config::default() };
         assert!(!differing(&local), "what concerns one node alone may differ");
     }

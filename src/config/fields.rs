@@ -343,7 +343,7 @@ config! {
     cluster_lease: Duration = "6s";
     /// Entries of the log that Redis keeps at least, and a node at most. A node that was away for longer, or a copy of Redis that is older, has another log: the node's members are asked to reconnect.
     cluster_log_entries: u32 = "16384";
-    /// Bytes of the entries of the log that a node keeps.
+    /// Bytes of the entries of the log that a node keeps. Redis keeps at most four times as many.
     cluster_log_bytes: ByteSize = "16MiB";
     /// Bytes of requests that wait for Redis. From half of it on, further requests get `error unavailable`; beyond it the node gives up its place, and its members are asked to reconnect.
     cluster_queue_bytes: ByteSize = "16MiB";

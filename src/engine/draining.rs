@@ -110,7 +110,7 @@ impl Core {
         if self.close_queue.is_empty() {
             return;
         }
-        self.close_queue.begin_batch(self.now(), self.config.drain_batch, self.config.drain_batch_interval);
+        self.close_queue.begin_batch(self.clock.own(), self.config.drain_batch, self.config.drain_batch_interval);
         while let Some(conn) = self.close_queue.pop() {
             if let Some(slot) = self.conns.open(conn).filter(|slot| slot.close_kind.is_none()) {
                 let reason = slot.queued_close.and_then(CloseKind::reason);
@@ -125,7 +125,7 @@ impl Core {
     /// Returns the connections that the next batch closes. Queued connections that are closing already do not count.
     pub(super) fn next_batch(&self) -> Vec<ConnId> {
         let is_open = |conn| self.conns.get(conn).is_some_and(|slot| slot.close_kind.is_none());
-        self.close_queue.upcoming(self.now(), self.config.drain_batch, is_open)
+        self.close_queue.upcoming(self.clock.own(), self.config.drain_batch, is_open)
     }
 
     /// Time of the next batch or of the drain's deadline, whichever comes first.
@@ -216,7 +216,7 @@ impl Core {
 
     /// Counts a connection as drained after its slot was freed.
     pub(super) fn note_freed(&mut self, conn: ConnId) {
-        let now = self.now();
+        let now = self.clock.own();
         if self.drain.as_mut().is_some_and(|drain| drain.note_freed(now, conn)) {
             self.note_drained();
         }
@@ -224,7 +224,7 @@ impl Core {
 
     fn note_drained(&self) {
         if let Some(drain) = self.drain.as_ref().filter(|drain| drain.is_over()) {
-            let totals = drain.totals(self.now());
+            let totals = drain.totals(self.clock.own());
             info!("drained in {:.3}s: {totals}", totals.elapsed.as_secs_f64());
         }
     }

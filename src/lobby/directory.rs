@@ -58,6 +58,8 @@ pub(crate) struct Directory {
     pub(super) reserved: usize,
     pub(super) seats_created: u64,
     pub(super) last_epoch: u64,
+    /// Makes the codes that this directory draws other ones than those of another directory.
+    pub(super) code_salt: u64,
     /// Codes of lobbies that were created or removed. `None` unless somebody takes them.
     pub(super) changed_lobbies: Option<Vec<SmolStr>>,
 }
@@ -93,6 +95,7 @@ impl Directory {
             reserved: 0,
             seats_created: 0,
             last_epoch: 0,
+            code_salt: 0,
             changed_lobbies: None,
         }
     }

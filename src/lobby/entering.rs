@@ -62,10 +62,15 @@ impl Directory {
         Cow::Owned(found.map_or_else(|| self.new_code(), |lobby| self.lobbies[lobby].code.to_string()))
     }
 
+    /// Lets the codes that are drawn from now on follow from this number, too.
+    pub(crate) fn set_code_salt(&mut self, salt: u64) {
+        self.code_salt = salt.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
     /// Returns a code that no lobby has. It follows from the numbers of the directory, so a replay draws the same, and no
     /// number of the application's generator is used up.
     pub(crate) fn new_code(&self) -> String {
-        let mut random = Random::new(self.last_epoch ^ self.seats_created.rotate_left(40));
+        let mut random = Random::new(self.last_epoch ^ self.seats_created.rotate_left(40) ^ self.code_salt);
         let mut draw = |letters: usize| -> String {
             (0..letters).map(|_| char::from(LETTERS[random.below(LETTERS.len() as u64) as usize])).collect()
         };

@@ -40,6 +40,16 @@ impl Directory {
         }
     }
 
+    /// The same for all lobbies that exist.
+    pub(crate) fn note_all_lobbies(&mut self) {
+        let Directory { changed_lobbies, lobbies, .. } = self;
+        if let Some(changed) = changed_lobbies {
+            let mut all: Vec<_> = lobbies.iter().map(|(_, lobby)| (lobby.epoch, lobby.code.clone())).collect();
+            all.sort_unstable();
+            changed.extend(all.into_iter().map(|(_, code)| code));
+        }
+    }
+
     /// Takes the codes of the lobbies that were created or removed since the last call. A code may occur several times.
     pub(crate) fn take_changed_lobbies(&mut self) -> Vec<SmolStr> {
         self.changed_lobbies.as_mut().map_or(Vec::new(), std::mem::take)

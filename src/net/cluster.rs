@@ -20,6 +20,7 @@ use super::error::Error;
 use super::stream::Stream;
 use super::tokens;
 use crate::base::time::Time;
+use crate::cluster::entry::LinkInput;
 use crate::cluster::link::{Connection, Link, LinkConfig};
 use crate::config::{CheckedConfig, RedisServer, RedisUrl};
 use crate::engine::Engine;
@@ -52,9 +53,16 @@ struct Socket {
 
 impl ClusterSocket {
     /// Prepares the connection, which the first turn opens. `None` without a cluster.
-    pub(super) fn new(config: &CheckedConfig, seed: u64) -> Result<Option<ClusterSocket>, Error> {
+    pub(super) fn new<A: App>(config: &CheckedConfig, seed: u64) -> Result<Option<ClusterSocket>, Error> {
         let (Some(url), Some(node)) = (&config.cluster, &config.node) else { return Ok(None) };
         let addresses = resolve(url).map_err(|error| Error::Cluster(url.clone(), error))?;
+        // Nodes with another kind of application would not understand what they share.
+        let application = format!(
+            "{:?} {:?} {}",
+            A::PROTOCOL,
+            A::LOBBY_CONTROL,
+            if A::IS_STATELESS { "stateless" } else { "stateful" }
+        );
         let link = Link::new(LinkConfig {
             node: match &config.node_url {
                 Some(url) => format!("{} {}", node.as_str(), url.as_str()),
@@ -64,7 +72,7 @@ impl ClusterSocket {
             database: url.database,
             user: url.user.clone(),
             password: url.password.clone(),
-            fingerprint: config.shared_fingerprint(),
+            fingerprint: format!("{}application={application}\n", config.shared_fingerprint()),
             lease: config.cluster_lease,
             log_entries: config.cluster_log_entries,
             log_bytes: config.cluster_log_bytes.0,
@@ -121,6 +129,9 @@ impl ClusterSocket {
     fn pass_inputs<A: App>(&mut self, now: Time, engine: &mut Engine<A>) {
         while let Some(input) = self.link.poll_input() {
             engine.handle_cluster(now, input.as_input());
+            if matches!(input, LinkInput::Attached { .. }) && !engine.has_place() {
+                self.link.refuse_state(now);
+            }
         }
         if let Some(problem) = self.link.poll_problem() {
             warn!("cluster: {problem}");
@@ -245,7 +256,6 @@ mod tests {
 
     use super::super::clock::Clock;
     use super::*;
-    use crate::cluster::entry::LinkInput;
     use crate::cluster::log::{ClusterInput, ClusterOutput, EntryBody, Incarnation};
 
     const LEASE: Duration = Duration::from_millis(1200);

@@ -136,7 +136,7 @@ impl<A: App> Server<A> {
         let (clock, start) = Clock::start(seed);
         info!("seed={seed}");
         let mut engine = Engine::new(config.clone(), start, app);
-        let cluster = ClusterSocket::new(&config, seed)?;
+        let cluster = ClusterSocket::new::<A>(&config, seed)?;
         if cluster.is_some() {
             if A::IS_STATELESS {
                 config.check_replicated().map_err(Error::Config)?;

@@ -1,5 +1,8 @@
 //! Scenarios with two nodes of a cluster, without sockets and without Redis.
 
+mod faults;
+mod new_codes;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -38,6 +41,8 @@ struct Nodes<A> {
     log: Vec<Body>,
     states: Vec<(Incarnation, u64, Vec<u8>)>,
     now: Time,
+    /// How far the clock of the log is ahead, in microseconds.
+    skew: i64,
     clients: Vec<Client>,
 }
 
@@ -57,6 +62,7 @@ impl<A: App + Default> Nodes<A> {
             log: vec![Body::Founded],
             states: Vec::new(),
             now: Time::ZERO,
+            skew: 0,
             clients: Vec::new(),
         };
         for number in 1..=count {
@@ -124,7 +130,7 @@ impl<A: App + Default> Nodes<A> {
                 Body::Operations(node, bytes) => EntryBody::Operations { node: *node, bytes },
             };
             node.given += 1;
-            let unix_micros = UNIX + 5_000_000 + self.now.as_micros();
+            let unix_micros = (UNIX + 5_000_000 + self.now.as_micros()).saturating_add_signed(self.skew);
             let entry = LogEntry { index: node.given as u64, unix_micros, body };
             node.engine.handle_cluster(self.now, ClusterInput::Entry(entry));
         }

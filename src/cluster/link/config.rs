@@ -13,6 +13,9 @@ pub(crate) const VALUE_BYTES: usize = 16 << 20;
 /// Bytes of entries that one call of `since` or `restore` carries, and bytes of a part of a state. Redis serves nobody else meanwhile.
 pub(super) const CALL_BYTES: usize = 256 * 1024;
 
+/// How many times as many bytes of entries as a node Redis keeps. From there, a node gets what it has missed.
+pub(super) const KEPT_BY_REDIS: usize = 4;
+
 /// Time between two tries to get the next part of a state.
 pub(super) const STATE_POLL: Duration = Duration::from_millis(50);
 /// Time without a part of a state after which the node attaches anew.

@@ -6,7 +6,7 @@ use std::mem;
 use crate::base::time::Time;
 use crate::cluster::entry::LinkInput;
 use crate::cluster::link::backoff::Backoff;
-use crate::cluster::link::config::{LinkConfig, MAX_BATCH_BYTES, VALUE_BYTES};
+use crate::cluster::link::config::{LinkConfig, MAX_BATCH_BYTES, REFUSED_DELAY, VALUE_BYTES};
 use crate::cluster::link::place::{Place, StateTransfer};
 use crate::cluster::link::requests::{Request, Requests};
 use crate::cluster::log::ClusterOutput;
@@ -294,6 +294,14 @@ impl Link {
 
     pub(super) fn is_in_flight(&self, request: Request) -> bool {
         self.in_flight.iter().any(|waiting| waiting.request == request && waiting.attachment == self.attachment)
+    }
+
+    /// The engine cannot read the state with which it was [attached](LinkInput::Attached). Another node, or a later version of this
+    /// one, may provide one that it can.
+    pub(crate) fn refuse_state(&mut self, now: Time) {
+        self.inputs.clear();
+        self.detach(now, "it cannot read the state of the cluster");
+        self.attach_at = now + REFUSED_DELAY;
     }
 
     /// Gives the place up and attaches anew.

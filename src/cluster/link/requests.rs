@@ -1,7 +1,7 @@
 //! Requests as bytes.
 
 use crate::cluster::kept_log::KeptLog;
-use crate::cluster::link::config::{CALL_BYTES, LinkConfig};
+use crate::cluster::link::config::{CALL_BYTES, KEPT_BY_REDIS, LinkConfig};
 use crate::cluster::link::place::{Place, StateTransfer};
 use crate::cluster::log::Incarnation;
 use crate::cluster::resp::write_request;
@@ -36,7 +36,7 @@ pub(super) struct Requests {
     scripts: Scripts,
     keys: Keys,
     lease: String,
-    log_entries: String,
+    kept: String,
 }
 
 impl Requests {
@@ -45,7 +45,7 @@ impl Requests {
             scripts: Scripts::new(),
             keys: Keys::new(&config.namespace, config.database),
             lease: config.lease.as_micros().to_string(),
-            log_entries: config.log_entries.to_string(),
+            kept: format!("{} {}", config.log_entries, config.log_bytes.saturating_mul(KEPT_BY_REDIS)),
         }
     }
 
@@ -85,7 +85,7 @@ impl Requests {
         let mut words: Vec<&[u8]> = vec![b"EVALSHA", self.scripts.sha(script).as_bytes(), count.as_bytes()];
         words.extend(keys.map(|key| key.as_bytes()));
         words.extend(state.map(str::as_bytes));
-        words.extend([&b""[..], self.lease.as_bytes(), self.log_entries.as_bytes()]);
+        words.extend([&b""[..], self.lease.as_bytes(), self.kept.as_bytes()]);
         words.extend(arguments);
         write_request(output, &words);
     }

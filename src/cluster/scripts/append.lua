@@ -24,7 +24,7 @@ if batch <= node.batch then return {'DUPLICATE'} end
 if batch > node.batch + 1 then return {'MISSING', text(node.batch)} end
 
 -- After a time in which no node was seen, all nodes get a new lease, not only the one that calls first.
-if now - seen > LEASE / 2 then renew_all() end
+if is_stalled() then renew_all() end
 see()
 add('O ' .. text(now) .. ' ' .. ARGV[4] .. ' ' .. ARGV[7] .. ' ' .. ARGV[8])
 node.batch, node.lease, node.ready = batch, now + LEASE, true

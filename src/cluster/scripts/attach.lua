@@ -22,7 +22,7 @@ if refusal then return refusal end
 
 local others = 0
 for _, node in ipairs(nodes()) do
-  if not is_same(node) and node.ready and (node.lease >= now or now - seen > LEASE / 2) then others = others + 1 end
+  if not is_same(node) and node.ready and (node.lease >= now or is_stalled()) then others = others + 1 end
 end
 if others > 0 and fingerprint and fingerprint ~= own_fingerprint then return {'FINGERPRINT', fingerprint} end
 

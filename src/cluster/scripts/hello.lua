@@ -17,4 +17,4 @@ if run ~= run_id then
   see()
   renew_all()
 end
-return {'OK', text(math.max(frozen - now, 0))}
+return {'OK', text(frozen_for())}

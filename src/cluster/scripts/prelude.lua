@@ -6,7 +6,8 @@
 -- KEYS[4]  state  only for state_put and state_get: hash with the state for a node that is attaching
 -- ARGV[1]  the time in microseconds since the Unix epoch. Empty: the clock of Redis. Only tests pass a time.
 -- ARGV[2]  length of a lease in microseconds
--- ARGV[3]  number of entries that the stream keeps at least
+-- ARGV[3]  how much the stream keeps: a number of entries, to which Redis may add some, a space, and how many bytes the entries after
+--          the first one may have
 --
 -- Fields of head:
 --   index        index of the last entry, from 1 without gaps. 0 or missing: the log is blank.
@@ -15,11 +16,12 @@
 --   run          run id of the Redis that was last accepted by `hello`
 --   frozen       time until which nothing but `restore` may append
 --   seen         last time at which a node has renewed its lease
+--   written      bytes of all entries that were appended
 --
 -- Fields of nodes: the incarnation of a node, which is the index of its entry `A`. Values: "LEASE BATCH READY NAME": the end of
 -- its lease, the number of its last batch, 1 if it has the state of the cluster (0 while it waits for it), and its name.
 --
--- Items of the stream: the id is INDEX-0, the fields are h (hash) and e (entry). Entries begin with a letter and the time:
+-- Items of the stream: the id is INDEX-0, the fields are h (hash), e (entry) and w (`written`, with this entry). Entries begin with a letter and the time:
 --   F TIME                           the log begins, or begins anew without nodes
 --   A TIME INCARNATION NAME          a node has attached
 --   E TIME INCARNATION               a node has ended: it has left, was replaced, or its lease has expired
@@ -37,7 +39,8 @@
 -- large ones in exponential form.
 
 local HEAD, LOG, NODES = KEYS[1], KEYS[2], KEYS[3]
-local LEASE, KEPT = tonumber(ARGV[2]), ARGV[3]
+local LEASE = tonumber(ARGV[2])
+local KEPT, KEPT_BYTES = string.match(ARGV[3], '^(%d+) (%d+)$')
 local BLANK_HASH = '0000000000000000'
 
 local function text(number)
@@ -50,24 +53,36 @@ if not now then
   now = time[1] * 1000000 + time[2]
 end
 
-local fields = redis.call('HMGET', HEAD, 'index', 'hash', 'fingerprint', 'run', 'frozen', 'seen')
+local fields = redis.call('HMGET', HEAD, 'index', 'hash', 'fingerprint', 'run', 'frozen', 'seen', 'written')
 local index = tonumber(fields[1] or 0)
 local hash = fields[2] or BLANK_HASH
 local fingerprint, run = fields[3], fields[4]
 local frozen = tonumber(fields[5] or 0)
 local seen = tonumber(fields[6] or 0)
+local written = tonumber(fields[7] or 0)
 
 -- Returns the hash of an entry that follows one with the hash `before`.
 local function chained(before, entry)
   return string.sub(redis.sha1hex(before .. entry), 1, 16)
 end
 
+-- Removes the first entries while those after them have too many bytes.
+local function trim()
+  local first = redis.call('XRANGE', LOG, '-', '+', 'COUNT', 1)[1]
+  while written - tonumber(first[2][6]) > tonumber(KEPT_BYTES) do
+    redis.call('XDEL', LOG, first[1])
+    first = redis.call('XRANGE', LOG, '-', '+', 'COUNT', 1)[1]
+  end
+end
+
 -- Appends an entry and publishes it. A failing XADD ends the script before anything has changed.
 local function add(entry)
   local next_hash = chained(hash, entry)
-  redis.call('XADD', LOG, 'MAXLEN', '~', KEPT, text(index + 1) .. '-0', 'h', next_hash, 'e', entry)
+  written = written + #entry
+  redis.call('XADD', LOG, 'MAXLEN', '~', KEPT, text(index + 1) .. '-0', 'h', next_hash, 'e', entry, 'w', text(written))
   index, hash = index + 1, next_hash
-  redis.call('HSET', HEAD, 'index', text(index), 'hash', hash)
+  redis.call('HSET', HEAD, 'index', text(index), 'hash', hash, 'written', text(written))
+  trim()
   redis.call('PUBLISH', LOG, text(index) .. ' ' .. hash .. ' ' .. entry)
 end
 
@@ -122,10 +137,15 @@ local function renew_all()
   end
 end
 
--- Ends the nodes whose lease has expired. If no node at all was seen for half a lease, Redis was stopped or nobody could reach it:
--- then the nodes are not at fault, and get a new lease instead.
+-- Whether no node at all was seen for half a lease: Redis was stopped, or nobody could reach it. If its clock was set back, leases say as
+-- little.
+local function is_stalled()
+  return now < seen or now - seen > LEASE / 2
+end
+
+-- Ends the nodes whose lease has expired. If Redis was stalled, the nodes are not at fault, and get a new lease instead.
 local function reap()
-  local stalled = now - seen > LEASE / 2
+  local stalled = is_stalled()
   see()
   if stalled then
     renew_all()
@@ -151,8 +171,14 @@ local function check_position(known_index, known_hash)
   return nil
 end
 
+-- Returns the microseconds for which appends are suspended. They are never suspended for a lease: then the clock was set back.
+local function frozen_for()
+  if frozen > now and frozen - now <= LEASE then return frozen - now end
+  return 0
+end
+
 -- Returns the reply that refuses an append while appends are suspended, or nil.
 local function check_frozen()
-  if frozen > now then return {'FROZEN', text(frozen - now)} end
+  if frozen_for() > 0 then return {'FROZEN', text(frozen_for())} end
   return nil
 end

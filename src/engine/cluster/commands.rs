@@ -4,9 +4,9 @@
 use super::super::core::Core;
 use super::super::member::Sent;
 use super::super::operator::{OperatorAnswer, OperatorCommand, OperatorRefusal};
+use super::super::state::cluster::MAX_OPERATIONS_BYTES;
 use super::command::{is_shared, put_command};
 use super::operation::Operation;
-use super::submitting::MAX_OPERATIONS_BYTES;
 use crate::base::close::CloseReason;
 use crate::base::id::{LobbyKey, SeatKey};
 use crate::cluster::log::Incarnation;

@@ -167,6 +167,8 @@ impl Core {
         debug_assert_eq!(entry.index, cluster.index + 1, "the link passes on entries without gaps");
         if cluster.unix_micros == 0 {
             cluster.origin = SharedOrigin::at(now, entry.unix_micros);
+        } else {
+            cluster.origin.set_back(cluster.unix_micros.saturating_sub(entry.unix_micros));
         }
         (cluster.index, cluster.seen_at) = (entry.index, now);
         cluster.entries += 1;
@@ -174,7 +176,7 @@ impl Core {
             cluster.bytes += bytes.len() as u64;
             cluster.own_executed += u64::from(cluster.node == Some(node));
         }
-        cluster.unix_micros = cluster.unix_micros.max(entry.unix_micros);
+        cluster.unix_micros = entry.unix_micros;
         cluster.is_executing = true;
         self.clock.show_shared(cluster.origin.time(cluster.unix_micros), cluster.unix_micros);
     }

@@ -4,7 +4,7 @@
 //! claims a lobby before it creates it, and releases it when it is removed; the first claim in the log counts. A client that comes to
 //! another node is told the URL of the home.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use log::{info, warn};
 use serde::{Deserialize, Serialize};
@@ -33,8 +33,12 @@ impl<A: App> Engine<A> {
     pub(super) fn handle_homes(&mut self, input: ClusterInput<'_>) {
         match input {
             ClusterInput::Attached { node, index, state } => self.core.homes_attached(node, index, state),
+            ClusterInput::Entry(_) if self.core.has_lost_place() => {}
             ClusterInput::Entry(entry) => self.execute_for_homes(entry),
-            ClusterInput::Reachable(is_reachable) => self.core.homes_mut().is_reachable = is_reachable,
+            ClusterInput::Reachable(is_reachable) => {
+                self.core.homes_mut().is_reachable = is_reachable;
+                self.core.claim_awaited();
+            }
             ClusterInput::Detached => self.core.lose_homes(),
         }
     }
@@ -123,8 +127,21 @@ impl Core {
         }
         (homes.node, homes.index, homes.is_reachable) = (Some(node), index, true);
         info!("attached to the cluster as {node}, at entry {index}");
-        let lobbies: Vec<SmolStr> = homes.waiting.values().map(|(lobby, _)| lobby.clone()).collect();
-        lobbies.iter().for_each(|lobby| homes.append(&Operation::Claim { lobby }));
+        self.claim_awaited();
+        // The lobbies that this node has created without a place are nobody's yet.
+        self.directory.note_all_lobbies();
+        self.directory.set_code_salt(node.0);
+    }
+
+    /// Claims the lobbies that connections wait for, with the next batch. Those that are claimed already stay as they are.
+    fn claim_awaited(&mut self) {
+        let homes = self.homes_mut();
+        let lobbies: BTreeSet<SmolStr> = homes.waiting.values().map(|(lobby, _)| lobby.clone()).collect();
+        for lobby in lobbies {
+            if homes.has_room() {
+                homes.append(&Operation::Claim { lobby: &lobby });
+            }
+        }
     }
 
     /// Gives up all lobbies, because this node has lost its place: another node may be their home from now on.
@@ -133,6 +150,7 @@ impl Core {
         let homes = self.homes_mut();
         let waiting = std::mem::take(&mut homes.waiting);
         **self.homes.as_mut().expect("a node") = Homes { waiting, ..Homes::default() };
+        self.directory.set_code_salt(0);
         for conn in self.members_by_age() {
             self.begin_close(conn.key(), CloseReason::ForcedReconnect);
         }
@@ -186,7 +204,7 @@ impl Core {
                 self.set_stage_deadline(key, self.config.auth_timeout);
                 let homes = self.homes_mut();
                 let is_first = homes.waiting.values().all(|(other, _)| *other != lobby);
-                if is_first && homes.node.is_some() {
+                if is_first && homes.has_room() {
                     homes.append(&Operation::Claim { lobby: &lobby });
                 }
                 homes.waiting.insert(conn, (lobby, identity));

@@ -59,6 +59,12 @@ impl<A: App> Engine<A> {
         index.map(|index| index + 1)
     }
 
+    /// Whether this node has a place in its cluster. It has none after [`ClusterInput::Attached`] with a state that it cannot
+    /// read: then the link is to give the place up.
+    pub(crate) fn has_place(&self) -> bool {
+        !self.core.has_lost_place()
+    }
+
     /// Reports what the link to the cluster says.
     pub(crate) fn handle_cluster(&mut self, now: Time, input: ClusterInput<'_>) {
         self.enter(now, &Input::Cluster(input));
@@ -68,6 +74,8 @@ impl<A: App> Engine<A> {
         }
         match input {
             ClusterInput::Attached { node, index, state } => self.attached(node, index, state),
+            // Without a place, this node has not got the state to which the entry belongs.
+            ClusterInput::Entry(_) if self.core.has_lost_place() => {}
             ClusterInput::Entry(entry) => self.execute(entry),
             ClusterInput::Reachable(is_reachable) => {
                 let now = self.core.now();
@@ -87,20 +95,20 @@ impl<A: App> Engine<A> {
         if let Some(state) = state
             && let Err(error) = self.core.load_state(state, now)
         {
-            // The link attaches again, and may get the state from another node.
+            // The driver sees has_place(), and lets the link attach again.
             return warn!("the state of the cluster cannot be read: {error}");
         }
         let cluster = self.core.in_cluster();
         cluster.seen_at = now;
         (cluster.node, cluster.index, cluster.is_reachable) = (Some(node), index, true);
         info!("attached to the cluster as {node}, at entry {index}");
-        let waiting: Vec<ConnId> = cluster.waiting.keys().copied().collect();
-        waiting.into_iter().for_each(|conn| self.core.append_join(conn));
+        cluster.to_ask = cluster.waiting.keys().copied().collect();
     }
 
     /// Takes what is to be passed to the link. A driver calls this until it returns `None`, after all events of a turn and
     /// before it waits.
     pub(crate) fn poll_cluster(&mut self) -> Option<ClusterOutput> {
+        self.core.append_joins();
         let Core { cluster, homes, .. } = &mut self.core;
         let output = match homes {
             Some(homes) => homes.take_output(),

@@ -28,6 +28,12 @@ pub(crate) enum Operation<'a> {
     Release { lobby: &'a str },
 }
 
+/// Returns the length of the first of these operations, which this program has written; `None` if there is none.
+pub(crate) fn operation_length(operations: &[u8]) -> Option<usize> {
+    let (&[_, a, b, c, d], _) = operations.split_first_chunk()?;
+    Some(5 + u32::from_le_bytes([a, b, c, d]) as usize)
+}
+
 /// A request for a seat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Join<'a> {

@@ -3,7 +3,7 @@
 
 use super::super::core::Core;
 use super::super::member::{Identity, Member};
-use super::super::state::cluster::Waiting;
+use super::super::state::cluster::{MAX_OPERATIONS_BYTES, Waiting};
 use super::super::state::conn::{ConnState, PendingAuth};
 use super::super::state::homes::Home;
 use super::operation::{Join, Operation};
@@ -16,9 +16,6 @@ use crate::ws::handshake::{Acceptance, Page};
 
 /// The `retry_after_ms` of a refusal because too much of the connection is on the way to the log.
 const RETRY_MS: u64 = 100;
-
-/// Longest operations of one turn, in bytes. A message beyond it gets `error unavailable`.
-pub(super) const MAX_OPERATIONS_BYTES: usize = 4 << 20;
 
 /// A message of a member for the log.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +85,7 @@ impl Core {
         }
         if let Some(cluster) = &mut self.cluster {
             cluster.waiting.remove(&conn);
+            cluster.to_ask.remove(&conn);
         }
     }
 
@@ -98,14 +96,26 @@ impl Core {
         self.set_stage_deadline(key, self.config.auth_timeout);
         let cluster = self.in_cluster();
         cluster.waiting.insert(conn, Waiting { identity });
-        self.append_join(conn);
+        cluster.to_ask.insert(conn);
     }
 
-    /// Appends the request of a connection that waits for its seat. Without a place in the cluster it goes on waiting.
-    pub(super) fn append_join(&mut self, conn: ConnId) {
+    /// Appends the requests of connections that wait for their seats. Without a place in the cluster, without Redis, and while too
+    /// much is to be appended, they go on waiting.
+    pub(super) fn append_joins(&mut self) {
+        while let Some(cluster) = &mut self.cluster
+            && cluster.node.is_some()
+            && cluster.is_reachable
+            && cluster.operations.len() < MAX_OPERATIONS_BYTES
+            && let Some(conn) = cluster.to_ask.pop_first()
+        {
+            self.append_join(conn);
+        }
+    }
+
+    fn append_join(&mut self, conn: ConnId) {
         let Core { cluster, conns, .. } = self;
         let cluster = cluster.as_mut().expect("the engine is a node of a cluster");
-        let (Some(Waiting { identity }), Some(_)) = (cluster.waiting.get(&conn), cluster.node) else { return };
+        let Some(Waiting { identity }) = cluster.waiting.get(&conn) else { return };
         let Some(ConnState::Pending(Some(request))) = conns.open(conn).map(|slot| &slot.state) else { return };
         let join = Join {
             conn: conn.bits(),

@@ -1,6 +1,6 @@
 //! What a node knows of its cluster, beside the users and lobbies themselves.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use smol_str::SmolStr;
@@ -10,8 +10,13 @@ use crate::base::close::CloseReason;
 use crate::base::id::{ConnId, SeatId, SeatKey};
 use crate::base::time::Time;
 use crate::cluster::log::{ClusterOutput, Incarnation};
+use crate::engine::cluster::operation::operation_length;
 use crate::engine::member::Identity;
 use crate::engine::state::submitted::Submitted;
+
+/// Longest operations of one batch, in bytes, unless it has one operation only. While more wait to be appended, requests are
+/// refused or wait.
+pub(crate) const MAX_OPERATIONS_BYTES: usize = 4 << 20;
 
 /// The connection of a seat, as the whole cluster knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +52,11 @@ impl SharedOrigin {
     /// The origin with which the log's time `unix_micros` is `now`.
     pub(crate) fn at(now: Time, unix_micros: u64) -> SharedOrigin {
         SharedOrigin { unix_at_zero: unix_micros.cast_signed().saturating_sub_unsigned(now.as_micros()) }
+    }
+
+    /// The log's clock was set back by so much. Deadlines stay where they are, and time goes on from where it was.
+    pub(crate) fn set_back(&mut self, micros: u64) {
+        self.unix_at_zero = self.unix_at_zero.saturating_sub_unsigned(micros);
     }
 
     /// Returns the time of this engine at a time of the log. Earlier times than [`Time::ZERO`] become that.
@@ -104,7 +114,8 @@ pub(crate) struct Cluster {
     /// Number of operations executed since the log was founded.
     pub(crate) executed: u64,
     pub(crate) origin: SharedOrigin,
-    /// Time of the last entry by the log's clock, in microseconds since the Unix epoch. Never goes back.
+    /// Time of the last entry by the log's clock, in microseconds since the Unix epoch. Goes back when that clock is set back:
+    /// then [`origin`](Self::origin) changes, so that no time of this engine does.
     pub(crate) unix_micros: u64,
     /// This node's own time at the last entry.
     pub(crate) seen_at: Time,
@@ -114,6 +125,8 @@ pub(crate) struct Cluster {
     pub(crate) holders: SideTable<SeatKey, Holder>,
     pub(crate) seats: HashMap<SeatId, SeatKey>,
     pub(crate) waiting: BTreeMap<ConnId, Waiting>,
+    /// Those of them whose request to join is still to append.
+    pub(crate) to_ask: BTreeSet<ConnId>,
     /// Requests of this node's members, by hold.
     pub(crate) in_flight: HashMap<u64, InFlight>,
     /// Operations that are not appended yet, in the format of the log.
@@ -151,6 +164,7 @@ impl Cluster {
             holders: SideTable::default(),
             seats: HashMap::new(),
             waiting: BTreeMap::new(),
+            to_ask: BTreeSet::new(),
             in_flight: HashMap::new(),
             operations: Vec::new(),
             outputs: VecDeque::new(),
@@ -218,7 +232,7 @@ impl Cluster {
         }
         self.node?;
         self.own_taken += 1;
-        Some(ClusterOutput::Append(std::mem::take(&mut self.operations)))
+        Some(ClusterOutput::Append(take_batch(&mut self.operations)))
     }
 
     /// Returns the seat with this id, if the connection with this hold still has it.
@@ -228,8 +242,11 @@ impl Cluster {
     }
 
     pub(crate) fn set_holder(&mut self, seat: SeatKey, mut holder: Holder) {
-        let before = self.holders.get(seat).filter(|before| before.seat == holder.seat);
-        holder.ordered = holder.ordered.or(before.and_then(|before| before.ordered));
+        if let Some(before) = self.holders.get(seat) {
+            self.in_flight.remove(&before.hold);
+            let ordered = before.ordered.filter(|_| before.seat == holder.seat);
+            holder.ordered = holder.ordered.or(ordered);
+        }
         self.seats.insert(holder.seat, seat);
         self.holders.insert(seat, holder);
     }
@@ -245,9 +262,25 @@ impl Cluster {
     pub(crate) fn seat_freed(&mut self, seat: SeatKey) {
         if let Some(holder) = self.holders.get(seat) {
             self.seats.remove(&holder.seat);
+            self.in_flight.remove(&holder.hold);
             self.holders.remove(seat);
         }
     }
+}
+
+/// Takes as many operations, from the front, as fit into one batch. One that is longer is a batch of its own.
+pub(crate) fn take_batch(operations: &mut Vec<u8>) -> Vec<u8> {
+    if operations.len() <= MAX_OPERATIONS_BYTES {
+        return std::mem::take(operations);
+    }
+    let mut end = 0;
+    while let Some(length) = operation_length(&operations[end..])
+        && (end == 0 || end + length <= MAX_OPERATIONS_BYTES)
+    {
+        end += length;
+    }
+    let rest = operations.split_off(end);
+    std::mem::replace(operations, rest)
 }
 
 #[cfg(test)]

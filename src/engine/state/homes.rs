@@ -7,6 +7,7 @@ use smol_str::SmolStr;
 use crate::base::id::ConnId;
 use crate::cluster::log::{ClusterOutput, Incarnation};
 use crate::engine::member::Identity;
+use crate::engine::state::cluster::{MAX_OPERATIONS_BYTES, take_batch};
 
 /// A node, as the others know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,20 +65,24 @@ impl Homes {
 
     /// Takes what is to be passed to the link next.
     pub(crate) fn take_output(&mut self) -> Option<ClusterOutput> {
-        let append = |operations: &mut Vec<u8>| ClusterOutput::Append(std::mem::take(operations));
+        let append = |operations: &mut Vec<u8>| ClusterOutput::Append(take_batch(operations));
         let output = self.outputs.pop_front();
         output.or_else(|| (!self.operations.is_empty()).then(|| append(&mut self.operations)))
     }
 
+    /// Whether a client's request may be appended now.
+    pub(crate) fn has_room(&self) -> bool {
+        self.node.is_some() && self.is_reachable && self.operations.len() < MAX_OPERATIONS_BYTES
+    }
+
     /// Returns where the lobby `code` is. `exists_here` says whether this node has it.
     pub(crate) fn find(&self, code: &str, exists_here: bool) -> Home {
-        if exists_here && !self.releasing.contains(code) {
-            return Home::Here;
-        }
         match self.of_lobbies.get(code) {
             _ if self.releasing.contains(code) => Home::Unknown,
             Some(node) if Some(*node) == self.node => Home::Here,
+            // This node has one, too, if both have created it at the same time. The first claim counts.
             Some(node) => Home::At(self.nodes.get(node).and_then(|info| info.url.clone())),
+            None if exists_here => Home::Here,
             None => Home::Unknown,
         }
     }
@@ -89,5 +94,24 @@ impl Homes {
         conns.sort_unstable_by_key(|conn| conn.generation());
         let take = |conn| self.waiting.remove(&conn).map(|(_, identity)| (conn, identity));
         conns.into_iter().filter_map(take).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_claim_counts_also_where_another_lobby_of_the_code_exists() {
+        let mut homes = Homes { node: Some(Incarnation(1)), ..Homes::default() };
+        homes.nodes.insert(Incarnation(2), NodeInfo::read("b ws://b"));
+        let at_b = Home::At(Some("ws://b".into()));
+        assert_eq!((homes.find("chess", true), homes.find("chess", false)), (Home::Here, Home::Unknown));
+        homes.of_lobbies.insert("chess".into(), Incarnation(2));
+        assert_eq!((homes.find("chess", true), homes.find("chess", false)), (at_b.clone(), at_b));
+        homes.of_lobbies.insert("chess".into(), Incarnation(1));
+        assert_eq!((homes.find("chess", true), homes.find("chess", false)), (Home::Here, Home::Here));
+        homes.releasing.insert("chess".into());
+        assert_eq!(homes.find("chess", false), Home::Unknown, "others may claim it before this node does again");
     }
 }

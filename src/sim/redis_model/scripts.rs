@@ -17,13 +17,19 @@ pub(super) struct Call<'a> {
     /// The clock of Redis, whatever time the call passes.
     redis_now: u64,
     lease: u64,
-    kept: usize,
+    kept: (usize, usize),
     run: &'a str,
     published: Vec<Vec<u8>>,
 }
 
 fn number(text: &[u8]) -> u64 {
     decimal(text).expect("the caller passes a decimal number")
+}
+
+/// Reads how many entries, and how many bytes of them, are kept.
+fn kept(text: &[u8]) -> (usize, usize) {
+    let mut numbers = text.split(|byte| *byte == b' ').map(|text| number(text) as usize);
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 fn text(number: u64) -> Vec<u8> {
@@ -46,7 +52,7 @@ impl<'a> Call<'a> {
             now: decimal(arguments[0]).unwrap_or(redis_now),
             redis_now,
             lease: number(arguments[1]),
-            kept: number(arguments[2]) as usize,
+            kept: kept(arguments[2]),
             arguments: &arguments[3..],
             log,
             keys,
@@ -79,7 +85,11 @@ impl<'a> Call<'a> {
         log.hash = log.hash.chained(&entry);
         let message = [&text(log.index)[..], &log.hash.0, &entry].join(&b' ');
         log.items.push_back((log.hash, entry));
-        while log.items.len() > self.kept {
+        let mut bytes: usize = log.items.iter().map(|(_, entry)| entry.len()).sum();
+        while let Some((_, first)) = log.items.front()
+            && (log.items.len() > self.kept.0 || bytes - first.len() > self.kept.1)
+        {
+            bytes -= first.len();
             log.items.pop_front();
         }
         self.published.push(message);
@@ -91,7 +101,7 @@ impl<'a> Call<'a> {
     }
 
     fn is_stalled(&self) -> bool {
-        self.now.saturating_sub(self.log.seen) > self.lease / 2
+        self.now < self.log.seen || self.now - self.log.seen > self.lease / 2
     }
 
     fn renew_all(&mut self) {
@@ -129,10 +139,15 @@ impl<'a> Call<'a> {
         if self.log.nodes.contains_key(&node) { Ok(node) } else { Err(words(&[b"GONE"])) }
     }
 
+    fn frozen_for(&self) -> u64 {
+        let left = self.log.frozen.saturating_sub(self.now);
+        if left <= self.lease { left } else { 0 }
+    }
+
     fn check_frozen(&self) -> Result<(), Reply> {
-        match self.log.frozen.checked_sub(self.now) {
-            Some(left) if left > 0 => Err(words(&[b"FROZEN", &text(left)])),
-            _ => Ok(()),
+        match self.frozen_for() {
+            0 => Ok(()),
+            left => Err(words(&[b"FROZEN", &text(left)])),
         }
     }
 
@@ -152,7 +167,7 @@ impl<'a> Call<'a> {
             self.log.seen = self.now;
             self.renew_all();
         }
-        words(&[b"OK", &text(self.log.frozen.saturating_sub(self.now))])
+        words(&[b"OK", &text(self.frozen_for())])
     }
 
     fn attach(&mut self) -> Result<Reply, Reply> {

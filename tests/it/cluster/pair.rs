@@ -24,8 +24,8 @@ pub(super) const NODES: &[u8] = b"{t}:nodes";
 pub(super) const STATE: &str = "{t}:state:";
 /// In microseconds. Longer than the test, since Redis counts the time to live of a state itself.
 pub(super) const LEASE: u64 = 60_000_000;
-/// Entries that are kept.
-pub(super) const KEPT: &str = "20";
+/// Entries, and bytes of them, that are kept.
+pub(super) const KEPT: &str = "20 1000";
 pub(super) const BLANK: &str = "0000000000000000";
 
 /// A Redis and the model, which get the same calls.

@@ -1,5 +1,6 @@
 //! Several nodes in one process, with a log in memory that never fails.
 
+mod bounds;
 mod drain;
 mod operators;
 mod replays;

@@ -135,6 +135,10 @@ class Faults:
         while faults and not self.is_over.wait(rng.expovariate(1 / self.rig.options.pause)):
             left = left or rng.sample(faults, len(faults))
             fault = left.pop()
+            # If all nodes lose their place, the lobbies are gone: this one may only meet a node while the others are well.
+            if name == "nodes" and not self.all_have_a_place():
+                left.append(fault)
+                continue
             self.counts[fault.__name__.replace("_", " ")] += 1
             self.rig.note(fault.__name__)
             try:
@@ -144,6 +148,12 @@ class Faults:
                 return
 
     # ---- nodes ----
+
+    def all_have_a_place(self):
+        try:
+            return all(" 200 " in get(node.operators, "/health/ready")[0][0] for node in self.rig.nodes)
+        except OSError:
+            return False
 
     def kill_node(self, rng):
         node = rng.choice(self.rig.nodes)

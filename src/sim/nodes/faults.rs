@@ -88,8 +88,7 @@ fn deadlines_pass_when_the_clock_of_the_log_has_gone_back() {
     let ann = nodes.connect("ann", 0, &format!("chess?token=ann&{PAGE}"));
     let bob = nodes.connect("bob", 1, &format!("chess?token=bob&{PAGE}"));
     nodes.advance(Duration::from_secs(1));
-    nodes.got(ann);
-    nodes.got(bob);
+    [ann, bob].into_iter().for_each(|client| drop(nodes.got(client)));
     nodes.hang_up(ann);
     nodes.advance(Duration::from_secs(3));
     expect(&mut nodes, bob, &[r#""away":[{"user":"ann""#]);
@@ -111,8 +110,7 @@ fn an_operators_kick_does_not_wait_for_the_clock_of_the_log() {
     let bob = nodes.connect("bob", 0, &format!("chess?token=bob&{PAGE}"));
     nodes.skew = HOUR;
     nodes.say(ann, r#"{"type":"broadcast","data":1,"ref":1}"#);
-    nodes.got(ann);
-    nodes.got(bob);
+    [ann, bob].into_iter().for_each(|client| drop(nodes.got(client)));
     let kick = OperatorCommand::Kick { target: KickTarget::Lobby("chess".into()), reconnect: false };
     nodes.nodes[0].engine.handle_operator(nodes.now, kick).expect("it is appended");
     nodes.advance(Duration::from_secs(2));

@@ -1,6 +1,5 @@
 //! The Redis of a cluster. These tests start `redis-server` processes of their own.
 
-mod bounds;
 mod pair;
 pub(crate) mod redis;
 mod scripts;

@@ -1,5 +1,7 @@
 //! The scripts of a cluster in a real Redis, and the simulator's model of them: the same calls have the same results.
 
+mod bounds;
+
 use std::collections::BTreeMap;
 
 use lobbyd::Random;

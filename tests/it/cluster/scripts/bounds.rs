@@ -1,7 +1,7 @@
 //! What the stream keeps, and a clock of Redis that is set back.
 
-use super::pair::{LOG, founded};
-use super::redis::has_redis;
+use crate::cluster::pair::{LOG, founded};
+use crate::cluster::redis::has_redis;
 
 #[test]
 fn a_clock_that_is_set_back_neither_keeps_a_silent_node_nor_suspends_appends() {

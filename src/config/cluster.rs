@@ -62,12 +62,14 @@ impl Rules<'_> {
         self.require(is_possible, "cluster_lease", "must be from 1s to 60s");
         let is_possible = (64..=1 << 20).contains(&config.cluster_log_entries);
         self.require(is_possible, "cluster_log_entries", "must be from 64 to 1048576");
-        for (field, bytes) in [
-            ("cluster_log_bytes", config.cluster_log_bytes),
-            ("cluster_queue_bytes", config.cluster_queue_bytes),
-            ("cluster_state_bytes", config.cluster_state_bytes),
+        // Half of the queue, and one more batch, must fit: a node beyond it gives its place up.
+        for (field, bytes, least) in [
+            ("cluster_log_bytes", config.cluster_log_bytes, 1),
+            ("cluster_queue_bytes", config.cluster_queue_bytes, 16),
+            ("cluster_state_bytes", config.cluster_state_bytes, 1),
         ] {
-            self.require((1 << 20..=2 << 30).contains(&bytes.0), field, "must be from 1MiB to 2048MiB");
+            let rule = format!("must be from {least}MiB to 2048MiB");
+            self.require((least << 20..=2 << 30).contains(&bytes.0), field, rule);
         }
         if config.cluster.is_none() {
             return;
@@ -103,6 +105,13 @@ mod tests {
         assert!(differing(&config), "all nodes check what an operator publishes");
         let local = Config { max_pending: 7, message_burst: 7, ..Config::default() };
         assert!(!differing(&local), "what concerns one node alone may differ");
+    }
+
+    #[test]
+    fn the_requests_of_one_turn_do_not_cost_a_node_its_place() {
+        let config = Config { cluster_queue_bytes: ByteSize((16 << 20) - 1), ..Config::default() };
+        let problems = config.check().expect_err("a batch has up to 6 MiB");
+        assert_eq!(problems.iter().map(|problem| problem.field).collect::<Vec<_>>(), ["cluster_queue_bytes"]);
     }
 
     #[test]

@@ -101,7 +101,7 @@ max_outbound_bytes = 0: must be at least 2048, the space for the largest frame: 
 cluster_lease = 0s: must be from 1s to 60s
 cluster_log_entries = 0: must be from 64 to 1048576
 cluster_log_bytes = 0: must be from 1MiB to 2048MiB
-cluster_queue_bytes = 0: must be from 1MiB to 2048MiB
+cluster_queue_bytes = 0: must be from 16MiB to 2048MiB
 cluster_state_bytes = 0: must be from 1MiB to 2048MiB
 ";
 const TOO_LARGE: &str = "\
@@ -180,7 +180,7 @@ max_outbound_bytes = 3906250KiB: must be at least 4000002048, the space for the 
 cluster_lease = 20000h: must be from 1s to 60s
 cluster_log_entries = 4000000000: must be from 64 to 1048576
 cluster_log_bytes = 3906250KiB: must be from 1MiB to 2048MiB
-cluster_queue_bytes = 3906250KiB: must be from 1MiB to 2048MiB
+cluster_queue_bytes = 3906250KiB: must be from 16MiB to 2048MiB
 cluster_state_bytes = 3906250KiB: must be from 1MiB to 2048MiB
 ";
 const TOO_SHORT: &str = "\

@@ -17,7 +17,7 @@ local function is_same(node)
   return string.match(node.name, '^%S+') == string.match(name, '^%S+')
 end
 
-local refusal = check_frozen()
+local refusal = check_frozen() or check_guarded()
 if refusal then return refusal end
 
 local others = 0

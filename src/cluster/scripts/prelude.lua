@@ -15,6 +15,7 @@
 --   fingerprint  configuration that all nodes must share, as the first node of the log has passed it
 --   run          run id of the Redis that was last accepted by `hello`
 --   frozen       time until which nothing but `restore` may append
+--   guarded      time until which no node may attach
 --   seen         last time at which a node has renewed its lease
 --   written      bytes of all entries that were appended
 --
@@ -53,13 +54,14 @@ if not now then
   now = time[1] * 1000000 + time[2]
 end
 
-local fields = redis.call('HMGET', HEAD, 'index', 'hash', 'fingerprint', 'run', 'frozen', 'seen', 'written')
+local fields = redis.call('HMGET', HEAD, 'index', 'hash', 'fingerprint', 'run', 'frozen', 'seen', 'written', 'guarded')
 local index = tonumber(fields[1] or 0)
 local hash = fields[2] or BLANK_HASH
 local fingerprint, run = fields[3], fields[4]
 local frozen = tonumber(fields[5] or 0)
 local seen = tonumber(fields[6] or 0)
 local written = tonumber(fields[7] or 0)
+local guarded = tonumber(fields[8] or 0)
 
 -- Returns the hash of an entry that follows one with the hash `before`.
 local function chained(before, entry)
@@ -175,6 +177,13 @@ end
 local function frozen_for()
   if frozen > now and frozen - now <= LEASE then return frozen - now end
   return 0
+end
+
+-- Returns the reply that refuses to attach a node while that is suspended, or nil. A node that attaches knows no entries, so it
+-- would continue a log whose last entries other nodes are about to restore.
+local function check_guarded()
+  if guarded > now and guarded - now <= LEASE then return {'FROZEN', text(guarded - now)} end
+  return nil
 end
 
 -- Returns the reply that refuses an append while appends are suspended, or nil.

@@ -17,7 +17,8 @@ local first = 7 + 3 * count
 
 if index == 0 then
   redis.call('DEL', LOG, NODES)
-  redis.call('HSET', HEAD, 'index', text(base_index), 'hash', base_hash, 'fingerprint', ARGV[first])
+  -- Other nodes may know more, and need a while to come.
+  redis.call('HSET', HEAD, 'index', text(base_index), 'hash', base_hash, 'fingerprint', ARGV[first], 'guarded', text(now + LEASE))
   index, hash = base_index, base_hash
   for i = 7, first - 1, 3 do
     put_node({incarnation = tonumber(ARGV[i]), lease = now + LEASE, batch = tonumber(ARGV[i + 1]), ready = true, name = ARGV[i + 2]})

@@ -11,6 +11,7 @@ pub(super) struct Log {
     pub(super) fingerprint: Option<Vec<u8>>,
     pub(super) run: Option<Vec<u8>>,
     pub(super) frozen: u64,
+    pub(super) guarded: u64,
     pub(super) seen: u64,
     pub(super) nodes: BTreeMap<u64, StoredNode>,
     /// The last entries, the last one with `index`.
@@ -46,6 +47,7 @@ impl Default for Log {
             fingerprint: None,
             run: None,
             frozen: 0,
+            guarded: 0,
             seen: 0,
             nodes: BTreeMap::new(),
             items: VecDeque::new(),

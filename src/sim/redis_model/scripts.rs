@@ -151,6 +151,13 @@ impl<'a> Call<'a> {
         }
     }
 
+    fn check_guarded(&self) -> Result<(), Reply> {
+        match self.log.guarded.saturating_sub(self.now) {
+            left if left > 0 && left <= self.lease => Err(words(&[b"FROZEN", &text(left)])),
+            _ => Ok(()),
+        }
+    }
+
     /// Checks position and membership of the caller. Returns its incarnation.
     fn check_caller(&self) -> Result<u64, Reply> {
         self.check_position(self.arguments[1], self.arguments[2])?;
@@ -163,7 +170,12 @@ impl<'a> Call<'a> {
         let run = if self.arguments[1].is_empty() { self.run.as_bytes() } else { self.arguments[1] };
         if self.log.run.as_deref() != Some(run) {
             self.log.run = Some(run.to_vec());
-            self.log.frozen = self.now + number(self.arguments[0]);
+            let mut span = number(self.arguments[0]);
+            if self.log.index > 0 {
+                span *= 3;
+                self.log.guarded = self.now + self.lease;
+            }
+            self.log.frozen = self.now + span;
             self.log.seen = self.now;
             self.renew_all();
         }
@@ -173,6 +185,7 @@ impl<'a> Call<'a> {
     fn attach(&mut self) -> Result<Reply, Reply> {
         let (name, fingerprint) = (self.arguments[0], self.arguments[1]);
         self.check_frozen()?;
+        self.check_guarded()?;
         let is_stalled = self.is_stalled();
         let is_living =
             |node: &&StoredNode| !is_same(&node.name, name) && node.is_ready && (node.lease >= self.now || is_stalled);
@@ -283,6 +296,7 @@ impl<'a> Call<'a> {
             self.log.items.clear();
             self.log.nodes.clear();
             (self.log.index, self.log.hash, self.log.fingerprint) = (base, hash, Some(rest[0].to_vec()));
+            self.log.guarded = lease;
             for node in nodes.chunks(3) {
                 let stored = StoredNode { lease, batch: number(node[1]), is_ready: true, name: node[2].to_vec() };
                 self.log.nodes.insert(number(node[0]), stored);

@@ -150,15 +150,17 @@ fn what_a_failover_loses_is_restored_by_a_node_that_has_it() {
         pair.published.last().expect("an entry").splitn(3, |byte| *byte == b' ').nth(2).expect("a text").to_vec();
     let end = pair.position();
     pair.fail_over(&copy);
-    pair.check("hello 1000000 run2", "OK 1000000");
-    pair.check(&format!("append 2 {at} 1 other"), "FROZEN 1000000");
+    pair.check("hello 1000000 run2", "OK 3000000");
+    pair.check(&format!("append 2 {at} 1 other"), "FROZEN 3000000");
     pair.check(&format!("since 2 {end} 99"), &format!("AHEAD {at}"));
     let (index, hash) = at.split_once(' ').expect("two words");
     let arguments: [&[u8]; 5] = [index.as_bytes(), hash.as_bytes(), b"0", b"print", &lost];
     assert_eq!(pair.call("restore", None, &arguments), ["OK", "3"]);
     assert_eq!(pair.position(), end);
     assert_eq!(pair.call("restore", None, &arguments), ["AGAIN"]);
-    pair.advance(1);
+    pair.advance(3);
+    // A node that knows nothing waits longer than those that may know more.
+    pair.check("attach b print", "FROZEN 57000000");
     pair.check(&format!("append 2 {end} 1 lost"), "DUPLICATE");
     pair.check(&format!("append 2 {end} 2 next"), "OK 4");
 }
@@ -178,6 +180,8 @@ fn a_log_that_is_lost_as_a_whole_is_restored_from_any_entry() {
     pair.advance(1);
     pair.check(&format!("append 5 {at} 14 y"), "OK 73");
     pair.check(&format!("append 72 {at} 1 z"), "OK 74");
+    pair.check("attach c other", "FROZEN 59000000");
+    pair.advance(59);
     pair.check("attach c other", "FINGERPRINT print");
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct Link {
     /// Delay before the node attaches anew, and when it does.
     pub(super) attach_backoff: Backoff,
     pub(super) attach_at: Time,
+    /// Whether this process knows that the cluster has a log. A Redis without one has lost it then.
+    pub(super) has_seen_log: bool,
     /// On this connection, the entries up to the end of the log were applied once. Batches may be sent.
     pub(super) is_caught_up: bool,
     pub(super) since_wanted: bool,
@@ -115,6 +117,7 @@ impl Link {
             attachment: 0,
             attach_backoff: Backoff::new(config.seed ^ 1, config.freeze()),
             attach_at: Time::ZERO,
+            has_seen_log: false,
             is_caught_up: false,
             since_wanted: false,
             since_from: 0,

@@ -212,8 +212,13 @@ impl Link {
                     let batch = batch.unsigned().ok_or(Malformed)?;
                     known.insert(incarnation.unsigned().ok_or(Malformed)?, KeptNode { batch, name });
                 }
+                self.has_seen_log = true;
                 let kept = KeptLog::new(self.config.log_entries as usize, self.config.log_bytes, begin, known);
                 self.begin_place(now, node, kept, is_first.text() == Some(b"1"));
+            }
+            (b"GUARDED", [_, micros]) => {
+                self.has_seen_log = true;
+                self.attach_at = now + Duration::from_micros(micros.unsigned().ok_or(Malformed)?);
             }
             (b"FROZEN", [_, micros]) => {
                 self.frozen_until = now + Duration::from_micros(micros.unsigned().ok_or(Malformed)?);

@@ -94,8 +94,9 @@ impl Requests {
         self.call(output, Script::Hello, None, &[config.freeze().as_micros().to_string().as_bytes(), b""]);
     }
 
-    pub(super) fn attach(&self, output: &mut Vec<u8>, config: &LinkConfig) {
-        let arguments = [config.node.as_bytes(), config.fingerprint.as_bytes()];
+    pub(super) fn attach(&self, output: &mut Vec<u8>, config: &LinkConfig, has_seen_log: bool) {
+        let has_seen_log: &[u8] = if has_seen_log { b"1" } else { b"0" };
+        let arguments = [config.node.as_bytes(), config.fingerprint.as_bytes(), has_seen_log];
         self.call(output, Script::Attach, Some(&self.keys.state(None)), &arguments);
     }
 

@@ -5,11 +5,12 @@
 -- KEYS[4]  begin of the keys of states: the incarnation follows
 -- ARGV[4]  name of the node, and its URL after a space if it has one
 -- ARGV[5]  fingerprint of its configuration
+-- ARGV[6]  1 if this process has seen the log of this cluster before
 --
 -- Reply: OK, the incarnation, the index and the hash of the entry after which the node begins, 1 if the log begins anew or 0,
 -- and for each node, as of this entry: incarnation, number of its last batch, name.
 -- A node that begins anew begins before `F`, any other begins after its `A`, with the state that another node provides.
--- Refused: FROZEN; or FINGERPRINT and that of the cluster, if other nodes have another configuration.
+-- Refused: FROZEN, GUARDED; or FINGERPRINT and that of the cluster, if other nodes have another configuration.
 
 local name, own_fingerprint = ARGV[4], ARGV[5]
 
@@ -17,7 +18,9 @@ local function is_same(node)
   return string.match(node.name, '^%S+') == string.match(name, '^%S+')
 end
 
-local refusal = check_frozen() or check_guarded()
+local refusal = check_frozen()
+-- A blank log may be founded at once by a node that does not know that there was another one.
+if not refusal and (index > 0 or ARGV[6] == '1') then refusal = check_guarded() end
 if refusal then return refusal end
 
 local others = 0
@@ -35,7 +38,7 @@ if index == 0 then redis.call('DEL', LOG) end
 
 local begin_index, begin_hash = index, hash
 if is_first then
-  redis.call('HSET', HEAD, 'fingerprint', own_fingerprint)
+  redis.call('HSET', HEAD, 'fingerprint', own_fingerprint, 'guarded', '0')
   add('F ' .. text(now))
 end
 local incarnation = index + 1

@@ -15,11 +15,8 @@ end
 if run ~= run_id then
   local span = tonumber(ARGV[4])
   -- Perhaps an older part of the log: the nodes may need a while to notice that the Redis with the rest is gone.
-  if index > 0 then
-    span = span * 3
-    guarded = now + LEASE
-  end
-  frozen = now + span
+  if index > 0 then span = span * 3 end
+  frozen, guarded = now + span, now + LEASE
   redis.call('HSET', HEAD, 'run', run_id, 'frozen', text(frozen), 'guarded', text(guarded))
   see()
   renew_all()

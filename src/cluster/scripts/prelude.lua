@@ -35,6 +35,7 @@
 --   TRIMMED             the stream no longer has the entries after what the caller knows
 --   GONE                the caller is not attached any more
 --   FROZEN MICROS       appends are suspended for this time
+--   GUARDED MICROS      no node attaches for this time
 --
 -- Numbers of Lua are doubles: times and indices are exact up to 2^53. They become text by `text` only, since tostring writes
 -- large ones in exponential form.
@@ -182,7 +183,7 @@ end
 -- Returns the reply that refuses to attach a node while that is suspended, or nil. A node that attaches knows no entries, so it
 -- would continue a log whose last entries other nodes are about to restore.
 local function check_guarded()
-  if guarded > now and guarded - now <= LEASE then return {'FROZEN', text(guarded - now)} end
+  if guarded > now and guarded - now <= LEASE then return {'GUARDED', text(guarded - now)} end
   return nil
 end
 

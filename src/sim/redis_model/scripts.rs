@@ -153,7 +153,7 @@ impl<'a> Call<'a> {
 
     fn check_guarded(&self) -> Result<(), Reply> {
         match self.log.guarded.saturating_sub(self.now) {
-            left if left > 0 && left <= self.lease => Err(words(&[b"FROZEN", &text(left)])),
+            left if left > 0 && left <= self.lease => Err(words(&[b"GUARDED", &text(left)])),
             _ => Ok(()),
         }
     }
@@ -173,8 +173,8 @@ impl<'a> Call<'a> {
             let mut span = number(self.arguments[0]);
             if self.log.index > 0 {
                 span *= 3;
-                self.log.guarded = self.now + self.lease;
             }
+            self.log.guarded = self.now + self.lease;
             self.log.frozen = self.now + span;
             self.log.seen = self.now;
             self.renew_all();
@@ -185,7 +185,9 @@ impl<'a> Call<'a> {
     fn attach(&mut self) -> Result<Reply, Reply> {
         let (name, fingerprint) = (self.arguments[0], self.arguments[1]);
         self.check_frozen()?;
-        self.check_guarded()?;
+        if self.log.index > 0 || self.arguments.get(2) == Some(&&b"1"[..]) {
+            self.check_guarded()?;
+        }
         let is_stalled = self.is_stalled();
         let is_living =
             |node: &&StoredNode| !is_same(&node.name, name) && node.is_ready && (node.lease >= self.now || is_stalled);
@@ -210,6 +212,7 @@ impl<'a> Call<'a> {
         let mut begin = (self.log.index, self.log.hash);
         if is_first {
             self.log.fingerprint = Some(fingerprint.to_vec());
+            self.log.guarded = 0;
             self.add(format!("F {}", self.now).into_bytes());
         }
         let node = self.log.index + 1;

@@ -160,7 +160,7 @@ fn what_a_failover_loses_is_restored_by_a_node_that_has_it() {
     assert_eq!(pair.call("restore", None, &arguments), ["AGAIN"]);
     pair.advance(3);
     // A node that knows nothing waits longer than those that may know more.
-    pair.check("attach b print", "FROZEN 57000000");
+    pair.check("attach b print", "GUARDED 57000000");
     pair.check(&format!("append 2 {end} 1 lost"), "DUPLICATE");
     pair.check(&format!("append 2 {end} 2 next"), "OK 4");
 }
@@ -180,7 +180,7 @@ fn a_log_that_is_lost_as_a_whole_is_restored_from_any_entry() {
     pair.advance(1);
     pair.check(&format!("append 5 {at} 14 y"), "OK 73");
     pair.check(&format!("append 72 {at} 1 z"), "OK 74");
-    pair.check("attach c other", "FROZEN 59000000");
+    pair.check("attach c other", "GUARDED 59000000");
     pair.advance(59);
     pair.check("attach c other", "FINGERPRINT print");
 }
@@ -270,7 +270,8 @@ impl Chaos {
             9..11 => format!("hello 1000000 run{}", self.runs),
             11..14 => {
                 let print = if self.random.percent(90) { "print" } else { "other" };
-                format!("attach {} {print}", ["a", "b", "c", "d"][self.random.below(4) as usize])
+                let name = ["a", "b", "c", "d"][self.random.below(4) as usize];
+                format!("attach {name} {print} {}", self.random.below(2))
             }
             14..26 => {
                 // The batch that is next, if the node has appended before; else a guess.

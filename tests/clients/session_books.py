@@ -52,6 +52,7 @@ class SessionBook:
         self.recent = collections.deque(maxlen=6)   # of messages, in brief
         self.starts = []                    # of its connections: what came before, and the welcome, for reports of losses
         self.is_active = True
+        self.has_left = False               # said `leave`: the answer may be lost
         self.unplaced = set()               # ids of direct messages that arrived before the session had a position
         self.heard_at = 0.0                 # when the last message arrived
         self.ended_at = None                # seq at which a peer's view is compared
@@ -98,7 +99,8 @@ class SessionBook:
         """The server may forget a session when its grace period is over, or when another session of its user took the seat."""
         holder, self.books.holders[self.user] = self.books.holders.get(self.user), self
         grace = self.books.grace
-        if self.segment and not welcome["resumed"] and grace and holder is self and now - self.heard_at < grace:
+        is_early = grace and now - self.heard_at < grace
+        if self.segment and not welcome["resumed"] and holder is self and is_early and not self.has_left:
             self.problem(f"the server had forgotten it after {now - self.heard_at:.2f} s: {self.starts[-1:]}, then {welcome}")
 
     def welcome(self, welcome, now):

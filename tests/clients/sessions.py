@@ -121,6 +121,7 @@ class Member:
             session.stop()
             self.open(was=session)
         elif kind == "leave":
+            session.book.has_left = True
             session.quiet({"type": "leave"})
             await asyncio.wait([session.task], timeout=5)
             session.stop()

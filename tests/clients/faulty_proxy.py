@@ -44,7 +44,7 @@ class End(asyncio.Protocol):
             self.reset()
 
     def write(self, data):
-        if not self.transport.is_closing():
+        if self.transport and not self.transport.is_closing():
             self.transport.write(data)
 
     def data_received(self, data):

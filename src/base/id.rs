@@ -61,6 +61,11 @@ impl ConnId {
         self.0 & ((1 << GENERATION_BITS) - 1)
     }
 
+    /// Returns the id with these [`bits`](Self::bits).
+    pub(crate) const fn from_bits(bits: u64) -> ConnId {
+        ConnId(bits)
+    }
+
     /// Returns both parts as one number, unique for each connection.
     pub(crate) fn bits(self) -> u64 {
         self.0

@@ -153,7 +153,7 @@ impl<A: App> Engine<A> {
                 if is_own {
                     // Its connection has ended in the meantime. One that has guessed leaves no session.
                     let reason = if guessed.is_some() { CloseReason::Left } else { CloseReason::Hangup };
-                    core.drop_elsewhere(seat, reason);
+                    core.append_drop(seat, reason, false);
                 }
             }
             (Err(reason), Some((conn, identity))) => {
@@ -209,9 +209,8 @@ impl Core {
 
     /// Takes a connection of this node that waits for its seat, if it is still open.
     fn take_waiting(&mut self, bits: u64) -> Option<(ConnId, Identity)> {
-        let cluster = self.in_cluster();
-        let conn = *cluster.waiting.keys().find(|conn| conn.bits() == bits)?;
-        let waiting = cluster.waiting.remove(&conn)?;
+        let conn = ConnId::from_bits(bits);
+        let waiting = self.in_cluster().waiting.remove(&conn)?;
         let slot = self.slot(conn).filter(|slot| slot.close_kind.is_none() && slot.wire.is_deciding())?;
         slot.state = ConnState::Pending(None);
         Some((conn, waiting.identity))
@@ -223,15 +222,6 @@ impl Core {
         let ordered = seat.and_then(|seat| self.in_cluster().holders.get(seat)?.ordered);
         if let Some(reason) = ordered {
             self.close_in_batches([conn], reason);
-        }
-    }
-
-    /// Appends that the connection of a seat has ended which got it only now.
-    fn drop_elsewhere(&mut self, seat: SeatKey, reason: CloseReason) {
-        let cluster = self.in_cluster();
-        if let Some(holder) = cluster.holders.get(seat) {
-            let drop = Operation::Drop { seat: holder.seat, hold: holder.hold, reason, is_written: false };
-            drop.write(&mut cluster.operations);
         }
     }
 

@@ -179,6 +179,11 @@ impl Core {
         let is_written = !self.egress.has_queue(key);
         self.directory.detach(seat);
         self.set_closing(key);
+        self.append_drop(seat, reason, is_written);
+    }
+
+    /// Appends that the connection of a seat has ended. Without a place in the cluster nobody is told.
+    pub(super) fn append_drop(&mut self, seat: SeatKey, reason: CloseReason, is_written: bool) {
         let cluster = self.in_cluster();
         if let (Some(holder), Some(_)) = (cluster.holders.get(seat), cluster.node) {
             let drop = Operation::Drop { seat: holder.seat, hold: holder.hold, reason, is_written };

@@ -39,7 +39,6 @@ from redis_process import Redis
 from sessions import LARGE_LOBBY, SERVER_ARGS, listed
 
 NODES = ["a", "b", "c"]
-LEASE = 2.0                         # shorter than the default, so that the faults fit into the time
 MEMBER_FAULT_EVERY = 20.0           # mean seconds between two faults of a member's connection through a proxy
 LINK_FAULT_EVERY = 15.0             # the same for a node's connection to Redis
 JOIN_SECONDS, SETTLE_SECONDS = 120, 180
@@ -71,7 +70,7 @@ class Node:
         # So that at any time almost all members are connected, which is waited for at the end.
         args[args.index("--max-lifetime") + 1] = f"{60 * max(1, self.rig.options.members // 300)}s"
         args[args.index("--seat-grace") + 1] = f"{self.rig.options.grace:g}s"
-        args += ["--cluster", self.redis_url(), "--node", self.name, "--cluster-lease", f"{LEASE:g}s",
+        args += ["--cluster", self.redis_url(), "--node", self.name, "--cluster-lease", f"{self.rig.options.lease:g}s",
                  "--attempts-per-minute", "unlimited", "--log", self.rig.options.log]
         if self.rig.options.journals == "on":
             args += ["--journal", self.journal()]
@@ -158,7 +157,7 @@ class Faults:
     def kill_node(self, rng):
         node = rng.choice(self.rig.nodes)
         node.end(signal.SIGKILL)
-        self.is_over.wait(rng.random() * 2 * LEASE)
+        self.is_over.wait(rng.random() * 2 * self.rig.options.lease)
         self.come_back(node)
 
     def drain_node(self, rng):
@@ -174,10 +173,10 @@ class Faults:
         node.wait_until_attached(60)
 
     def stop_node(self, rng):
-        self.stop(rng.choice(self.rig.nodes), rng.random() * LEASE * 0.5)
+        self.stop(rng.choice(self.rig.nodes), rng.random() * self.rig.options.lease * 0.5)
 
     def stop_node_for_long(self, rng):
-        self.stop(rng.choice(self.rig.nodes), LEASE * (1.5 + rng.random()))
+        self.stop(rng.choice(self.rig.nodes), self.rig.options.lease * (1.5 + rng.random()))
 
     def stop(self, node, seconds):
         node.server.signal(signal.SIGSTOP)
@@ -197,10 +196,10 @@ class Faults:
         self.rig.redis.call("CLIENT", "KILL", "TYPE", "pubsub")
 
     def pause_redis(self, rng):
-        self.pause(rng.random() * LEASE * 0.5)
+        self.pause(rng.random() * self.rig.options.lease * 0.5)
 
     def pause_redis_for_long(self, rng):
-        self.pause(LEASE * (1.2 + rng.random()))
+        self.pause(self.rig.options.lease * (1.2 + rng.random()))
 
     def pause(self, seconds):
         with self.redis_lock:
@@ -210,7 +209,7 @@ class Faults:
 
     def pause_clients(self, rng):
         with self.redis_lock:
-            seconds = rng.random() * LEASE
+            seconds = rng.random() * self.rig.options.lease
             self.rig.redis.call("CLIENT", "PAUSE", int(seconds * 1000), "ALL")
             time.sleep(seconds)
 
@@ -241,7 +240,7 @@ class Faults:
 
     def begin_anew(self, rng, before=lambda: None):
         self.rig.redis.kill()
-        time.sleep(rng.random() * LEASE * 0.5)
+        time.sleep(rng.random() * self.rig.options.lease * 0.5)
         before()
         self.rig.redis.start()
 
@@ -296,7 +295,7 @@ class Rig:
         print(f"all members joined after {time.monotonic() - self.begun:.1f} s", flush=True)
         faults = Faults(self)
         faults.start()
-        time.sleep(self.options.seconds)
+        self.listen(self.options.seconds)
         faults.end()
         for proxy in self.proxies:
             proxy.calm()
@@ -318,6 +317,17 @@ class Rig:
             self.replay()
         self.report(faults, figures)
 
+    def listen(self, seconds):
+        """Prints how the members are while they talk."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            for pipe in multiprocessing.connection.wait(self.pipes, left):
+                self.keep_status(pipe, pipe.recv())
+
+    def keep_status(self, pipe, answer):
+        self.statuses[self.pipes.index(pipe)] = answer
+        self.note(f"process {self.pipes.index(pipe)}: {answer}")
+
     def expect(self, name, seconds):
         """Returns the answers of all processes of members, in order."""
         answers, end = {}, time.monotonic() + seconds
@@ -330,8 +340,7 @@ class Rig:
                 if name in answer:
                     answers[pipe] = answer[name]
                 else:
-                    self.statuses[self.pipes.index(pipe)] = answer
-                    self.note(f"process {self.pipes.index(pipe)}: {answer}")
+                    self.keep_status(pipe, answer)
         return [answers[pipe] for pipe in self.pipes]
 
     # ---- at the end ----
@@ -463,7 +472,8 @@ if __name__ == "__main__":
     parser.add_argument("--processes", type=int, default=2, help="processes of members")
     parser.add_argument("--every", type=float, help="mean seconds between two messages of a member; default: 100 messages a second in all, at least 1 s")
     parser.add_argument("--grace", type=float, help="seconds of the grace period of seats; default: 8 in a run of less than a minute, else 30")
-    parser.add_argument("--pause", type=float, default=1.0, help="mean seconds between two faults")
+    parser.add_argument("--pause", type=float, help="mean seconds between two faults; default: 1 in a run of less than a minute, else 8")
+    parser.add_argument("--lease", type=float, help="the nodes' --cluster-lease in seconds, up to about twice as long as faults last; default: 2 in a run of less than a minute, else 6")
     parser.add_argument("--seed", default=str(random.randrange(10 ** 6)))
     parser.add_argument("--faults", help="only these, by the names of their functions")
     parser.add_argument("--journals", choices=["on", "off"], default="on", help="record and replay each node's sessions")
@@ -472,7 +482,10 @@ if __name__ == "__main__":
     parser.add_argument("--keep", help="folder for the nodes' logs and journals; also prints each fault")
     parser.add_argument("lobbyd", nargs="?", default=default_binary())
     given = parser.parse_args()
-    given.grace = given.grace or (8.0 if given.seconds < 60 else 30.0)
+    is_short = given.seconds < 60
+    given.grace = given.grace or (8.0 if is_short else 30.0)
+    given.lease = given.lease or (2.0 if is_short else 6.0)
+    given.pause = given.pause or (1.0 if is_short else 8.0)
     given.every = given.every or max(1.0, given.members / 100)
     multiprocessing.set_start_method("spawn")
     sys.exit(main(given))

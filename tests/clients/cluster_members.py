@@ -29,8 +29,10 @@ class ClusterRig(Rig):
         self.books.grace = options.grace / 2
         # Another node learns later what was written.
         self.books.directs_for_one_again = 100
-        # While a node cannot reach Redis.
-        self.books.tolerated.add("unavailable")
+        # A node that is stopped, dead or without Redis cannot tell the others what its connections do.
+        self.books.end_lag = 2 * options.lease
+        # While a node cannot reach Redis. Then requests wait, and a message without a `ref` may be one too many.
+        self.books.tolerated |= {"unavailable", "rate_limited"}
         # A node refuses them alone. The log, which all nodes share, does not know their numbers.
         self.books.unused |= {"unavailable", "bad_message"}
         self.changes, self.ends = collections.Counter(), collections.Counter()

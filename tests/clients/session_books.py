@@ -20,6 +20,8 @@ import json
 EFFECTS = "resumes", "replayed", "repeated"
 # From so many resumes on, a request must also have been settled by `done`. This is rare: most acks are replayed.
 RESUMES_WITH_DONE = 5000
+# Share of the direct messages that may go to a page that is gone, while the server does not know it (`Books.end_lag`).
+MAX_UNKNOWN_ENDS = 0.002
 
 
 class Segment:
@@ -39,6 +41,7 @@ class SessionBook:
         self.continues = continues          # the book of the session that this one names in `was`
         self.name = f"{user}/{len(books.sessions)}"
         books.sessions.append(self)
+        books.by_user[user].append(self)
         self.refs = {}                      # by ref: id of the message
         self.segment = None
         self.segments = []
@@ -53,6 +56,8 @@ class SessionBook:
         self.starts = []                    # of its connections: what came before, and the welcome, for reports of losses
         self.is_active = True
         self.has_left = False               # said `leave`: the answer may be lost
+        self.attempt = None                 # of its connection that was not yet welcome: [begin, end or None]
+        self.welcomed_at = None
         self.unplaced = set()               # ids of direct messages that arrived before the session had a position
         self.heard_at = 0.0                 # when the last message arrived
         self.ended_at = None                # seq at which a peer's view is compared
@@ -101,9 +106,26 @@ class SessionBook:
         grace = self.books.grace
         is_early = grace and now - self.heard_at < grace
         if self.segment and not welcome["resumed"] and holder is self and is_early and not self.has_left:
+            if any(session.may_have_joined_unseen(self.welcomed_at, grace) for session in self.books.by_user[self.user] if session is not self):
+                self.books.counts["seats that an unseen connection took over"] += 1
+                return
             self.problem(f"the server had forgotten it after {now - self.heard_at:.2f} s: {self.starts[-1:]}, then {welcome}")
 
+    def may_have_joined_unseen(self, since, lag):
+        """A page that its client gave up while it connected: the server may have made it a member later than `since`, up to `lag`
+        seconds after the client gave it up. It took over the seat, and nobody was told."""
+        return self.attempt is not None and (self.attempt[1] is None or self.attempt[1] + lag >= since)
+
+    def connecting(self, now):
+        self.attempt = [now, None]
+
+    def disconnected(self, now):
+        """Its connection has ended. If it was welcome, no attempt is open."""
+        if self.attempt:
+            self.attempt[1] = now
+
     def welcome(self, welcome, now):
+        self.attempt, self.welcomed_at = None, now
         counts = self.books.counts
         counts["welcomes"] += 1
         self.awaits_state, self.replayed, self.replayed_bytes, self.gap = True, 0, 0, None
@@ -270,6 +292,7 @@ class Books:
         self.history_frames, self.history_bytes = history_frames, history_bytes
         self.direct_frames, self.direct_bytes = direct_frames, direct_bytes
         self.sessions = []
+        self.by_user = collections.defaultdict(list)    # the same, by user
         self.requests = {}                  # by id
         self.directs = collections.defaultdict(dict)    # by user: {id: book of the session}
         self.breaks = collections.defaultdict(list)     # by user: when a direct message may have been lost
@@ -280,6 +303,7 @@ class Books:
         self.grace = None                   # seconds for which the server must remember a session without a connection
         self.holders = {}                   # by user: book of the session that was welcome last
         self.directs_for_one_again = 2000   # of so many direct messages, one may be received again by a newer page
+        self.end_lag = 0.0                  # seconds until the server knows that a page is gone, when it has a new one already
         self.unused = set()                 # codes of errors that do not use up the number of the request
         self.lost = self.doubled = 0
         self.problems = []
@@ -363,6 +387,7 @@ class Books:
         again = self.counts["direct messages that a newer page received again"]
         if again > 1 + self.counts["direct messages"] / self.directs_for_one_again:
             self.problem(f"newer pages received {again} direct messages again")
+        unknown = 0
         for message_id, request in self.requests.items():
             number = len(places[message_id])
             is_direct = request.kind == "direct"
@@ -376,10 +401,16 @@ class Books:
                 if is_direct and message_id not in self.directs[request.to]:
                     if any(when >= request.sent_at for when in self.breaks[request.to]):
                         self.counts["direct messages to sessions that ended"] += 1
+                    elif any(when + self.end_lag >= request.sent_at for when in self.breaks[request.to]):
+                        unknown += 1
                     else:
                         self.lose(f"the direct message {message_id} to {request.to}: {request.outcome}")
                 elif not is_direct and not number:
                     self.lose(f"{message_id}: {request.outcome}, but no member received it")
+
+        self.counts["direct messages to sessions of which the server did not know yet that they had ended"] = unknown
+        if unknown > self.counts["direct messages"] * MAX_UNKNOWN_ENDS:
+            self.lose(f"{unknown} direct messages to sessions that had ended", unknown)
 
     def check_reasons(self, logs):
         """Each `recovered: false` has a reason that the books can confirm."""

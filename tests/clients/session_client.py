@@ -57,7 +57,9 @@ class Session:
     async def run(self):
         attempt, loop = 0, asyncio.get_running_loop()
         while not self.is_stopped and self.closed is None:
+            self.book.connecting(loop.time())
             opened, code, reason = await self.connection()
+            self.book.disconnected(loop.time())
             if self.is_stopped:
                 break
             attempt = 0 if opened else attempt + 1

@@ -148,21 +148,25 @@ impl View {
             return Err(format!("the answer must be {expected:?} to {asked:?}: the client knew {:?}", at.view));
         }
         if answer.code.as_deref() == Some("conflict") {
-            check_conflict(asked, known, fields)?;
+            check_conflict(asked, known, fields, members.is_some())?;
         }
         Ok(())
     }
 }
 
-/// Checks that a `conflict` tells the present values, and when they changed.
-fn check_conflict(asked: &Asked, known: &KnownLobby, fields: &ServerText<'_>) -> Result<(), String> {
+/// Checks that a `conflict` tells the present values, and when they changed. `has_list`: whether the client got a list of the
+/// members, and with it their data.
+fn check_conflict(asked: &Asked, known: &KnownLobby, fields: &ServerText<'_>, has_list: bool) -> Result<(), String> {
     let Asked::Set { of, if_seq: Some(if_seq), data } = asked else {
         return Err("a conflict without a condition".into());
     };
     let (seq, said) = (field(fields.seq)?, read_values(field(fields.data)?.get())?);
     let values = known.now.view.data_of(of.as_deref());
+    // What another page of the same user has set is known from the list only.
+    let is_unknown = |key: &str| of.is_some() && !has_list && !values.contains_key(key);
     let present = |key: &str| values.get(key).cloned().unwrap_or_else(|| "null".into());
-    let is_present = said.len() == data.len() && data.keys().all(|key| said.get(key) == Some(&present(key)));
+    let fits = |key: &str| said.get(key).is_some_and(|said| is_unknown(key) || *said == present(key));
+    let is_present = said.len() == data.len() && data.keys().all(|key| fits(key));
     require(is_present, "a conflict with other values than the present ones")?;
     let newest = known.now.newest(of.as_deref(), data.keys());
     require(seq > *if_seq && newest.is_none_or(|newest| newest <= seq), "a conflict with another seq")

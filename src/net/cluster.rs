@@ -266,14 +266,16 @@ mod tests {
     struct Redis {
         process: Option<Child>,
         folder: PathBuf,
+        /// More options of `redis-server`.
+        options: &'static [&'static str],
     }
 
     impl Redis {
-        fn start(name: &str) -> Redis {
+        fn start(name: &str, options: &'static [&'static str]) -> Redis {
             let folder = env::temp_dir().join(format!("lobbyd-link-{}-{name}", process::id()));
             let _ = fs::remove_dir_all(&folder);
             fs::create_dir_all(&folder).expect("a folder for the socket file");
-            let mut redis = Redis { process: None, folder };
+            let mut redis = Redis { process: None, folder, options };
             redis.spawn();
             redis
         }
@@ -285,7 +287,7 @@ mod tests {
         fn spawn(&mut self) {
             let mut command = Command::new("redis-server");
             command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]).arg(self.socket());
-            command.arg("--dir").arg(&self.folder).stdout(Stdio::null()).stderr(Stdio::null());
+            command.args(self.options).arg("--dir").arg(&self.folder).stdout(Stdio::null()).stderr(Stdio::null());
             let process = command.spawn();
             self.process = Some(process.expect("redis-server, of Debian's package redis-server, must be installed"));
             let (clock, _) = Clock::start(0);
@@ -305,13 +307,21 @@ mod tests {
 
         /// Calls one command. Returns the whole reply.
         fn call(&self, words: &[&str]) -> String {
+            self.call_all(&[words])
+        }
+
+        /// Calls commands on one connection. Returns the whole reply to the last one.
+        fn call_all(&self, commands: &[&[&str]]) -> String {
             let mut stream = UnixStream::connect(self.socket()).expect("redis-server listens");
-            let mut request = Vec::new();
-            let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
-            crate::cluster::resp::write_request(&mut request, &words);
-            stream.write_all(&request).expect("it reads");
             let mut reply = [0; 65536];
-            let len = stream.read(&mut reply).expect("it answers");
+            let mut len = 0;
+            for words in commands {
+                let mut request = Vec::new();
+                let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+                crate::cluster::resp::write_request(&mut request, &words);
+                stream.write_all(&request).expect("it reads");
+                len = stream.read(&mut reply).expect("it answers");
+            }
             String::from_utf8_lossy(&reply[..len]).into_owned()
         }
     }
@@ -361,6 +371,11 @@ mod tests {
                 detached: 0,
                 is_reachable: false,
             }
+        }
+
+        fn with(mut self, config: LinkConfig) -> Node {
+            self.link = Link::new(config);
+            self
         }
 
         fn turn(&mut self, now: Time, redis: &Redis) {
@@ -475,7 +490,7 @@ mod tests {
 
     impl Cluster {
         fn start(name: &str, nodes: &[&str]) -> Cluster {
-            let redis = Redis::start(name);
+            let redis = Redis::start(name, &[]);
             let mut cluster = Cluster { redis, nodes: Vec::new(), clock: Clock::start(0).0 };
             for node in nodes {
                 cluster.nodes.push(Node::new(node));
@@ -509,6 +524,15 @@ mod tests {
         fn append(&mut self, node: usize, text: impl Into<String>) {
             let now = self.clock.now();
             self.nodes[node].append(now, text);
+        }
+
+        fn first_problem_of(&mut self, node: usize) -> String {
+            let mut problem = None;
+            self.run_until("there is a problem", |nodes| {
+                problem = problem.take().or_else(|| nodes[node].link.poll_problem());
+                problem.is_some()
+            });
+            problem.expect("waited for it")
         }
     }
 
@@ -613,16 +637,64 @@ mod tests {
             return;
         }
         let mut cluster = Cluster::start("differs", &["a"]);
-        let mut other = Node::new("b");
+        let other = Node::new("b");
         let config = LinkConfig { fingerprint: "a=2\n".to_owned(), ..other.link.config().clone() };
-        other.link = Link::new(config);
-        cluster.nodes.push(other);
-        let mut problem = None;
-        cluster.run_until("it is refused", |nodes| {
-            problem = nodes[1].link.poll_problem();
-            problem.is_some()
-        });
+        cluster.nodes.push(other.with(config));
         let expected = "the configuration differs from that of the cluster: here a=2; there a=1";
-        assert_eq!(problem.as_deref(), Some(expected));
+        assert_eq!(cluster.first_problem_of(1), expected);
+    }
+
+    #[test]
+    fn a_node_logs_in_and_selects_its_database() {
+        if !has_redis() {
+            return;
+        }
+        let redis = Redis::start("login", &["--requirepass", "secret"]);
+        let mut cluster = Cluster { redis, nodes: Vec::new(), clock: Clock::start(0).0 };
+        let login = |user: Option<&str>, password: Option<&str>| {
+            let node = Node::new("a");
+            let (user, password) = (user.map(str::to_owned), password.map(str::to_owned));
+            let config = LinkConfig { database: 3, user, password, ..node.link.config().clone() };
+            node.with(config)
+        };
+        for (password, answer) in [(None, "NOAUTH"), (Some("wrong"), "WRONGPASS")] {
+            cluster.nodes = vec![login(None, password)];
+            let problem = cluster.first_problem_of(0);
+            assert!(problem.contains(answer), "{problem}");
+        }
+        cluster.nodes = vec![login(None, Some("secret"))];
+        cluster.run_until("the node is attached", |nodes| nodes[0].node.is_some());
+        cluster.append(0, "one operation");
+        cluster.run_until_executed(1);
+        let keys = cluster.redis.call_all(&[&["AUTH", "secret"], &["SELECT", "3"], &["EXISTS", "{test}:3:log"]]);
+        assert_eq!(keys, ":1\r\n");
+    }
+
+    #[test]
+    fn the_access_control_list_of_the_guide_is_enough() {
+        if !has_redis() {
+            return;
+        }
+        let guide = include_str!("../guide/cluster.md");
+        let rule = guide.lines().find(|line| line.starts_with("ACL SETUSER ")).expect("the guide has the rule");
+        let redis =
+            Redis::start("acl", &["--user", "default", "off", "--user", "admin", "on", ">admin", "~*", "&*", "+@all"]);
+        let mut cluster = Cluster { redis, nodes: Vec::new(), clock: Clock::start(0).0 };
+        let words: Vec<&str> = rule.split(' ').collect();
+        assert_eq!(cluster.redis.call_all(&[&["AUTH", "admin", "admin"], &words]), "+OK\r\n");
+        let (user, password) = (words[2].to_owned(), words[4].trim_start_matches('>').to_owned());
+        for name in ["a", "b"] {
+            let node = Node::new(name);
+            let (user, password) = (Some(user.clone()), Some(password.clone()));
+            let namespace = "lobbyd".to_owned();
+            let config = LinkConfig { namespace, user, password, ..node.link.config().clone() };
+            cluster.nodes.push(node.with(config));
+            cluster.run_until("the nodes are attached", |nodes| nodes.iter().all(|node| node.node.is_some()));
+        }
+        (0..100).for_each(|i| cluster.append(i % 2, format!("operation {i}")));
+        cluster.run_until_executed(100);
+        let now = cluster.clock.now();
+        cluster.nodes[1].link.leave(now);
+        cluster.run_until("it has left", |nodes| nodes[1].link.has_left() && nodes[0].nodes.len() == 1);
     }
 }

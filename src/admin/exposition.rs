@@ -9,7 +9,7 @@ pub(super) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Kind of a metric, as the format names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// A number that only grows.
     Counter,
     Gauge,
@@ -65,12 +65,12 @@ impl Exposition {
     }
 
     /// Begins a metric whose samples may have labels. The [samples](Self::sample) follow.
-    pub(super) fn labelled(&mut self, name: &str, kind: Kind, help: &str) {
+    pub(crate) fn labelled(&mut self, name: &str, kind: Kind, help: &str) {
         self.family(name, if kind == Kind::Counter { "counter" } else { "gauge" }, help);
     }
 
     /// Appends one sample of the metric that was begun last. The labels are pairs of a name and a value.
-    pub(super) fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
+    pub(crate) fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
         self.text.push_str(name);
         for (index, (label, value)) in labels.iter().enumerate() {
             self.text.push(if index == 0 { '{' } else { ',' });

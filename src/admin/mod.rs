@@ -34,6 +34,7 @@ use slab::Slab;
 
 use self::client::{AnswerTimes, Client, ClientState};
 pub use self::exposition::Exposition;
+pub(crate) use self::exposition::Kind;
 use self::guard::Guard;
 pub use self::guard::Token;
 pub use self::metrics::DriverMetrics;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::host_names::HostNames;
 use super::listen::{FileMode, Listen};
 use super::origins::Origins;
+use super::proxy_addresses::ProxyAddresses;
 use super::redis_url::{ClusterName, NodeUrl, RedisUrl};
 use super::types::{ByteSize, DuplicateLogin, Flush, Form, OnJournalError, PerUser, Secrets};
 use super::value::Value;
@@ -179,9 +180,11 @@ config! {
     max_list_watchers: u32 = "1000";
 
     ["Admission"]
-    /// Origins of pages that may connect, separated by commas, in addition to the server's `own`; `https://*.game.example` allows the subdomains of a name, `loopback` allows pages of this machine, `any` allows all. Pages of other origins are closed with 4003 `forbidden_origin`. If the option is not given, `--auth open` on a loopback address without `trusted_proxies` sets it to `loopback`; a program of your own does not.
+    /// Origins of pages that may connect, separated by commas, in addition to the server's `own`; `https://*.game.example` allows the subdomains of a name, `loopback` allows pages of this machine, `any` allows all. Pages of other origins are closed with 4003 `forbidden_origin`. If the option is not given, `--auth open` on a loopback address without proxies sets it to `loopback`; a program of your own does not.
     allowed_origin: Origins = "own";
-    /// Number of proxies in front of the server. If it is not 0, the client's address is the entry of `forwarded_header` at this position from the right.
+    /// Proxies whose connections to `listen` begin with a header of the PROXY protocol, version 1 or 2, separated by commas: addresses, networks such as `10.0.0.0/8`, and `unix:` for all socket files. The client's address is that in the header. A connection of a listed proxy without a header is closed; from any other peer the header is refused.
+    proxy_protocol: Option<ProxyAddresses> = "off";
+    /// Number of proxies in front of the server that write `forwarded_header`. If it is not 0, the client's address is the entry of `forwarded_header` at this position from the right.
     trusted_proxies: u32 = "0";
     /// Header in which the trusted proxies name the client's address: `x-forwarded-for`, `forwarded` (RFC 7239), or `x-real-ip`, which has one entry.
     forwarded_header: ForwardedHeader = "x-forwarded-for";
@@ -193,7 +196,7 @@ config! {
     ["Pages"]
     /// Whether the browser client is served: `/lobby.js`, its types `/lobby.d.ts`, and `/react.js`. Only applications that speak JSON serve it. If the option is not given, the program sets it to `on`; a program of your own does not.
     serve_client: bool = "off";
-    /// Whether `/` is the playground, a page to try the server out; the client is served, too. If the option is not given, a loopback address without `trusted_proxies` sets it to `on`; a program of your own does not.
+    /// Whether `/` is the playground, a page to try the server out; the client is served, too. If the option is not given, a loopback address without proxies sets it to `on`; a program of your own does not.
     playground: bool = "off";
 
     ["Handshake and identity"]
@@ -356,6 +359,11 @@ config! {
 }
 
 impl Config {
+    /// Returns whether proxies connect for their clients, which may be on other machines.
+    pub fn is_proxied(&self) -> bool {
+        self.trusted_proxies > 0 || self.proxy_protocol.is_some()
+    }
+
     /// Returns the value of a field as text.
     pub(super) fn value_of(&self, name: &str) -> String {
         let field =

@@ -36,6 +36,9 @@ const IDEMPOTENCY_KEY_BYTES: u128 = 192;
 const SESSION_BYTES: u128 = 512;
 /// Bytes of the slab entry, seat, user, lobby, map entries and timer of one connection.
 const CONNECTION_BYTES: u128 = 2048;
+/// Bytes of a socket whose header of the PROXY protocol has not arrived yet: the header, whose buffer may have twice the
+/// capacity, and its entry.
+const AWAITING_HEADER_BYTES: u128 = 2048;
 /// Bytes of a connection that follows the list of lobbies with a filter of its own: the filter, and the codes that it was
 /// told.
 const LIST_WATCHER_BYTES: u128 = 16 << 10;
@@ -62,6 +65,11 @@ impl Config {
     /// Returns the largest number of connections that follow the list of lobbies.
     fn list_watchers(&self) -> u32 {
         if self.lobby_control { self.max_list_watchers } else { 0 }
+    }
+
+    /// Returns the largest number of sockets whose header of the PROXY protocol has not arrived yet.
+    fn awaiting_header(&self) -> u32 {
+        if self.proxy_protocol.is_some() { self.max_pending } else { 0 }
     }
 
     /// Returns the size of the largest frame that a client can make the server send, with the outbox's overhead.
@@ -155,8 +163,14 @@ impl Config {
     /// assert_eq!(config.worst_case_sockets(), Some(500 + 256 + 64 + 256 + 16));
     /// ```
     pub fn worst_case_sockets(&self) -> Option<u64> {
-        let others =
-            [self.list_watchers(), self.max_pending, self.max_overflow, self.max_closing, self.accept_per_turn];
+        let others = [
+            self.list_watchers(),
+            self.max_pending,
+            self.max_overflow,
+            self.max_closing,
+            self.accept_per_turn,
+            self.awaiting_header(),
+        ];
         Some(u64::from(self.max_connections.bound()?) + others.into_iter().map(u64::from).sum::<u64>())
     }
 
@@ -178,7 +192,8 @@ impl Config {
     /// assert!(sessions > 500 * (16 + 16) * 1024 && sessions < 500 * (16 + 16) * 4 * 1024);
     /// ```
     pub fn worst_case_memory(&self) -> Option<u64> {
-        let sockets = u128::from(self.worst_case_sockets()? - u64::from(self.max_overflow));
+        let [overflow, waiting] = [self.max_overflow, self.awaiting_header()].map(u64::from);
+        let sockets = u128::from(self.worst_case_sockets()? - overflow - waiting);
         let [max_message, max_header, max_identity, receive_buffer, max_outbound, largest_frame, max_inbox] = [
             self.max_message_bytes.0,
             self.max_header_bytes.0,
@@ -213,9 +228,10 @@ impl Config {
             + connections(self.max_admin_pending, head)
             + keys;
         // Of a socket beyond max_pending only the request head is read.
-        let overflow = u128::from(self.max_overflow) * (2 * max_header + RESPONSE_BYTES + CONNECTION_BYTES);
+        let overflow = u128::from(overflow) * (2 * max_header + RESPONSE_BYTES + CONNECTION_BYTES);
+        let waiting = u128::from(waiting) * AWAITING_HEADER_BYTES;
         let remembered = 2 * u128::from(self.max_remembered_rates) * REMEMBERED_BYTES;
-        let fixed = remembered + operators + overflow + 4 * receive_buffer + (4 << 20);
+        let fixed = remembered + operators + overflow + waiting + 4 * receive_buffer + (4 << 20);
         let sessions = self.max_connections.bound().map_or(0, |seats| self.sessions_memory(seats));
         // At most 2^33 sockets of at most 2^69 bytes, so no step overflows. A result beyond u64 is reported as u64::MAX.
         let control = self.max_connections.bound().map_or(0, |seats| self.control_memory(seats)) + lists;

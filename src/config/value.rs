@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::host_names::HostNames;
 use super::listen::{FileMode, Listen};
 use super::origins::Origins;
+use super::proxy_addresses::ProxyAddresses;
 use super::redis_url::{ClusterName, NodeUrl, RedisUrl};
 use super::types::{ByteSize, DuplicateLogin, Flush, Form, OnJournalError, PerUser, Secrets};
 use crate::base::forwarded_header::ForwardedHeader;
@@ -322,6 +323,18 @@ impl Value for Secrets {
             Secrets::Omit => "omit".into(),
             Secrets::Keep => "keep".into(),
         }
+    }
+}
+
+impl Value for ProxyAddresses {
+    const FORM: Form = Form::List;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
     }
 }
 

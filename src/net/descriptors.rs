@@ -90,8 +90,9 @@ pub(super) fn warn_if_limit_is_low(config: &Config, listeners: usize) {
             ),
             Shortage::Needed(needed) => warn!(
                 "the limit of open files is {limit}, but the configuration needs {needed}: one for each of \
-                 max_connections, max_pending, max_overflow, max_closing and accept_per_turn{}, and {} for the process; \
+                 max_connections, max_pending{}, max_overflow, max_closing and accept_per_turn{}, and {} for the process; \
                  raise the limit (ulimit -n, LimitNOFILE), or lower max_connections",
+                if config.proxy_protocol.is_some() { " (twice, with proxy_protocol)" } else { "" },
                 if config.admin.is_some() {
                     ", one for each of max_admin_connections and max_admin_pending"
                 } else {

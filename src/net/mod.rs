@@ -4,7 +4,7 @@
 //! lobbies. One turn:
 //!
 //! 1. Wait for events, then read the clock: all events of the turn get the same time.
-//! 2. Accept connections, at most `accept_per_turn`.
+//! 2. Accept connections, at most `accept_per_turn`. From those of listed proxies, read the header of the PROXY protocol.
 //! 3. Read from the Redis of the cluster, if there is one. Read the ready sockets, until the turn's budget of work is spent.
 //! 4. If timers are due, poll once more and list the connections whose input is still unread.
 //! 5. Carry out the operators' requests.
@@ -12,6 +12,7 @@
 //!    connection, drop the sockets of closed connections, and complete the journal.
 //! 7. Send the answers to operators, and to the cluster what is to be appended to its log.
 
+mod accepting;
 mod addresses;
 mod check_files;
 mod clock;
@@ -29,6 +30,8 @@ mod operators;
 mod print_replay;
 #[cfg(target_os = "linux")]
 mod process;
+mod proxied;
+mod proxy_header;
 mod read_scheduler;
 mod server;
 #[cfg(all(feature = "signals", unix))]
@@ -50,4 +53,5 @@ pub use self::handle::{Busy, Handle};
 pub use self::journal_files::open_journal;
 pub use self::listen_socket::ListenSocket;
 pub use self::print_replay::{ReplayError, Timeline, print_replay};
+pub use self::proxy_header::{ProxiedOrigin, ProxyHeader, ProxyHeaderFault};
 pub use self::server::{Server, Status};

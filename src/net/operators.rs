@@ -13,10 +13,9 @@ use super::files::read_file;
 use super::listen_socket::GivenSockets;
 use super::listener::Accepted;
 use super::listeners::Listeners;
-use super::metrics::LoopMetrics;
 use super::stream::Stream;
 use super::tokens::{ADMIN_LISTENERS, FIRST_ADMIN};
-use crate::admin::{self, AdminConns};
+use crate::admin::{self, AdminConns, DriverMetrics};
 use crate::base::peer::Peer;
 use crate::base::time::Time;
 use crate::config::Config;
@@ -143,7 +142,7 @@ impl Operators {
     }
 
     /// Carries out the requests. Their answers are queued until [`write`](Self::write).
-    pub(super) fn work<A: App>(&mut self, now: Time, engine: &mut Engine<A>, driver: &mut LoopMetrics) {
+    pub(super) fn work<A: App>(&mut self, now: Time, engine: &mut Engine<A>, driver: &mut impl DriverMetrics) {
         self.conns.work_with(now, engine, driver);
     }
 

@@ -13,10 +13,10 @@ use super::error::Error;
 use super::handle::{Command, Handle};
 use super::journal_files::Files;
 use super::listen_socket::{GivenSockets, ListenSocket};
-use super::listener::Accepted;
 use super::listeners::Listeners;
 use super::metrics::LoopMetrics;
 use super::operators::Operators;
+use super::proxied::ProxiedSockets;
 #[cfg(all(feature = "signals", unix))]
 use super::signal::Signals;
 use super::sockets::Sockets;
@@ -48,12 +48,14 @@ const MAX_POLLS: usize = 64;
 ///
 /// See the [crate documentation](crate) for an example.
 pub struct Server<A> {
-    engine: Engine<A>,
+    pub(super) engine: Engine<A>,
     clock: Clock,
-    poll: Poll,
+    pub(super) poll: Poll,
     events: Events,
     pub(super) listeners: Listeners,
-    sockets: Sockets,
+    /// Sockets of proxies whose header has not arrived yet.
+    pub(super) proxied: ProxiedSockets,
+    pub(super) sockets: Sockets,
     /// Receive buffer shared by all connections. Nothing stays in it between two reads.
     buffer: Box<[u8]>,
     stats_at: Time,
@@ -155,6 +157,7 @@ impl<A: App> Server<A> {
             poll,
             events: Events::with_capacity(EVENTS),
             listeners,
+            proxied: ProxiedSockets::new(&config),
             sockets: Sockets::default(),
             handle,
             #[cfg(all(feature = "signals", unix))]
@@ -295,7 +298,7 @@ impl<A: App> Server<A> {
         self.poll_before_timers(now)?;
         if let Some(operators) = &mut self.operators {
             operators.read(now, self.poll.registry(), &mut self.buffer);
-            operators.work(now, &mut self.engine, &mut self.metrics);
+            operators.work(now, &mut self.engine, &mut (&mut self.metrics, &self.proxied));
         }
         self.engine.end_turn(now, &mut self.sockets).map_err(|error| self.journal_error(error))?;
         // Answers to operators go out only after their commands are recorded.
@@ -373,10 +376,10 @@ impl<A: App> Server<A> {
         // The report of a ping that ended with this turn is handed over in the next one.
         let report = (self.operators.is_some() && self.engine.has_operator_reports()).then_some(Time::ZERO);
         let drain_at = self.drain_at.filter(|_| !self.engine.is_draining());
-        let drain_at = drain_at.map(|at| if self.engine.stats().pending == 0 { Time::ZERO } else { at });
+        let drain_at = drain_at.map(|at| if self.has_handshakes() { at } else { Time::ZERO });
         let cluster = self.cluster.as_ref().and_then(ClusterSocket::poll_timeout);
-        let next =
-            [self.engine.poll_timeout(), self.listeners.poll_timeout(), stats_at, operators, report, drain_at, cluster];
+        let (accept_at, header_at) = (self.listeners.poll_timeout(), self.proxied.poll_timeout());
+        let next = [self.engine.poll_timeout(), accept_at, header_at, stats_at, operators, report, drain_at, cluster];
         let next = next.into_iter().flatten().min();
         let now = self.clock.now();
         self.metrics.end_turn(now);
@@ -417,6 +420,7 @@ impl<A: App> Server<A> {
                         }
                     }
                 }
+                Token(tokens::FIRST_AWAITING_HEADER..) => self.proxied.handle_event(event),
                 Token(_) => self.sockets.handle_event(now, &mut self.engine, event),
             }
         }
@@ -445,23 +449,9 @@ impl<A: App> Server<A> {
     fn begin_drain(&mut self, now: Time) {
         let wait = if self.listeners.pause_given() { HANDSHAKES_BEFORE_DRAIN } else { Duration::ZERO };
         let drain_at = *self.drain_at.get_or_insert(now + wait);
-        if drain_at <= now || self.engine.stats().pending == 0 {
+        if drain_at <= now || !self.has_handshakes() {
             self.drain_at = Some(now);
             self.engine.handle_drain(now);
-        }
-    }
-
-    fn accept(&mut self, now: Time) {
-        // If the budget ends before the listen backlogs are empty, the next turn continues.
-        for _ in 0..self.engine.config().accept_per_turn {
-            match self.listeners.accept(now) {
-                Some(Accepted::Connection(stream, peer)) => {
-                    self.sockets.add(now, &mut self.engine, self.poll.registry(), stream, peer);
-                }
-                Some(Accepted::Shed) => self.engine.handle_shed(now),
-                Some(Accepted::Aborted) => {}
-                None => return,
-            }
         }
     }
 

@@ -37,6 +37,18 @@ pub(super) struct Sockets {
     unread: Vec<ConnId>,
 }
 
+/// What happened to a socket before it is added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// It was accepted.
+    Accepted,
+    /// Its header of the PROXY protocol was read. What follows may have arrived too, and no event may report it.
+    Proxied {
+        /// Whether the socket is registered with the poll already, under another token.
+        is_registered: bool,
+    },
+}
+
 struct ConnSocket {
     id: ConnId,
     stream: Stream,
@@ -79,10 +91,15 @@ impl Sockets {
         registry: &Registry,
         mut stream: Stream,
         peer: Peer,
+        arrival: Arrival,
     ) {
         let Ok(id) = engine.handle_accept(now, peer) else { return };
         let token = Token(id.index());
-        if let Err(error) = registry.register(&mut stream, token, INTEREST) {
+        let registered = match arrival {
+            Arrival::Proxied { is_registered: true } => registry.reregister(&mut stream, token, INTEREST),
+            Arrival::Accepted | Arrival::Proxied { .. } => registry.register(&mut stream, token, INTEREST),
+        };
+        if let Err(error) = registered {
             debug!("conn={id} peer={peer} cannot be registered with the poll: {error}");
             return engine.handle_hangup(now, id);
         }
@@ -92,7 +109,7 @@ impl Sockets {
         let reads_to_end = stream.may_read_short();
         // A socket beyond `max_pending` is read in this turn: its request may have arrived while it waited in the backlog,
         // and the next newcomers take its place.
-        let is_ready = engine.is_overflow(id);
+        let is_ready = engine.is_overflow(id) || arrival != Arrival::Accepted;
         if is_ready {
             self.ready.push(id, ReadClass::New);
         }

@@ -1,7 +1,7 @@
 //! The tokens of the poll, all in one file, because no two may be equal.
 //!
-//! The token of a connection is its [`ConnId::index`](crate::base::id::ConnId::index), a small number. Connections of
-//! the admin port begin in the middle. All other tokens count down from the largest: those of single sources first, then
+//! The token of a connection is its [`ConnId::index`](crate::base::id::ConnId::index), a small number. Sockets whose header
+//! of the PROXY protocol has not arrived begin at a quarter, connections of the admin port in the middle. All other tokens count down from the largest: those of single sources first, then
 //! the listeners of each port.
 
 use mio::Token;
@@ -39,6 +39,9 @@ impl ListenerTokens {
     }
 }
 
+/// The token of the first socket whose header of the PROXY protocol has not arrived, far above all keys of the engine's
+/// connections.
+pub(super) const FIRST_AWAITING_HEADER: usize = usize::MAX / 4 + 1;
 /// The token of the first connection of the admin port, far above all keys of the engine's connections.
 pub(super) const FIRST_ADMIN: usize = usize::MAX / 2 + 1;
 

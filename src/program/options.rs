@@ -81,7 +81,7 @@ impl Options {
         // For local development: pages of a development server on this machine may connect. An explicit
         // --allowed-origin wins. Behind a proxy, a loopback origin is a page of the visitor's machine, so it is
         // foreign.
-        let is_local = config.listen.is_loopback() && config.trusted_proxies == 0;
+        let is_local = config.listen.is_loopback() && !config.is_proxied();
         if is_local && auth_word == "open" && !values.is_given("allowed_origin") {
             config.allowed_origin.loopback = true;
         }
@@ -256,11 +256,12 @@ fn warnings(values: &Values, app: &str, auth: &Auth, config: &Config) -> Vec<Str
     if matches!(auth, Auth::Tokens(tokens) if tokens.is_empty()) {
         warnings.push("the list of tokens is empty: every connection is refused".into());
     }
-    if values.text("auth") == "open" && config.trusted_proxies > 0 {
+    if values.text("auth") == "open" && config.is_proxied() {
+        let name = if config.trusted_proxies > 0 { "trusted_proxies" } else { "proxy_protocol" };
         warnings.push(format!(
-            "auth = open with trusted_proxies = {}: a proxy brings clients of other machines, and each of them can log in as \
+            "auth = open with {name} = {}: a proxy brings clients of other machines, and each of them can log in as \
              any user; set --auth tokens or --auth jwt, or --auth open-to-anybody if this is intended",
-            config.trusted_proxies
+            values.text(name)
         ));
     }
     warnings

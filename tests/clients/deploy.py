@@ -100,8 +100,8 @@ class Program:
 class Server(Lobbyd):
     """lobbyd as the guide starts it behind a proxy, with an operators' port."""
 
-    def __init__(self, binary, *args):
-        super().__init__(binary, "--trusted-proxies", 1, "--auth", "open-to-anybody", "--admin", "127.0.0.1:0", *args)
+    def __init__(self, binary, *args, proxies=("--trusted-proxies", 1), **options):
+        super().__init__(binary, *proxies, "--auth", "open-to-anybody", "--admin", "127.0.0.1:0", *args, **options)
         self.admin = int(self.wait_for_log(ADMIN, 10).group(1))
 
     def ask(self, path, body=None):
@@ -109,6 +109,10 @@ class Server(Lobbyd):
         request = urllib.request.Request(f"http://127.0.0.1:{self.admin}{path}", data, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=5) as answer:
             return json.load(answer)
+
+    def metric(self, name):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/metrics", timeout=5) as answer:
+            return sum(float(line.split()[-1]) for line in answer.read().decode().splitlines() if line.startswith(name))
 
     def address_of(self, user):
         return self.ask(f"/users/{user}")["seats"][0]["peer"]
@@ -298,6 +302,99 @@ def haproxy(binary, folder):
             asyncio.run(moves_away(port, context, lobby, two))
 
 
+CLIENT = "127.0.0.77"    # another address of this machine than that of the proxy
+
+
+async def proxied_client(port, context, server):
+    """Behind a proxy of TCP the address is that of the PROXY header, and never what the client writes."""
+    for user in ["ann", "bob"]:
+        client = await open_page(port, context, "chess", user, local_addr=(CLIENT, 0),
+                                 additional_headers={"X-Forwarded-For": "198.51.100.7"})
+        await client.expect("welcome", user=user)
+        await client.expect("presence_state")
+        await client.say("ping", ref=1)
+        await client.expect("pong", ref=1)
+        own = client._socket.local_address
+        assert server.address_of(user) == f"{own[0]}:{own[1]}", (server.address_of(user), own)
+        await client.close()
+    # The client's own connection is none of a listed proxy: its bytes are HTTP, and a header is refused.
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5, source_address=(CLIENT, 0)) as direct:
+        direct.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n")
+        assert direct.recv(4096).startswith(b"HTTP/1.1 400 "), "a stranger's header is accepted"
+
+
+def wait_until(condition, seconds=10):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it does not happen"
+        time.sleep(0.05)
+
+
+# What HAProxy sends in front of the connection. The last two check by connecting alone: the header, and then a reset.
+HAPROXY_HEADERS = [
+    ("send-proxy-v2 proxy-v2-options crc32c", []),
+    ("send-proxy-v2 proxy-v2-options ssl,cert-cn,authority,crc32c,unique-id", []),
+    ("send-proxy", []),
+    ("send-proxy-v2", ["option httpchk GET /health/ready", "http-check expect status 200"]),
+    ("send-proxy", ["option httpchk GET /health/ready", "http-check expect status 200"]),
+]
+
+
+def haproxy_tcp(binary, folder):
+    """The PROXY protocol as HAProxy sends it, and its health checks, which are neither errors nor charged."""
+    key, cert, context = certificate(folder)
+    both = os.path.join(folder, "both.pem")
+    with open(both, "w", encoding="utf-8") as file:
+        file.write(open(cert, encoding="utf-8").read() + open(key, encoding="utf-8").read())
+    file_of = os.path.join(folder, "lobbyd.sock")
+    for header, left_out in HAPROXY_HEADERS:
+        for target in ["port", "socket file"]:
+            proxies = ["--proxy-protocol", "127.0.0.1,unix:", "--attempts-per-minute", 5, "--attempt-burst", 5,
+                       "--listen-mode", 666]
+            with Server(binary, proxies=proxies, listen=f"127.0.0.1:0,unix:{file_of}") as server:
+                port = free_port()
+                at = f"127.0.0.1:{server.port}" if target == "port" else f"unix@{file_of}"
+                text = replace(
+                    read("haproxy-tcp.cfg"), ("maxconn 20000", "maxconn 1000"), ("bind :::443 v4v6", f"bind 127.0.0.1:{port}"),
+                    ("127.0.0.1:9001", at), (f"/etc/ssl/{SITE}.pem", both), ("inter 2s", "inter 50ms"),
+                    ("send-proxy-v2 proxy-v2-options crc32c", header), *[(line, "") for line in left_out])
+                conf = os.path.join(folder, "haproxy-tcp.cfg")
+                with open(conf, "w", encoding="utf-8") as file:
+                    file.write(text)
+                checked = run("haproxy", "-c", "-f", conf)
+                assert "WARNING" not in checked, checked
+                os.chmod(folder, 0o755)
+                with Program("haproxy", "-db", "-f", conf, port=port) as program:
+                    asyncio.run(proxied_client(port, context, server))
+                    # Many more checks than an address may make attempts. In version 1 over TCP they name HAProxy's own address.
+                    own = 'lobbyd_proxy_headers_total{origin="proxy"}' if "v2" in header else "lobbyd_proxy_headers_total"
+                    wait_until(lambda: server.metric(own) > 12)
+                    asyncio.run(proxied_client(port, context, server))
+                assert "DOWN" not in program.text, program.text
+                assert server.metric('lobbyd_proxy_headers_total{origin="client"}') >= 4
+                wait_until(lambda: server.metric("lobbyd_proxy_pending") == 0)
+                faults = server.metric("lobbyd_proxy_closes_total") - server.metric('lobbyd_proxy_closes_total{reason="hangup"}')
+                assert faults == 0 and not re.search("WARN|ERROR", server.log()), server.log()
+
+
+def nginx_stream(binary, folder):
+    """The PROXY protocol of version 1 as nginx sends it."""
+    key, cert, context = certificate(folder)
+    with Server(binary, proxies=["--proxy-protocol", "127.0.0.0/26"]) as server:
+        port = free_port()
+        text = replace(
+            read("nginx-stream.conf"), ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"), ("listen [::]:443 ssl;", ""),
+            ("127.0.0.1:9001", f"127.0.0.1:{server.port}"), (f"/etc/ssl/{SITE}.pem", cert), (f"/etc/ssl/{SITE}.key", key))
+        conf = os.path.join(folder, "nginx-stream.conf")
+        module = "/usr/lib/nginx/modules/ngx_stream_module.so"
+        with open(conf, "w", encoding="utf-8") as file:
+            file.write(f"load_module {module}; daemon off; user root; pid {folder}/pid; error_log stderr; events {{}} {text}")
+        run("nginx", "-t", "-c", conf)
+        with Program("nginx", "-c", conf, port=port):
+            asyncio.run(proxied_client(port, context, server))
+        assert server.metric('lobbyd_proxy_headers_total{origin="client"}') >= 2
+
+
 async def address_through(port, context, servers):
     probe = await open_page(port, context, "chess", "probe")
     await probe.expect("welcome", user="probe")
@@ -430,7 +527,7 @@ def restart(binary, folder):
 def main():
     binary = sys.argv[1] if len(sys.argv) > 1 else default_binary()
     failed = 0
-    for test in [systemd_unit, socket_activation, restart, nginx, caddy, haproxy]:
+    for test in [systemd_unit, socket_activation, restart, nginx, nginx_stream, caddy, haproxy, haproxy_tcp]:
         try:
             with tempfile.TemporaryDirectory(prefix="lobbyd-deploy-") as folder:
                 test(binary, folder)

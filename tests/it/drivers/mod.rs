@@ -9,5 +9,6 @@ mod net;
 mod operators;
 #[cfg(feature = "bin")]
 mod program;
+mod proxied;
 mod regressions;
 mod simulator;

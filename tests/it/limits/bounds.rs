@@ -267,6 +267,7 @@ const NO_BOUNDS: &[&str] = &[
     "listen_mode",
     "admin_token_file",
     "admin_host",
+    "proxy_protocol",
     "trusted_proxies",
     "forwarded_header",
     "tick_hz",

@@ -305,7 +305,8 @@ fn documents_list_the_metrics() {
         return;
     }
     let folder = Folder::new("metrics");
-    let config = Config { tick_hz: Some(100), journal: Some(folder.journal()), ..on_free_port() };
+    let proxy_protocol = Some("192.0.2.1".parse().expect("an address"));
+    let config = Config { tick_hz: Some(100), journal: Some(folder.journal()), proxy_protocol, ..on_free_port() };
     let scrape = scrape(&mut Site::configured(config));
     let rows = scrape.families.iter().map(|family| {
         let (name, kind, help, labels) = (&family.name, &family.kind, &family.help, &family.labels);

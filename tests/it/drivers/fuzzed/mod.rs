@@ -11,6 +11,7 @@ pub mod envelope;
 pub mod frames;
 pub mod handshake;
 pub mod journal;
+pub mod proxy_header;
 
 use lobbyd::Config;
 use lobbyd::config::Limit;
@@ -27,6 +28,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("frames", frames::run),
     ("handshake", handshake::run),
     ("journal", journal::run),
+    ("proxy_header", proxy_header::run),
 ];
 const START: Start = Start { unix_micros: 1_000_000_000_000, seed: 1 };
 

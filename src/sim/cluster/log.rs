@@ -51,13 +51,13 @@ impl Log {
     }
 
     /// Gives a node a place. Returns whether the log begins anew: no other node has a state. Nodes that wait for one do not count:
-    /// otherwise two of them would wait for each other.
+    /// otherwise two of them would wait for each other. They end, since nobody will provide them with a state.
     pub(super) fn attach(&mut self, now: u64, name: &str) -> (Incarnation, bool) {
         self.expire(now);
-        let is_earlier = |node: &Incarnation| self.names.get(node).is_some_and(|known| known == name);
-        let earlier: Vec<Incarnation> = self.leases.keys().copied().filter(is_earlier).collect();
-        earlier.into_iter().for_each(|node| self.end(now, node));
-        let is_first = !self.leases.keys().any(|node| self.with_state.contains(node));
+        let is_same = |node: &Incarnation| self.names.get(node).is_some_and(|known| known == name);
+        let is_first = !self.leases.keys().any(|node| !is_same(node) && self.with_state.contains(node));
+        let ending: Vec<Incarnation> = self.leases.keys().copied().filter(|node| is_first || is_same(node)).collect();
+        ending.into_iter().for_each(|node| self.end(now, node));
         if is_first {
             self.entries.push((now, Body::Founded));
             self.founded = self.last_index();
@@ -128,5 +128,24 @@ impl Log {
             Body::Operations(node, bytes) => EntryBody::Operations { node: *node, bytes },
         };
         Some(LogEntry { index, unix_micros: UNIX + at, body })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_waits_for_a_state_ends_when_the_log_begins_anew() {
+        let mut log = Log::default();
+        let (first, is_first) = log.attach(0, "first");
+        assert!(is_first);
+        log.note_state(first);
+        let (waiting, is_first) = log.attach(1, "waiting");
+        assert!(!is_first);
+        // The only node with a state ends, before the other one has got it.
+        let (third, is_first) = log.attach(LEASE + 1, "first");
+        assert!(is_first && log.has_place(third));
+        assert!(!log.has_place(waiting) && !log.renew(LEASE + 1, waiting));
     }
 }

@@ -86,12 +86,15 @@ impl KeptLog {
 
     /// Whether the entry `index` is known and has this hash.
     pub(crate) fn has(&self, index: u64, hash: Hash) -> bool {
-        let known = match index.checked_sub(self.base.0) {
-            Some(0) => Some(self.base.1),
-            Some(at) => self.entries.get(at as usize - 1).map(|(hash, _)| *hash),
-            None => None,
-        };
-        known == Some(hash)
+        self.hash_of(index) == Some(hash)
+    }
+
+    /// Returns the hash of the entry `index`, if it is known.
+    pub(crate) fn hash_of(&self, index: u64) -> Option<Hash> {
+        match index.checked_sub(self.base.0)? {
+            0 => Some(self.base.1),
+            at => self.entries.get(at as usize - 1).map(|(hash, _)| *hash),
+        }
     }
 
     /// Returns the entries after `index`, at least one if there is any, and no further one once `max_bytes` are reached.

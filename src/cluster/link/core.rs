@@ -5,6 +5,7 @@ use std::mem;
 
 use crate::base::time::Time;
 use crate::cluster::entry::LinkInput;
+use crate::cluster::kept_log::KeptLog;
 use crate::cluster::link::backoff::Backoff;
 use crate::cluster::link::config::{LinkConfig, MAX_BATCH_BYTES, REFUSED_DELAY, VALUE_BYTES};
 use crate::cluster::link::place::{Place, StateTransfer};
@@ -30,6 +31,8 @@ pub(crate) struct Link {
     pub(super) attach_at: Time,
     /// Whether this process knows that the cluster has a log. A Redis without one has lost it then.
     pub(super) has_seen_log: bool,
+    /// Index of the last entry at the `hello` of this connection, or the last incarnation of this node if that is larger.
+    pub(super) log_index: u64,
     /// On this connection, the entries up to the end of the log were applied once. Batches may be sent.
     pub(super) is_caught_up: bool,
     pub(super) since_wanted: bool,
@@ -118,6 +121,7 @@ impl Link {
             attach_backoff: Backoff::new(config.seed ^ 1, config.freeze()),
             attach_at: Time::ZERO,
             has_seen_log: false,
+            log_index: 0,
             is_caught_up: false,
             since_wanted: false,
             since_from: 0,
@@ -272,6 +276,17 @@ impl Link {
     #[cfg(test)]
     pub(crate) fn config(&self) -> &LinkConfig {
         &self.config
+    }
+
+    /// Returns the entries that this node has applied, if it has a place and the state of the cluster. For the simulator.
+    pub(crate) fn kept_log(&self) -> Option<&KeptLog> {
+        self.place.as_ref().filter(|place| place.is_live()).map(|place| &place.kept)
+    }
+
+    /// Whether this node has a place, Redis answers, and nothing is on the way. For the simulator.
+    pub(crate) fn is_settled(&self) -> bool {
+        let is_empty = |place: &Place| place.is_live() && place.batches.bytes() == 0;
+        self.is_reachable && self.is_caught_up && self.states.is_empty() && self.place.as_ref().is_some_and(is_empty)
     }
 
     /// Returns what an operator should know, since the last call.

@@ -82,7 +82,7 @@ impl Link {
         if self.place.is_none() {
             let is_free = !self.is_in_flight(Request::Attach) && self.leave == Leave::No;
             if is_free && now >= self.attach_at.max(self.frozen_until) {
-                self.requests.attach(&mut self.output, &self.config, self.has_seen_log);
+                self.requests.attach(&mut self.output, &self.config, self.has_seen_log, self.log_index);
                 self.expect_reply(now, Request::Attach);
             }
             return;

@@ -183,8 +183,9 @@ impl Link {
     }
 
     fn handle_hello(&mut self, now: Time, reply: &Value) -> Result<(), Malformed> {
-        let [_, frozen] = items(reply)? else { return Err(Malformed) };
+        let [_, frozen, index] = items(reply)? else { return Err(Malformed) };
         let micros = frozen.unsigned().ok_or(Malformed)?;
+        self.log_index = index.unsigned().ok_or(Malformed)?;
         self.frozen_until = now + Duration::from_micros(micros);
         self.since_wanted = self.place.is_some();
         self.since_at = now + SINCE_INTERVAL;
@@ -216,6 +217,8 @@ impl Link {
                 let kept = KeptLog::new(self.config.log_entries as usize, self.config.log_bytes, begin, known);
                 self.begin_place(now, node, kept, is_first.text() == Some(b"1"));
             }
+            // The log has a later life of this node than `hello` has seen: that of a lost log, given back by another node.
+            (b"STALE", _) => self.say_hello(now),
             (b"GUARDED", [_, micros]) => {
                 self.has_seen_log = true;
                 self.attach_at = now + Duration::from_micros(micros.unsigned().ok_or(Malformed)?);
@@ -244,6 +247,7 @@ impl Link {
             self.is_reachable = true;
             self.attach_backoff.reset();
         }
+        self.log_index = self.log_index.max(node.0);
         self.place = Some(Place { node, kept, fetch, deliver_after: index, batches: Batches::default() });
         self.attachment += 1;
         self.is_caught_up = false;

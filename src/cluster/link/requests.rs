@@ -94,9 +94,10 @@ impl Requests {
         self.call(output, Script::Hello, None, &[config.freeze().as_micros().to_string().as_bytes(), b""]);
     }
 
-    pub(super) fn attach(&self, output: &mut Vec<u8>, config: &LinkConfig, has_seen_log: bool) {
+    pub(super) fn attach(&self, output: &mut Vec<u8>, config: &LinkConfig, has_seen_log: bool, log_index: u64) {
         let has_seen_log: &[u8] = if has_seen_log { b"1" } else { b"0" };
-        let arguments = [config.node.as_bytes(), config.fingerprint.as_bytes(), has_seen_log];
+        let log_index = log_index.to_string();
+        let arguments = [config.node.as_bytes(), config.fingerprint.as_bytes(), has_seen_log, log_index.as_bytes()];
         self.call(output, Script::Attach, Some(&self.keys.state(None)), &arguments);
     }
 

@@ -6,16 +6,24 @@
 -- ARGV[4]  name of the node, and its URL after a space if it has one
 -- ARGV[5]  fingerprint of its configuration
 -- ARGV[6]  1 if this process has seen the log of this cluster before
+-- ARGV[7]  index of the last entry at the `hello` of this connection, or the caller's last incarnation if that is larger. A node of the same
+--          name that has attached after it is a later life of this process, or a later connection of it: the call was under way for long.
+--          Missing: not known.
 --
 -- Reply: OK, the incarnation, the index and the hash of the entry after which the node begins, 1 if the log begins anew or 0,
 -- and for each node, as of this entry: incarnation, number of its last batch, name.
 -- A node that begins anew begins before `F`, any other begins after its `A`, with the state that another node provides.
--- Refused: FROZEN, GUARDED; or FINGERPRINT and that of the cluster, if other nodes have another configuration.
+-- Refused: STALE, if the call is older than the node of its name; FROZEN, GUARDED; or FINGERPRINT and that of the cluster, if other nodes have another configuration.
 
 local name, own_fingerprint = ARGV[4], ARGV[5]
 
 local function is_same(node)
   return string.match(node.name, '^%S+') == string.match(name, '^%S+')
+end
+
+local known_index = tonumber(ARGV[7] or '')
+for _, node in ipairs(nodes()) do
+  if known_index and is_same(node) and node.incarnation > known_index then return {'STALE'} end
 end
 
 local refusal = check_frozen()

@@ -6,7 +6,7 @@
 -- ARGV[4]  for how long to suspend appends, in microseconds
 -- ARGV[5]  the run id of this Redis. Empty: as INFO says. Only tests pass one.
 --
--- Reply: OK, and the microseconds until appends are allowed.
+-- Reply: OK, the microseconds until appends are allowed, and the index of the last entry.
 
 local run_id = ARGV[5]
 if run_id == '' then
@@ -21,4 +21,4 @@ if run ~= run_id then
   see()
   renew_all()
 end
-return {'OK', text(frozen_for())}
+return {'OK', text(frozen_for()), text(index)}

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use self::log::Log;
 use self::scripts::Call;
 use crate::cluster::resp::{Bounds, Reader, Value, write_blob};
-use crate::cluster::scripts::Scripts;
+use crate::cluster::scripts::{Hash, Scripts};
 
 /// A model of the Redis of a cluster. It understands `HELLO`, `SELECT`, `CLIENT`, `SUBSCRIBE`, `SCRIPT LOAD`, `SCRIPT FLUSH` and `EVALSHA`
 /// of the scripts of a cluster, as requests in RESP3.
@@ -53,6 +53,24 @@ pub struct RedisCopy(Stored);
 struct Stored {
     /// By the key of the head.
     logs: BTreeMap<Vec<u8>, Log>,
+}
+
+impl Stored {
+    fn last(&self) -> (u64, Hash) {
+        self.logs.values().next().map_or((0, Hash::BLANK), |log| (log.index, log.hash))
+    }
+}
+
+impl RedisCopy {
+    /// A Redis that has lost everything.
+    pub(super) fn blank() -> RedisCopy {
+        RedisCopy(Stored::default())
+    }
+
+    /// Returns index and hash of the last entry of the only cluster.
+    pub(super) fn last(&self) -> (u64, Hash) {
+        self.0.last()
+    }
 }
 
 struct Client {
@@ -109,6 +127,11 @@ impl RedisModel {
     /// Ends all subscriptions without a word: the connections look alive, but nothing is published to them any more.
     pub fn forget_subscriptions(&mut self) {
         self.clients.values_mut().for_each(|client| client.channels.clear());
+    }
+
+    /// Returns index and hash of the last entry of the only cluster; 0 and the blank hash without one.
+    pub(super) fn last(&self) -> (u64, Hash) {
+        self.stored.last()
     }
 
     /// Returns a copy of what is stored.

@@ -179,11 +179,17 @@ impl<'a> Call<'a> {
             self.log.seen = self.now;
             self.renew_all();
         }
-        words(&[b"OK", &text(self.frozen_for())])
+        words(&[b"OK", &text(self.frozen_for()), &text(self.log.index)])
     }
 
     fn attach(&mut self) -> Result<Reply, Reply> {
         let (name, fingerprint) = (self.arguments[0], self.arguments[1]);
+        if let Some(known) = self.arguments.get(3).and_then(|index| decimal(index)) {
+            let is_later = |(incarnation, node): (&u64, &StoredNode)| *incarnation > known && is_same(&node.name, name);
+            if self.log.nodes.iter().any(is_later) {
+                return Err(words(&[b"STALE"]));
+            }
+        }
         self.check_frozen()?;
         if self.log.index > 0 || self.arguments.get(2) == Some(&&b"1"[..]) {
             self.check_guarded()?;

@@ -176,7 +176,7 @@ impl Pair {
 /// A pair whose log has one node, `a`, with the incarnation 2.
 pub(super) fn founded(name: &str) -> Pair {
     let mut pair = Pair::start(name);
-    pair.check("hello 1000000 run1", "OK 1000000");
+    pair.check("hello 1000000 run1", "OK 1000000 0");
     pair.advance(2);
     pair.check("attach a print", &format!("OK 2 0 {BLANK} 1"));
     pair

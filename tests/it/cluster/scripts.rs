@@ -15,9 +15,9 @@ fn a_new_redis_suspends_appends_and_the_first_node_founds_the_log() {
         return;
     }
     let mut pair = Pair::start("founding");
-    pair.check("hello 1000000 run1", "OK 1000000");
+    pair.check("hello 1000000 run1", "OK 1000000 0");
     pair.now += 1;
-    pair.check("hello 1000000 run1", "OK 999999");
+    pair.check("hello 1000000 run1", "OK 999999 0");
     pair.check("attach a print", "FROZEN 999999");
     pair.now += 999_999;
     pair.check("attach a print", &format!("OK 2 0 {BLANK} 1"));
@@ -92,6 +92,20 @@ fn a_node_that_comes_back_ends_the_one_of_its_name() {
     pair.check("attach c other", &format!("OK 9 {at} 1"));
 }
 
+#[test]
+fn an_attach_that_was_under_way_for_long_does_not_end_a_later_one() {
+    if !has_redis() {
+        return;
+    }
+    let mut pair = founded("stale");
+    pair.check("hello 1000000 run1", "OK 0 2");
+    let reply = pair.run("attach b print 1 2");
+    assert!(reply.starts_with("OK 3 "), "{reply}");
+    pair.check("attach b print 1 2", "STALE");
+    let reply = pair.run("attach b print 1 3");
+    assert!(reply.starts_with("OK 5 "), "{reply}");
+}
+
 /// Otherwise nodes that have all lost their place would wait for each other's state forever.
 #[test]
 fn nodes_without_a_state_end_when_the_log_begins_anew() {
@@ -150,7 +164,7 @@ fn what_a_failover_loses_is_restored_by_a_node_that_has_it() {
         pair.published.last().expect("an entry").splitn(3, |byte| *byte == b' ').nth(2).expect("a text").to_vec();
     let end = pair.position();
     pair.fail_over(&copy);
-    pair.check("hello 1000000 run2", "OK 3000000");
+    pair.check("hello 1000000 run2", "OK 3000000 2");
     pair.check(&format!("append 2 {at} 1 other"), "FROZEN 3000000");
     pair.check(&format!("since 2 {end} 99"), &format!("AHEAD {at}"));
     let (index, hash) = at.split_once(' ').expect("two words");
@@ -171,7 +185,7 @@ fn a_log_that_is_lost_as_a_whole_is_restored_from_any_entry() {
         return;
     }
     let mut pair = Pair::start("blank");
-    pair.check("hello 1000000 run1", "OK 1000000");
+    pair.check("hello 1000000 run1", "OK 1000000 0");
     pair.check(&format!("since 5 70 {BLANK} 9"), &format!("AHEAD 0 {BLANK}"));
     let hash = "0123456789abcdef";
     let arguments: [&[u8]; 9] = [b"70", hash.as_bytes(), b"1", b"5", b"12", b"a", b"print", b"O 1 5 13 x", b"A 2 72 b"];
@@ -271,7 +285,7 @@ impl Chaos {
             11..14 => {
                 let print = if self.random.percent(90) { "print" } else { "other" };
                 let name = ["a", "b", "c", "d"][self.random.below(4) as usize];
-                format!("attach {name} {print} {}", self.random.below(2))
+                format!("attach {name} {print} {} {}", self.random.below(2), self.random.below(self.seen as u64 + 2))
             }
             14..26 => {
                 // The batch that is next, if the node has appended before; else a guess.
@@ -348,9 +362,20 @@ fn random_calls_have_the_same_results_in_redis_and_in_the_model() {
         }
     }
     // Every reply that scripts know has occurred.
-    for word in
-        ["OK", "AHEAD", "FORK", "TRIMMED", "GONE", "FROZEN", "FINGERPRINT", "DUPLICATE", "MISSING", "AGAIN", "NONE"]
-    {
+    for word in [
+        "OK",
+        "AHEAD",
+        "FORK",
+        "TRIMMED",
+        "GONE",
+        "FROZEN",
+        "FINGERPRINT",
+        "DUPLICATE",
+        "MISSING",
+        "AGAIN",
+        "NONE",
+        "STALE",
+    ] {
         assert!(counts.contains_key(word), "{word} has not occurred: {counts:?}");
     }
 }

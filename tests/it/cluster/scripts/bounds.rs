@@ -18,9 +18,9 @@ fn a_clock_that_is_set_back_neither_keeps_a_silent_node_nor_suspends_appends() {
         pair.advance(25);
     }
     pair.check(&format!("heartbeat 2 {at} 8 1"), "OK 4");
-    pair.check("hello 1000000 run2", "OK 3000000");
+    pair.check("hello 1000000 run2", "OK 3000000 4");
     pair.now -= 3_600_000_000;
-    pair.check("hello 1000000 run2", "OK 0");
+    pair.check("hello 1000000 run2", "OK 0 4");
     let at = pair.position();
     pair.check(&format!("append 2 {at} 1 one"), "OK 5");
 }

@@ -102,7 +102,6 @@ fn refused(refusal: OperatorRefusal) -> JsonResponse {
         OperatorRefusal::Busy => (503, "busy"),
         OperatorRefusal::Unavailable => (503, "unavailable"),
         OperatorRefusal::OutcomeUnknown => (504, "outcome_unknown"),
-        OperatorRefusal::Elsewhere { .. } => (409, "elsewhere"),
         OperatorRefusal::NoTicks => (409, "no_ticks"),
         OperatorRefusal::ClockRuns => (409, "clock_runs"),
         OperatorRefusal::OutOfRange => (400, "bad_request"),

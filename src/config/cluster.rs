@@ -44,7 +44,7 @@ const SHARED: &[&str] = &[
 ];
 
 /// Changes when nodes of two versions would execute the same log differently.
-const LOG_VERSION: u32 = 1;
+const LOG_VERSION: u32 = 2;
 
 impl Config {
     /// Returns the values that all nodes of a cluster must share, as lines `field=value`.

@@ -40,12 +40,21 @@ impl Core {
     }
 
     pub(super) fn ping_user(&mut self, user: &str, timeout: Duration) -> usize {
-        let conns: Vec<ConnId> = self.conns_of(self.directory.seats_of(user));
+        let seats = self.directory.seats_of(user);
+        let (present, elsewhere) = (seats.len() - self.away_among(seats).len(), self.seats_elsewhere(seats));
+        let conns: Vec<ConnId> = self.conns_of(seats);
         for conn in &conns {
             self.begin_check(conn.key(), timeout);
             self.rearm(conn.key());
         }
-        conns.len()
+        match &self.cluster {
+            // All nodes do the same, each for its own connections.
+            Some(cluster) if cluster.is_shared => return present,
+            Some(_) if self.check_log_takes_more().is_ok() => {}
+            _ => return conns.len(),
+        }
+        let asked = elsewhere.into_iter().filter_map(|seat| self.ask_for_check(seat, 0, timeout)).count();
+        conns.len() + asked
     }
 
     pub(super) fn record_pong(&mut self, conn: ConnId, nonce: u64) -> Option<Duration> {

@@ -219,7 +219,8 @@ impl Context<'_> {
     /// Starts a health check on each of the user's connections. [`App::on_health`](crate::App::on_health) gets each
     /// result.
     ///
-    /// Returns the number of checks: 0 when the user is not connected.
+    /// Returns the number of checks: 0 when the user is not connected. In a cluster the node with the connection checks it, and calls
+    /// `on_health`.
     pub fn ping_user(&mut self, user: &str, timeout: Duration) -> usize {
         self.run(|core| core.ping_user(user, timeout))
     }

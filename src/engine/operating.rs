@@ -14,7 +14,7 @@ use super::operator::{
     KickTarget, LobbyView, OperatorAnswer, OperatorCommand, OperatorRefusal, OperatorReport, Page, Payload, SeatView,
 };
 use super::recording::Input;
-use super::state::pings::PingTarget;
+use super::state::pings::{PingTarget, Via};
 use super::state::ticks::ClockRefusal;
 use crate::base::arena::Key;
 use crate::base::close::CloseReason;
@@ -245,13 +245,14 @@ impl Core {
     fn begin_ping(&mut self, user: String, timeout: Duration) -> Result<OperatorAnswer, OperatorRefusal> {
         let seats = self.seats_of(&user)?;
         let conns = self.conns_of(seats);
-        let elsewhere = seats.iter().find(|&&seat| self.directory.seat(seat).is_elsewhere());
-        if let (true, Some(&seat)) = (conns.is_empty(), elsewhere) {
-            return Err(OperatorRefusal::Elsewhere { node: self.node_of(seat).unwrap_or_default() });
-        }
+        let elsewhere = self.seats_elsewhere(seats);
         if self.pings.is_full() {
             return Err(OperatorRefusal::Busy);
         }
+        if !elsewhere.is_empty() {
+            self.check_log_takes_more()?;
+        }
+        let ticket = self.pings.next_ticket();
         let mut targets = Vec::with_capacity(conns.len());
         for conn in conns {
             // A ping closes at most its own connection, so every later one has its seat; this skips it if that changes.
@@ -259,10 +260,17 @@ impl Core {
             let nonce = self.begin_check(conn.key(), timeout);
             self.rearm(conn.key());
             let ended = self.conns[conn.key()].close_kind.is_some();
-            targets.push(PingTarget { conn, seat, nonce, outcome: ended.then_some(None) });
+            targets.push(PingTarget { seat, via: Via::Conn(conn, nonce), outcome: ended.then_some(None) });
         }
-        let ticket = self.pings.begin(user, self.now() + timeout, targets);
+        targets.extend(elsewhere.into_iter().filter_map(|seat| self.ask_for_check(seat, ticket, timeout)));
+        targets.sort_by_key(|target| target.seat);
+        self.pings.begin(ticket, user, self.now() + timeout, targets);
         Ok(OperatorAnswer::Pinged(ticket))
+    }
+
+    /// Those of these seats whose connections are on other nodes of a cluster.
+    pub(super) fn seats_elsewhere(&self, seats: &[SeatKey]) -> Vec<SeatKey> {
+        seats.iter().copied().filter(|&seat| self.directory.seat(seat).is_elsewhere()).collect()
     }
 
     /// Locks or unlocks a lobby. Returns false if there is no such lobby.

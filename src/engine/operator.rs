@@ -234,11 +234,6 @@ pub enum OperatorRefusal {
     /// The command was not seen in the log of the cluster within [`admin_timeout`](crate::Config::admin_timeout), or the
     /// node has lost its place in the cluster. It may have been carried out, or may still be.
     OutcomeUnknown,
-    /// The user's connections are on another node of the cluster, whose operators can ping it.
-    Elsewhere {
-        /// The name of that node. Empty if the node has just ended.
-        node: String,
-    },
     /// `tick_hz` is off.
     NoTicks,
     /// The clock is running. Only a paused clock can be stepped.
@@ -271,9 +266,6 @@ impl fmt::Display for OperatorRefusal {
             OperatorRefusal::Busy => "too many commands wait for their answers",
             OperatorRefusal::Unavailable => "the cluster does not answer: try again later",
             OperatorRefusal::OutcomeUnknown => "the cluster has not answered: the command may have been carried out",
-            OperatorRefusal::Elsewhere { node } => {
-                return write!(f, "the user is connected to the node {node:?}: ask the operators' port of that node");
-            }
             OperatorRefusal::NoTicks => "there is no clock to set: tick_hz is off",
             OperatorRefusal::ClockRuns => "pause the clock before you step it",
             OperatorRefusal::OutOfRange => "ticks must be from 1 to 100 until they have run, factor from 1 to 1000",
@@ -310,7 +302,8 @@ pub struct PingReport {
     pub ticket: u64,
     /// The id of the pinged user.
     pub user: String,
-    /// For each of the user's seats the latency, or `None` if the page did not answer in time.
+    /// For each of the user's seats the latency, or `None` if the page did not answer in time. In a cluster the node with the connection
+    /// has measured it, and its result must be in the log in time.
     pub answers: Vec<(SeatId, Option<Duration>)>,
 }
 

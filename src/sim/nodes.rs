@@ -3,6 +3,7 @@
 mod contexts;
 mod faults;
 mod new_codes;
+mod pings;
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -73,6 +73,7 @@ impl Core {
 
     /// Ends all connections of a node that has ended.
     pub(super) fn end_node(&mut self, node: Incarnation) {
+        self.pings.node_ended(node);
         let cluster = self.in_cluster();
         cluster.nodes.remove(&node);
         let is_of_node = |seat: &SeatKey| cluster.holders.get(*seat).is_some_and(|holder| holder.node == node);

@@ -12,6 +12,7 @@ use super::super::core::Core;
 use super::super::member::{Identity, Message};
 use super::super::state::cluster::{Holder, SharedOrigin};
 use super::super::state::conn::ConnState;
+use super::super::state::pings::CheckResult;
 use super::command::read_command;
 use super::fields::Body;
 use super::operation::{Join, Operation};
@@ -79,6 +80,12 @@ impl<A: App> Engine<A> {
                 }
             }
             Operation::Join(join) => self.execute_join(node, &join),
+            Operation::Check { seat, hold, ticket, timeout } => {
+                self.core.execute_check(node, (seat, hold), ticket, timeout);
+            }
+            Operation::Checked { asker, ticket, seat, latency } => {
+                self.core.execute_checked(CheckResult { asker, ticket, seat, latency });
+            }
             Operation::Claim { .. } | Operation::Release { .. } => {
                 warn!("cluster: node {node} runs another kind of application");
             }

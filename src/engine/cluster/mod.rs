@@ -11,6 +11,7 @@
 //!
 //! Members on other nodes have a seat, and their connection is [`ConnId::ELSEWHERE`](crate::ConnId).
 
+mod checks;
 mod command;
 mod commands;
 mod ending;
@@ -109,6 +110,7 @@ impl<A: App> Engine<A> {
     /// before it waits.
     pub(crate) fn poll_cluster(&mut self) -> Option<ClusterOutput> {
         self.core.append_joins();
+        self.core.append_check_results();
         let Core { cluster, homes, .. } = &mut self.core;
         let output = match homes {
             Some(homes) => homes.take_output(),
@@ -184,6 +186,7 @@ impl Core {
     /// Forgets all users, lobbies and seats, because this node has lost its place. Its members are asked to come back.
     fn lose_place(&mut self) {
         self.in_cluster().lose_place();
+        self.pings.lose_cluster();
         warn!("this node has lost its place in the cluster: its members are asked to reconnect");
         for conn in self.members_by_age() {
             self.begin_close(conn.key(), CloseReason::ForcedReconnect);

@@ -1,12 +1,15 @@
 //! Operations: what nodes append to the log. Each is a kind, a length of four bytes, and so many bytes; numbers are in
 //! little-endian order.
 
+use std::time::Duration;
+
 use super::fields::{Body, put_bytes, put_option};
 use crate::base::close::CloseReason;
 use crate::base::codes::CloseCode;
 use crate::base::entry::{Entry, PasswordHash, Place, Role};
 use crate::base::id::SeatId;
 use crate::base::session::{Claim, Position, SessionHash};
+use crate::cluster::log::Incarnation;
 
 /// An operation. The members of lobbies are named by the id of their seat and the hold of their connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +25,11 @@ pub(crate) enum Operation<'a> {
     Drop { seat: SeatId, hold: u64, reason: CloseReason, is_written: bool },
     /// An operator's command, in the form of [`command`](super::command). The ticket names it for its own node.
     Operate { ticket: u64, command: &'a [u8] },
+    /// The node with the connection of a seat is to check whether its page is alive. The ticket names the operator's ping for the node
+    /// that asks; 0: an application asks, and nobody waits for a [result](Self::Checked).
+    Check { seat: SeatId, hold: u64, ticket: u64, timeout: Duration },
+    /// The result of a check that `asker` has asked for: the latency, or `None` without an answer in time.
+    Checked { asker: Incarnation, ticket: u64, seat: SeatId, latency: Option<Duration> },
     /// A node is to be the home of a lobby.
     Claim { lobby: &'a str },
     /// A lobby was removed from its home.
@@ -54,6 +62,8 @@ const DROP: u8 = 4;
 const OPERATE: u8 = 5;
 const CLAIM: u8 = 6;
 const RELEASE: u8 = 7;
+const CHECK: u8 = 8;
+const CHECKED: u8 = 9;
 
 /// Reason of a [`Operation::Drop`] with a close code of the application; a code and a word follow.
 const APP_REASON: u8 = u8::MAX;
@@ -83,6 +93,15 @@ impl Operation<'_> {
                 out.extend(ticket.to_le_bytes());
                 out.extend(*command);
             }
+            Operation::Check { seat, hold, ticket, timeout } => {
+                put_member(out, *seat, *hold);
+                out.extend(ticket.to_le_bytes());
+                put_span(out, *timeout);
+            }
+            Operation::Checked { asker, ticket, seat, latency } => {
+                [asker.0, *ticket, seat.0].iter().for_each(|number| out.extend(number.to_le_bytes()));
+                put_option(out, *latency, put_span);
+            }
         }
         let length = u32::try_from(out.len() - start - 5).expect("an operation is shorter than 4 GiB");
         out[start + 1..start + 5].copy_from_slice(&length.to_le_bytes());
@@ -97,6 +116,8 @@ impl Operation<'_> {
             Operation::Operate { .. } => OPERATE,
             Operation::Claim { .. } => CLAIM,
             Operation::Release { .. } => RELEASE,
+            Operation::Check { .. } => CHECK,
+            Operation::Checked { .. } => CHECKED,
         }
     }
 
@@ -121,6 +142,16 @@ impl Operation<'_> {
                 Operation::Drop { seat, hold, reason: body.reason()?, is_written }
             }
             OPERATE => Operation::Operate { ticket: body.u64()?, command: body.0 },
+            CHECK => {
+                let (seat, hold) = body.member()?;
+                Operation::Check { seat, hold, ticket: body.u64()?, timeout: body.span()? }
+            }
+            CHECKED => Operation::Checked {
+                asker: Incarnation(body.u64()?),
+                ticket: body.u64()?,
+                seat: SeatId(body.u64()?),
+                latency: body.option(Body::span)?,
+            },
             CLAIM => Operation::Claim { lobby: std::str::from_utf8(body.0).ok()? },
             RELEASE => Operation::Release { lobby: std::str::from_utf8(body.0).ok()? },
             _ => return None,
@@ -184,6 +215,12 @@ fn put_member(out: &mut Vec<u8>, seat: SeatId, hold: u64) {
     out.extend(hold.to_le_bytes());
 }
 
+/// Appends a span of time in microseconds.
+fn put_span(out: &mut Vec<u8>, span: Duration) {
+    let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+    out.extend(micros.to_le_bytes());
+}
+
 fn put_reason(out: &mut Vec<u8>, reason: CloseReason) {
     match CloseReason::ALL.iter().position(|&other| other == reason) {
         Some(number) => out.push(number as u8),
@@ -198,6 +235,10 @@ fn put_reason(out: &mut Vec<u8>, reason: CloseReason) {
 impl Body<'_> {
     fn member(&mut self) -> Option<(SeatId, u64)> {
         Some((SeatId(self.u64()?), self.u64()?))
+    }
+
+    fn span(&mut self) -> Option<Duration> {
+        self.u64().map(Duration::from_micros)
     }
 
     fn reason(&mut self) -> Option<CloseReason> {
@@ -233,6 +274,9 @@ mod tests {
             Operation::Release { lobby: "chess" },
             Operation::Drop { seat, hold, reason: CloseReason::app(4400, "cheater"), is_written: false },
             Operation::Operate { ticket: 9, command: &[1, 2] },
+            Operation::Check { seat, hold, ticket: 3, timeout: Duration::from_millis(2000) },
+            Operation::Checked { asker: Incarnation(4), ticket: 3, seat, latency: Some(Duration::from_micros(812)) },
+            Operation::Checked { asker: Incarnation(4), ticket: 3, seat, latency: None },
         ]
     }
 

@@ -10,6 +10,7 @@ use crate::cluster::log::{ClusterInput, ClusterOutput, Incarnation};
 use crate::config::Config;
 use crate::engine::operator::{
     KickTarget, LobbyChange, NewLobby, OperatorAnswer, OperatorCommand, OperatorRefusal, OperatorReport, Payload,
+    PingReport,
 };
 
 type Outcome = Result<OperatorAnswer, OperatorRefusal>;
@@ -258,9 +259,6 @@ fn an_operator_gets_the_answer_when_the_log_has_the_command() {
     assert_eq!((status, &answer["queued"]), (200, &json!(2)), "{answer}");
     assert_eq!(data_of(&world.heard(bob)), [&json!(1)]);
     assert_eq!(http(&mut world, 0, "POST", "/lobbies/go/close", "{}").0, 404);
-    let (status, answer) = http(&mut world, 0, "POST", "/users/bob/ping", "{}");
-    assert_eq!((status, &answer["error"]), (409, &json!("elsewhere")));
-    assert!(answer["message"].as_str().is_some_and(|message| message.contains("second")), "{answer}");
     let (_, answer) = http(&mut world, 0, "GET", "/lobbies/chess", "");
     let users = &answer["users"];
     assert_eq!((&users[0]["node"], &users[0]["peer"]), (&json!("first"), &json!("127.0.0.1:4000")), "{answer}");
@@ -273,6 +271,33 @@ fn an_operator_gets_the_answer_when_the_log_has_the_command() {
     assert_eq!((&cluster["attached"], &cluster["reachable"]), (&json!(true), &json!(true)));
     assert_eq!(cluster["index"], cluster["entries"]);
     assert!(cluster["bytes"].as_u64() > Some(0));
+}
+
+#[test]
+fn a_ping_goes_through_the_log_and_is_replayed() {
+    let mut world = World::new(config());
+    let (_, bob) = ann_and_bob(&mut world);
+    let now = world.now;
+    let ping = OperatorCommand::Ping { user: "bob".into(), timeout: Duration::from_secs(2) };
+    let Ok(OperatorAnswer::Pinged(expected)) = world.nodes[0].engine.handle_operator(now, ping.clone()) else {
+        panic!("it is asked")
+    };
+    world.advance(30);
+    let asked = world.heard(bob);
+    world.say(bob, &format!(r#"{{"type":"health_pong","timestamp":{}}}"#, asked[0]["timestamp"]));
+    match world.nodes[0].engine.poll_operator() {
+        Some(OperatorReport::Pinged(PingReport { ticket, answers, .. })) => {
+            assert_eq!((ticket, answers.len()), (expected, 1));
+            assert_eq!(answers[0].1, Some(Duration::from_millis(0)), "bob has heard of it after the time had passed");
+        }
+        other => panic!("{other:?}"),
+    }
+    let now = world.now;
+    assert!(world.nodes[1].engine.handle_operator(now, ping).is_ok(), "it is there");
+    world.advance(3000);
+    assert!(world.nodes[1].engine.poll_operator().is_some());
+    world.check_agreement();
+    world.check_replays();
 }
 
 #[test]

@@ -17,6 +17,8 @@
 //! - The engine's part is in `engine/cluster`, the socket in `net`.
 
 pub(crate) mod entry;
+#[cfg(test)]
+pub(crate) mod executed;
 pub(crate) mod kept_log;
 pub(crate) mod link;
 pub(crate) mod log;

@@ -248,6 +248,7 @@ mod tests {
     //! Links that talk to a real `redis-server`, which each test starts for itself.
 
     use std::io::{ErrorKind, Read, Write};
+    use std::ops::Deref;
     use std::os::unix::net::UnixStream;
     use std::path::PathBuf;
     use std::process::{Child, Command, Stdio};
@@ -256,7 +257,8 @@ mod tests {
 
     use super::super::clock::Clock;
     use super::*;
-    use crate::cluster::log::{ClusterInput, ClusterOutput, EntryBody, Incarnation};
+    use crate::cluster::executed::Executed;
+    use crate::cluster::log::ClusterOutput;
 
     const LEASE: Duration = Duration::from_millis(1200);
     /// A test fails if something takes longer.
@@ -337,12 +339,15 @@ mod tests {
     struct Node {
         link: Link,
         stream: Option<UnixStream>,
-        node: Option<Incarnation>,
-        index: u64,
-        executed: Vec<String>,
-        nodes: Vec<Incarnation>,
-        detached: u32,
-        is_reachable: bool,
+        machine: Executed,
+    }
+
+    impl Deref for Node {
+        type Target = Executed;
+
+        fn deref(&self) -> &Executed {
+            &self.machine
+        }
     }
 
     impl Node {
@@ -361,16 +366,7 @@ mod tests {
                 state_bytes: 1 << 24,
                 seed: name.len() as u64,
             });
-            Node {
-                link,
-                stream: None,
-                node: None,
-                index: 0,
-                executed: Vec::new(),
-                nodes: Vec::new(),
-                detached: 0,
-                is_reachable: false,
-            }
+            Node { link, stream: None, machine: Executed::default() }
         }
 
         fn with(mut self, config: LinkConfig) -> Node {
@@ -397,7 +393,9 @@ mod tests {
             self.move_bytes(now);
             self.link.expire(now);
             while let Some(input) = self.link.poll_input() {
-                self.handle(now, &input);
+                if let Some(output) = self.machine.handle(input.as_input()) {
+                    self.link.push(now, output);
+                }
             }
             self.move_bytes(now);
         }
@@ -423,46 +421,6 @@ mod tests {
                     Ok(len) => self.link.received(now, &buffer[..len]),
                     Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                     Err(_) => return self.cut(now),
-                }
-            }
-        }
-
-        fn handle(&mut self, now: Time, input: &LinkInput) {
-            match input.as_input() {
-                ClusterInput::Attached { node, index, state } => {
-                    let (nodes, executed) = state.map_or_else(Default::default, |state| {
-                        serde_json::from_slice::<(Vec<u64>, Vec<String>)>(state).expect("a state of this test")
-                    });
-                    self.nodes = nodes.into_iter().map(Incarnation).collect();
-                    (self.node, self.index, self.executed, self.is_reachable) = (Some(node), index, executed, true);
-                }
-                ClusterInput::Entry(entry) => {
-                    assert_eq!(entry.index, self.index + 1, "entries come without gaps");
-                    self.index = entry.index;
-                    match entry.body {
-                        EntryBody::Founded => {
-                            self.nodes.clear();
-                            self.executed.clear();
-                        }
-                        EntryBody::Attached { node, .. } => {
-                            self.nodes.push(node);
-                            if self.nodes.len() > 1 && self.node == Some(self.nodes[0]) {
-                                let nodes: Vec<u64> = self.nodes.iter().map(|node| node.0).collect();
-                                let bytes = serde_json::to_vec(&(nodes, &self.executed)).expect("JSON");
-                                self.link.push(now, ClusterOutput::State { node, index: entry.index, bytes });
-                            }
-                        }
-                        EntryBody::Ended { node } => self.nodes.retain(|other| *other != node),
-                        EntryBody::Operations { bytes, .. } => {
-                            self.executed.push(String::from_utf8_lossy(bytes).into_owned());
-                        }
-                    }
-                }
-                ClusterInput::Reachable(is_reachable) => self.is_reachable = is_reachable,
-                ClusterInput::Detached => {
-                    self.detached += 1;
-                    self.node = None;
-                    self.is_reachable = false;
                 }
             }
         }

@@ -1,14 +1,16 @@
 //! Links of several nodes with the model of Redis: connections break, nodes die, and Redis is restarted, stopped, or replaced by
 //! an older copy.
 
+use std::ops::Deref;
 use std::time::Duration;
 
+use super::redis_link::{Network, RedisLink};
 use super::redis_model::{RedisCopy, RedisModel};
 use crate::base::random::Random;
 use crate::base::time::Time;
-use crate::cluster::entry::LinkInput;
-use crate::cluster::link::{Connection, Link, LinkConfig};
-use crate::cluster::log::{ClusterInput, ClusterOutput, EntryBody, Incarnation};
+use crate::cluster::executed::Executed;
+use crate::cluster::link::LinkConfig;
+use crate::cluster::log::{ClusterOutput, Incarnation};
 
 const LEASE: Duration = Duration::from_secs(6);
 const STEP: Duration = Duration::from_millis(10);
@@ -17,22 +19,20 @@ const UNIX: u64 = 1_700_000_000_000_000;
 /// A node whose state is the list of operations that were executed.
 struct Node {
     name: String,
-    link: Link,
-    client: Option<usize>,
-    /// Bytes that have not arrived yet.
-    to_redis: Vec<u8>,
-    to_link: Vec<u8>,
+    config: LinkConfig,
+    redis: RedisLink,
     /// Nothing happens in this process until then.
     stalled_until: Time,
-    node: Option<Incarnation>,
-    index: u64,
-    nodes: Vec<Incarnation>,
-    executed: Vec<String>,
-    is_reachable: bool,
-    /// Operations that were pushed since the node was attached.
-    pushed: u32,
-    detached: u32,
+    machine: Executed,
     problems: Vec<String>,
+}
+
+impl Deref for Node {
+    type Target = Executed;
+
+    fn deref(&self) -> &Executed {
+        &self.machine
+    }
 }
 
 fn config(name: &str, seed: u64) -> LinkConfig {
@@ -56,119 +56,31 @@ impl Node {
     fn new(config: LinkConfig) -> Node {
         Node {
             name: config.node.clone(),
-            link: Link::new(config),
-            client: None,
-            to_redis: Vec::new(),
-            to_link: Vec::new(),
+            redis: RedisLink::new(config.clone()),
+            config,
             stalled_until: Time::ZERO,
-            node: None,
-            index: 0,
-            nodes: Vec::new(),
-            executed: Vec::new(),
-            is_reachable: false,
-            pushed: 0,
-            detached: 0,
+            machine: Executed::default(),
             problems: Vec::new(),
         }
     }
 
-    fn cut(&mut self, now: Time, redis: &mut RedisModel) {
-        if let Some(client) = self.client.take() {
-            redis.disconnect(client);
-            self.link.disconnected(now, None);
+    fn turn(&mut self, now: Time, redis: &mut RedisModel, network: Network, chunk: usize) {
+        if let Some(rest) = self.redis.turn(now, redis, network, chunk) {
+            redis.disconnect(rest.client);
         }
-        self.to_redis.clear();
-        self.to_link.clear();
-    }
-
-    fn turn(&mut self, now: Time, redis: &mut RedisModel, is_down: bool, chunk: usize) {
-        match self.link.connection() {
-            Connection::Open(at) if at <= now => {
-                self.link.connecting(now);
-                if is_down {
-                    self.link.disconnected(now, Some("connection refused"));
-                } else {
-                    self.client = Some(redis.connect());
-                    self.link.connected(now);
-                }
-            }
-            Connection::Close => self.cut(now, redis),
-            _ => {}
-        }
-        if let Some(client) = self.client {
-            if !redis.is_connected(client) {
-                self.cut(now, redis);
-            }
-            let len = self.link.output().len().min(chunk);
-            self.to_redis.extend_from_slice(&self.link.output()[..len]);
-            self.link.written(now, len);
-            self.to_link.extend(redis.take_output(client));
-            let part: Vec<u8> = self.to_link.drain(..self.to_link.len().min(chunk)).collect();
-            self.link.received(now, &part);
-        }
-        if self.link.poll_timeout() <= now {
-            self.link.expire(now);
-        }
-        while let Some(input) = self.link.poll_input() {
-            self.handle(now, &input);
-        }
-        self.problems.extend(self.link.poll_problem());
-    }
-
-    fn handle(&mut self, now: Time, input: &LinkInput) {
-        match input.as_input() {
-            ClusterInput::Attached { node, index, state } => {
-                assert_eq!(self.node, None);
-                let (nodes, executed): (Vec<u64>, Vec<String>) =
-                    state.map_or_else(Default::default, |state| serde_json::from_slice(state).expect("a state"));
-                self.nodes = nodes.into_iter().map(Incarnation).collect();
-                (self.node, self.index, self.executed, self.is_reachable) = (Some(node), index, executed, true);
-                self.pushed = 0;
-            }
-            ClusterInput::Entry(entry) => {
-                assert_eq!(entry.index, self.index + 1, "entries come without gaps");
-                self.index = entry.index;
-                match entry.body {
-                    EntryBody::Founded => {
-                        self.nodes.clear();
-                        self.executed.clear();
-                    }
-                    EntryBody::Attached { node, .. } => {
-                        self.nodes.push(node);
-                        if self.nodes.len() > 1 && self.node == Some(self.nodes[0]) {
-                            let nodes: Vec<u64> = self.nodes.iter().map(|node| node.0).collect();
-                            let bytes = serde_json::to_vec(&(nodes, &self.executed)).expect("JSON");
-                            self.link.push(now, ClusterOutput::State { node, index: entry.index, bytes });
-                        }
-                    }
-                    EntryBody::Ended { node } => {
-                        assert_ne!(self.node, Some(node), "a node that has ended gets no entries");
-                        self.nodes.retain(|other| *other != node);
-                    }
-                    EntryBody::Operations { node, bytes } => {
-                        assert!(self.nodes.contains(&node), "{node} is attached");
-                        self.executed.push(String::from_utf8_lossy(bytes).into_owned());
-                    }
-                }
-            }
-            ClusterInput::Reachable(is_reachable) => {
-                assert_ne!(self.is_reachable, is_reachable);
-                self.is_reachable = is_reachable;
-            }
-            ClusterInput::Detached => {
-                assert!(self.node.is_some());
-                self.node = None;
-                self.is_reachable = false;
-                self.detached += 1;
+        while let Some(input) = self.redis.link.poll_input() {
+            if let Some(output) = self.machine.handle(input.as_input()) {
+                self.redis.link.push(now, output);
             }
         }
+        self.problems.extend(self.redis.link.poll_problem());
     }
 
     fn push(&mut self, now: Time) {
-        if let Some(node) = self.node.filter(|_| !self.link.is_congested()) {
-            self.pushed += 1;
+        if let Some(node) = self.node.filter(|_| !self.redis.link.is_congested()) {
+            self.machine.pushed += 1;
             let text = format!("{}/{node}/{}", self.name, self.pushed);
-            self.link.push(now, ClusterOutput::Append(text.into_bytes()));
+            self.redis.link.push(now, ClusterOutput::Append(text.into_bytes()));
         }
     }
 }
@@ -210,12 +122,12 @@ impl World {
         self.redis.set_time(UNIX + now.as_micros());
         for node in &mut self.nodes {
             let chunk = if self.random.percent(90) { usize::MAX } else { 1 + self.random.below(300) as usize };
-            if let Some(client) = node.client.filter(|_| now >= self.redis_stalled_until) {
-                let part: Vec<u8> = node.to_redis.drain(..node.to_redis.len().min(chunk)).collect();
-                self.redis.receive(client, &part);
+            if now >= self.redis_stalled_until {
+                node.redis.serve(&mut self.redis, chunk);
             }
             if now >= node.stalled_until {
-                node.turn(now, &mut self.redis, now < self.redis_down_until, chunk);
+                let network = if now < self.redis_down_until { Network::Refuses } else { Network::Works };
+                node.turn(now, &mut self.redis, network, chunk);
             }
         }
     }
@@ -272,7 +184,7 @@ impl World {
         let (now, at) = (self.now, self.random.below(self.nodes.len() as u64) as usize);
         let short = Duration::from_millis(self.random.below(800));
         match self.random.below(1200) {
-            0..6 => self.nodes[at].cut(now, &mut self.redis),
+            0..6 => self.nodes[at].redis.cut(now, &mut self.redis),
             6..9 => self.nodes[at].stalled_until = now + short,
             9 => self.redis_stalled_until = now + short,
             10 => {
@@ -309,8 +221,8 @@ impl World {
             4 => self.redis_down_until = now + Duration::from_millis(self.random.below(15_000)),
             5 => {
                 // The process dies and starts again.
-                self.nodes[at].cut(now, &mut self.redis);
-                let config = self.nodes[at].link.config().clone();
+                self.nodes[at].redis.cut(now, &mut self.redis);
+                let config = self.nodes[at].config.clone();
                 self.nodes[at] = Node::new(config);
             }
             6 => {
@@ -391,12 +303,12 @@ fn more_than_the_queue_gives_up_the_place() {
     let mut world = World::new(1, 2);
     world.redis_stalled_until = Time::NEVER;
     let now = world.now;
-    while !world.nodes[0].link.is_congested() {
+    while !world.nodes[0].redis.link.is_congested() {
         world.nodes[0].push(now);
     }
     assert_eq!(world.nodes[0].detached, 0);
     let half = "x".repeat(1 << 15).into_bytes();
-    world.nodes[0].link.push(now, ClusterOutput::Append(half));
+    world.nodes[0].redis.link.push(now, ClusterOutput::Append(half));
     world.step();
     assert_eq!(world.nodes[0].detached, 1);
     world.settle();
@@ -407,9 +319,29 @@ fn a_state_beyond_its_bound_is_not_passed_on() {
     let mut world = World::new(1, 1);
     let now = world.now;
     let bytes = vec![0; (1 << 22) + 1];
-    world.nodes[0].link.push(now, ClusterOutput::State { node: Incarnation(9), index: 1, bytes });
-    let problem = world.nodes[0].link.poll_problem().expect("it is reported");
+    world.nodes[0].redis.link.push(now, ClusterOutput::State { node: Incarnation(9), index: 1, bytes });
+    let problem = world.nodes[0].redis.link.poll_problem().expect("it is reported");
     assert!(problem.contains("cluster_state_bytes"), "{problem}");
+}
+
+#[test]
+fn what_arrives_late_of_an_earlier_connection_ends_no_place() {
+    for steps in 0..40 {
+        let mut world = World::new(1, 1);
+        world.nodes.push(Node::new(config("other", 7)));
+        for _ in 0..steps {
+            world.step();
+        }
+        let now = world.now;
+        let rest = world.nodes[1].redis.disconnect(now);
+        world.run_until("it is attached", |nodes| nodes[1].node.is_some());
+        if let Some(rest) = rest {
+            world.redis.receive(rest.client, &rest.to_redis);
+            world.redis.disconnect(rest.client);
+        }
+        world.settle();
+        assert_eq!(world.nodes[1].detached, 0, "after {steps} steps: {:?}", world.nodes[1].problems);
+    }
 }
 
 #[test]
@@ -417,7 +349,7 @@ fn a_node_that_refuses_the_state_attaches_again_after_a_while() {
     let mut world = World::new(1, 2);
     let now = world.now;
     let refused = world.nodes[1].node;
-    world.nodes[1].link.refuse_state(now);
+    world.nodes[1].redis.link.refuse_state(now);
     world.step();
     assert_eq!((world.nodes[1].node, world.nodes[1].detached), (None, 1));
     world.run_until("it has another place", |nodes| nodes[1].node.is_some());
@@ -447,7 +379,7 @@ fn a_node_that_attaches_gets_a_state_of_many_parts() {
     for number in 0..50 {
         let now = world.now;
         let text = format!("{number}{}", "x".repeat(20_000)).into_bytes();
-        world.nodes[0].link.push(now, ClusterOutput::Append(text));
+        world.nodes[0].redis.link.push(now, ClusterOutput::Append(text));
         (0..5).for_each(|_| world.step());
     }
     world.nodes.push(Node::new(config("late", 9)));

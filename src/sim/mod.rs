@@ -127,6 +127,7 @@ mod models;
 #[cfg(test)]
 mod nodes;
 mod record;
+mod redis_link;
 mod redis_model;
 mod refusals;
 mod report;

@@ -13,6 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::{Config, DuplicateLogin};
 
+/// How long a frame of a lost part of the log may be on its way to a client, in microseconds.
+const FORKED: u64 = 20_000_000;
+
 /// Number of a session's book.
 pub(super) type BookId = usize;
 /// A lobby and its epoch.
@@ -78,8 +81,17 @@ pub(super) struct Books {
     places: BTreeMap<u64, (Epoch, u64)>,
     /// By message: the book of the session that received it as a direct message.
     directs: BTreeMap<u64, (BookId, u64)>,
+    /// What operators have published, by its data: its number in a lobby.
+    published: BTreeMap<String, (Epoch, u64)>,
+    /// What was published under this number, as the operator was told.
+    told: BTreeMap<String, u64>,
     /// By user: when a direct message may last have been lost.
     breaks: Vec<Option<u64>>,
+    /// Epochs of which nodes have seen different frames, because the log was forked.
+    void: BTreeSet<Epoch>,
+    /// Until then a fork may concern what clients send and see.
+    forked_until: u64,
+    now: u64,
     pub(super) counts: BTreeMap<&'static str, u64>,
 }
 
@@ -101,9 +113,30 @@ impl Books {
             requests: BTreeMap::new(),
             places: BTreeMap::new(),
             directs: BTreeMap::new(),
+            published: BTreeMap::new(),
+            told: BTreeMap::new(),
             breaks: vec![None; users.len()],
+            void: BTreeSet::new(),
+            forked_until: 0,
+            now: 0,
             counts: BTreeMap::new(),
         }
+    }
+
+    pub(super) fn set_time(&mut self, now: u64) {
+        self.now = now;
+    }
+
+    /// The log was forked: what only some nodes have executed is lost, and clients have seen it.
+    pub(super) fn note_fork(&mut self, now: u64) {
+        self.void.extend(self.logs.keys().cloned());
+        self.forked_until = now + FORKED;
+        self.count("forks");
+    }
+
+    /// Whether a request may be one that was lost by a fork, or executed in both parts of the log.
+    fn may_be_forked(&self, id: u64) -> bool {
+        self.requests.get(&id).is_none_or(|request| request.sent_at < self.forked_until)
     }
 
     pub(super) fn open(&mut self, user: usize) -> BookId {
@@ -128,8 +161,14 @@ impl Books {
         self.sessions[book].position = None;
     }
 
-    /// The server has said that frames are missing. Returns why that may be.
-    pub(super) fn gap(&mut self, book: BookId, epoch: &Epoch, seq: u64, lost_directs: u64) -> Result<(), String> {
+    /// The server has said that frames are missing. There must be a reason. `is_forked`: what the session knows may be lost.
+    pub(super) fn gap(
+        &mut self,
+        book: BookId,
+        (epoch, seq): (&Epoch, u64),
+        lost_directs: u64,
+        is_forked: bool,
+    ) -> Result<(), String> {
         let session = &mut self.sessions[book];
         session.has_gap = true;
         let Some((known, position)) = session.position.take() else { return Ok(()) };
@@ -142,6 +181,8 @@ impl Books {
             "more bytes than the history"
         } else if lost_directs > 0 {
             "lost direct messages"
+        } else if is_forked {
+            "a fork"
         } else {
             return Err(format!(
                 "{} is not recovered without a reason: position {position} of {seq} in {epoch:?}",
@@ -172,8 +213,18 @@ impl Books {
     }
 
     fn note_entry(&mut self, epoch: &Epoch, seq: u64, entry: String, book: BookId) -> Result<(), String> {
+        if self.now < self.forked_until && !self.logs.contains_key(epoch) {
+            self.void.insert(epoch.clone());
+        }
         let user = &self.users[self.sessions[book].user];
         let log = self.logs.entry(epoch.clone()).or_default();
+        if self.void.contains(epoch) {
+            if let Some(id) = entry.starts_with("message ").then(|| id_in(&entry)).flatten() {
+                self.places.entry(id).or_insert((epoch.clone(), seq));
+            }
+            log.entry(seq).or_insert(entry);
+            return Ok(());
+        }
         match log.get(&seq) {
             Some(known) if *known != entry => {
                 return Err(format!("seq {seq} of {epoch:?} is `{entry}` for {user}, and `{known}` for others"));
@@ -181,8 +232,20 @@ impl Books {
             Some(_) => return Ok(()),
             None => drop(log.insert(seq, entry.clone())),
         }
+        if let Some(data) = entry.strip_prefix("message null ") {
+            if self.told.get(data).is_some_and(|told| *told != seq && self.now >= self.forked_until) {
+                return Err(format!("{data} has seq {seq}, and the operator was told {:?}", self.told.get(data)));
+            }
+            let place = (epoch.clone(), seq);
+            if let Some(other) = self.published.insert(data.to_owned(), place)
+                && self.now >= self.forked_until
+            {
+                return Err(format!("{data} was published twice: {other:?} and seq {seq} of {epoch:?}"));
+            }
+        }
         if let Some(id) = entry.starts_with("message ").then(|| id_in(&entry)).flatten()
             && let Some(other) = self.places.insert(id, (epoch.clone(), seq))
+            && !self.may_be_forked(id)
         {
             return Err(format!("message {id} has two numbers: {other:?} and seq {seq} of {epoch:?}"));
         }
@@ -212,7 +275,7 @@ impl Books {
 
     pub(super) fn volatile(&mut self, book: BookId, id: u64) -> Result<(), String> {
         self.count("volatile");
-        if self.sessions[book].volatile.insert(id) {
+        if self.sessions[book].volatile.insert(id) || self.may_be_forked(id) {
             Ok(())
         } else {
             Err(format!("the volatile message {id} comes twice"))
@@ -225,12 +288,35 @@ impl Books {
         // A session that the server has begun anew gets what it does not know to have been written.
         let receiver = (book, self.sessions[book].restarts);
         match self.directs.insert(id, receiver) {
-            Some(other) if other == receiver => Err(format!("the direct message {id} comes twice")),
+            Some(other) if other == receiver && !self.may_be_forked(id) => {
+                Err(format!("the direct message {id} comes twice"))
+            }
             Some(_) => {
                 self.count("directs again on a newer page");
                 Ok(())
             }
             None => Ok(()),
+        }
+    }
+
+    /// An operator was told that its message has this number.
+    pub(super) fn published(&mut self, data: &str, seq: u64) -> Result<(), String> {
+        self.told.insert(data.to_owned(), seq);
+        match self.published.get(data) {
+            Some((epoch, place)) if *place != seq && self.now >= self.forked_until => {
+                Err(format!("the operator was told seq {seq} for {data}, which has {place} in {epoch:?}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// An operator was told that its message was refused.
+    pub(super) fn not_published(&self, data: &str) -> Result<(), String> {
+        match self.published.get(data) {
+            Some(place) if self.now >= self.forked_until => {
+                Err(format!("{data} was refused although it was published: {place:?}"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -254,7 +340,7 @@ impl Books {
         }
         request.outcome = Some(outcome);
         let is_seen = self.places.contains_key(&id) || self.directs.contains_key(&id);
-        if outcome == Outcome::Refused && is_seen {
+        if outcome == Outcome::Refused && is_seen && !self.may_be_forked(id) {
             return Err(format!("request {id} is refused although it was executed"));
         }
         self.count(match outcome {
@@ -276,7 +362,7 @@ impl Books {
     /// Checks what can be known only when everything has arrived.
     pub(super) fn check(&self) -> Result<(), String> {
         for session in &self.sessions {
-            for (epoch, seq) in &session.own_quiet {
+            for (epoch, seq) in session.own_quiet.iter().filter(|(epoch, _)| !self.void.contains(epoch)) {
                 let entry = self.logs.get(epoch).and_then(|log| log.get(seq));
                 let is_own = entry.is_none_or(|entry| {
                     let request = id_in(entry).and_then(|id| self.requests.get(&id));
@@ -297,6 +383,7 @@ impl Books {
         match (request.kind, request.outcome) {
             (Kind::Quiet | Kind::Volatile, _) => Ok(()),
             (_, None) => Err(format!("request {id} of {user} was never settled")),
+            _ if self.may_be_forked(id) => Ok(()),
             (_, Some(Outcome::Refused)) if self.places.contains_key(&id) || self.directs.contains_key(&id) => {
                 Err(format!("request {id} of {user} was refused, and executed"))
             }

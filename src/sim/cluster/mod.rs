@@ -1,20 +1,30 @@
-//! Simulation of a cluster: several engines with one log, without sockets and without Redis.
+//! Simulation of a cluster: several engines, each with its link to a model of Redis, without sockets.
 //!
-//! One seed determines a run. The nodes have clocks of their own, with an offset and a drift. Entries reach them late and in pieces.
-//! Nodes are killed and start again, are paused beyond their lease, and lose their link for a while. Clients with sessions connect to any
-//! node, lose their connections, and come back to another one.
+//! One seed determines a run. The nodes have clocks of their own, with an offset and a drift. Bytes reach Redis and the nodes late and in
+//! pieces. Nodes are killed and start again, are paused beyond their lease, and lose their link for a while, with or without being told.
+//! Redis is stopped beyond the lease, forgets its scripts and subscriptions, and is replaced by one that lacks the last entries, or
+//! everything. Clients with sessions connect to any node, lose their connections, and come back to another one.
 //!
-//! - [`log`] is a model of the log and of the leases: what Redis and its scripts do.
-//! - [`node`] drives an engine and its link.
+//! In most runs the first node has no faults, and Redis loses only what that node can give back. Then nothing may be lost: the log never
+//! begins anew and never forks. In the others it may, and the books forgive what a fork has touched, and nothing else.
+//!
+//! - [`redis`] is the Redis of a run with its faults, [`link`] the link of a node; [`faults`] draws when something fails.
+//! - [`node`] drives an engine.
+//! - [`operators`] gives operators' commands to any node.
 //! - [`page`] is a client; [`books`] checks what all clients receive, knowing neither nodes nor the log.
 //! - [`agreement`] compares the nodes with each other after every entry, and with the clients at the end.
 
 mod agreement;
+mod asked;
 mod books;
-mod log;
+mod faults;
+mod history;
+mod link;
 mod members;
 mod node;
+mod operators;
 mod page;
+mod redis;
 mod requests;
 mod swarm;
 mod trace;
@@ -102,12 +112,29 @@ mod tests {
     #[test]
     fn nodes_of_a_cluster_agree_while_they_are_killed_paused_and_cut_off() {
         let mut total = Report::default();
-        for seed in 0..12 {
+        for seed in 0..20 {
             let report = simulate_cluster(&Plan::new(seed, 250)).unwrap_or_else(|failure| panic!("{failure}"));
             total.add(&report);
         }
         let effects: Vec<&str> = total.effects().map(|(effect, _)| effect).collect();
-        for effect in ["nodes killed", "nodes paused", "links cut", "resumes", "replayed", "directs", "sent again"] {
+        for effect in [
+            "nodes killed",
+            "nodes paused",
+            "links cut",
+            "links reset",
+            "Redis stopped",
+            "Redis emptied",
+            "failovers with a loss",
+            "resumes",
+            "replayed",
+            "directs",
+            "sent again",
+            "the cluster was full",
+            "there were as many lobbies as possible",
+            "a lobby was full",
+            "published",
+            "pings answered",
+        ] {
             assert!(effects.contains(&effect), "the runs show nothing about `{effect}`: {effects:?}");
         }
     }

@@ -1,24 +1,23 @@
-//! A node: an engine with its sockets in memory, its clock, and its link to the log.
+//! A node: an engine with its sockets in memory, and its clock.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::log::{HAS_STATES, LEASE, Log, UNIX};
+use super::asked::Asked;
+use super::redis::{Redis, UNIX};
 use super::trace::Trace;
 use crate::apps::Relay;
 use crate::base::close::CloseReason;
 use crate::base::id::ConnId;
 use crate::base::random::Random;
 use crate::base::time::Time;
-use crate::cluster::log::{ClusterInput, ClusterOutput, EntryBody, Incarnation};
+use crate::cluster::link::LinkConfig;
+use crate::cluster::log::Incarnation;
 use crate::config::CheckedConfig;
 use crate::engine::Engine;
-use crate::engine::cluster::inspect;
 use crate::engine::driver::Start;
 use crate::sim::memory::MemorySockets;
-
-/// How long a node waits for the state of another one before it attaches anew.
-const STATE_TIMEOUT: u64 = 2_000_000;
+use crate::sim::redis_link::RedisLink;
 
 /// A connection between a client and a node.
 #[derive(Debug, Default)]
@@ -35,29 +34,11 @@ pub(super) struct Wire {
     pub(super) stalled_until: u64,
 }
 
+/// When a node starts that does not come back.
+pub(super) const NEVER: u64 = u64::MAX;
+
 /// Number of a connection in a run.
 pub(super) type WireId = u64;
-
-/// The place of a node in the cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    None,
-    /// It waits for the state of another node.
-    Waiting(Incarnation, u64),
-    Held(Incarnation),
-}
-
-#[derive(Debug)]
-struct Link {
-    place: Place,
-    /// What the engine has asked to append.
-    queue: VecDeque<Vec<u8>>,
-    /// Index of the last entry that the engine was given.
-    given: u64,
-    is_told_reachable: bool,
-    /// When the lease was last renewed.
-    renewed_at: u64,
-}
 
 pub(super) struct Node {
     pub(super) number: usize,
@@ -69,17 +50,26 @@ pub(super) struct Node {
     zero: u64,
     /// How much faster its clock is, in millionths.
     drift: i64,
-    link: Link,
+    /// Its link to Redis, while the process runs.
+    pub(super) link: Option<RedisLink>,
+    /// What the engine was told: its place, and the index of the last entry.
+    pub(super) place: Option<Incarnation>,
+    pub(super) given: u64,
     pub(super) paused_until: u64,
+    /// No connection to Redis is established until then.
     pub(super) cut_until: u64,
+    /// Nothing arrives from Redis or there until then.
+    pub(super) silent_until: u64,
+    /// Since when, or from when on, it has no fault.
+    pub(super) well_since: u64,
+    /// Its lease cannot have expired before.
+    pub(super) safe_until: u64,
     pub(super) restart_at: u64,
-    starts: u64,
+    pub(super) asked: Asked,
 }
 
 impl Node {
     pub(super) fn new(number: usize) -> Node {
-        let link =
-            Link { place: Place::None, queue: VecDeque::new(), given: 0, is_told_reachable: false, renewed_at: 0 };
         Node {
             number,
             engine: None,
@@ -88,11 +78,16 @@ impl Node {
             accepting: Vec::new(),
             zero: 0,
             drift: 0,
-            link,
+            link: None,
+            place: None,
+            given: 0,
             paused_until: 0,
             cut_until: 0,
+            silent_until: 0,
+            well_since: 0,
+            safe_until: 0,
             restart_at: 0,
-            starts: 0,
+            asked: Asked::default(),
         }
     }
 
@@ -102,46 +97,29 @@ impl Node {
         let start = Start { unix_micros: UNIX + now + skew - 2_000_000, seed: random.next_u64() };
         let mut engine = Engine::new(config.clone(), start, Relay::default());
         engine.join_cluster();
-        *self = Node { starts: self.starts + 1, zero: now, engine: Some(engine), ..Node::new(self.number) };
+        let link = RedisLink::new(link_config(self.number, config, random));
+        *self = Node { zero: now, engine: Some(engine), link: Some(link), well_since: now, ..Node::new(self.number) };
         self.drift = random.below(400) as i64 - 200;
     }
 
     /// Kills the process of this node.
-    pub(super) fn kill(&mut self, wires: &mut BTreeMap<WireId, Wire>, restart_at: u64) {
+    pub(super) fn kill(&mut self, now: u64, redis: &mut Redis, wires: &mut BTreeMap<WireId, Wire>, restart_at: u64) {
+        self.drop_connection(now, redis);
         for wire in self.conns.values().chain(&self.accepting) {
             if let Some(wire) = wires.get_mut(wire) {
                 wire.is_ended = true;
             }
         }
-        *self = Node { starts: self.starts, restart_at, ..Node::new(self.number) };
+        *self = Node { restart_at, ..Node::new(self.number) };
+    }
+
+    /// Whether the node does not come back.
+    pub(super) fn is_gone(&self) -> bool {
+        self.restart_at == NEVER
     }
 
     pub(super) fn is_running(&self, now: u64) -> bool {
         self.engine.is_some() && self.paused_until <= now
-    }
-
-    pub(super) fn is_linked(&self, now: u64) -> bool {
-        self.is_running(now) && self.cut_until <= now
-    }
-
-    pub(super) fn place(&self) -> Place {
-        self.link.place
-    }
-
-    pub(super) fn incarnation(&self) -> Option<Incarnation> {
-        match self.link.place {
-            Place::Held(node) => Some(node),
-            Place::None | Place::Waiting(..) => None,
-        }
-    }
-
-    /// Index of the last entry that the engine has executed, if it has a place.
-    pub(super) fn index(&self) -> Option<u64> {
-        self.incarnation().map(|_| self.link.given)
-    }
-
-    pub(super) fn is_idle(&self, log: &Log) -> bool {
-        self.link.queue.is_empty() && self.index() == Some(log.last_index())
     }
 
     /// The engine's time.
@@ -163,106 +141,6 @@ impl Node {
         self.accepting.contains(&wire)
     }
 
-    // ---- the link ----
-
-    /// Lets the link do what it can. `most` entries are passed on at most.
-    pub(super) fn pump(&mut self, now: u64, log: &mut Log, most: u64, trace: &mut Trace) -> Result<(), String> {
-        if !self.is_linked(now) {
-            return Ok(());
-        }
-        match self.link.place {
-            Place::None => self.attach(now, log, trace),
-            Place::Waiting(node, since) => self.await_state(now, log, (node, since), trace),
-            Place::Held(node) => return self.pump_held(now, log, node, most, trace),
-        }
-        Ok(())
-    }
-
-    fn attach(&mut self, now: u64, log: &mut Log, trace: &mut Trace) {
-        let (node, is_first) = log.attach(now, &format!("node{}", self.number));
-        trace.note(now, || format!("node{} attaches as {node}, first={is_first}", self.number));
-        self.link.renewed_at = now;
-        if is_first || !HAS_STATES {
-            log.note_state(node);
-            self.attached(now, node, log.founded() - 1, None);
-        } else {
-            self.link.place = Place::Waiting(node, now);
-        }
-    }
-
-    fn await_state(&mut self, now: u64, log: &mut Log, (node, since): (Incarnation, u64), trace: &mut Trace) {
-        if let Some((index, bytes)) = log.take_state(node) {
-            trace.note(now, || format!("node{} gets the state as of {index}", self.number));
-            log.note_state(node);
-            return self.attached(now, node, index, Some(&bytes));
-        }
-        if !log.renew(now, node) || now > since + STATE_TIMEOUT {
-            self.link.place = Place::None;
-        }
-    }
-
-    fn attached(&mut self, now: u64, node: Incarnation, index: u64, state: Option<&[u8]>) {
-        self.link.place = Place::Held(node);
-        (self.link.given, self.link.is_told_reachable) = (index, true);
-        self.input(now, ClusterInput::Attached { node, index, state });
-    }
-
-    fn input(&mut self, now: u64, input: ClusterInput<'_>) {
-        let time = self.time(now);
-        self.engine.as_mut().expect("the node runs").handle_cluster(time, input);
-    }
-
-    fn pump_held(
-        &mut self,
-        now: u64,
-        log: &mut Log,
-        node: Incarnation,
-        most: u64,
-        trace: &mut Trace,
-    ) -> Result<(), String> {
-        let was_renewed_at = self.link.renewed_at;
-        if !log.renew(now, node) {
-            if now < was_renewed_at + LEASE {
-                return Err(format!(
-                    "node{} has lost its place as {node} although its lease has not expired",
-                    self.number
-                ));
-            }
-            trace.note(now, || format!("node{} is detached", self.number));
-            self.link.queue.clear();
-            (self.link.place, self.link.is_told_reachable) = (Place::None, false);
-            self.input(now, ClusterInput::Detached);
-            return Ok(());
-        }
-        self.link.renewed_at = now;
-        if !self.link.is_told_reachable {
-            self.link.is_told_reachable = true;
-            self.input(now, ClusterInput::Reachable(true));
-        }
-        while let Some(bytes) = self.link.queue.pop_front() {
-            log.append(now, node, bytes);
-        }
-        for _ in 0..most {
-            let Some(entry) = log.entry(self.link.given + 1) else { break };
-            self.link.given += 1;
-            if matches!(entry.body, EntryBody::Ended { node: ended } if ended == node) {
-                return Err(format!("node{} has a place as {node}, which has ended", self.number));
-            }
-            trace.note(now, || format!("node{} executes {}: {}", self.number, entry.index, show(&entry.body)));
-            let time = self.time(now);
-            self.engine.as_mut().expect("the node runs").handle_cluster(time, ClusterInput::Entry(entry));
-        }
-        Ok(())
-    }
-
-    /// Tells the engine that its link is cut, if it is.
-    fn notice_cut(&mut self, now: u64) {
-        if self.cut_until > now && self.link.is_told_reachable {
-            self.link.is_told_reachable = false;
-            self.input(now, ClusterInput::Reachable(false));
-        }
-    }
-
     // ---- a turn of the engine ----
 
     /// Passes on what has arrived on the connections, in pieces, and ends the turn.
@@ -270,7 +148,6 @@ impl Node {
         if !self.is_running(now) {
             return;
         }
-        self.notice_cut(now);
         let time = self.time(now);
         self.accept(time, run);
         let conns: Vec<(ConnId, WireId)> = self.conns.iter().map(|(&conn, &wire)| (conn, wire)).collect();
@@ -331,7 +208,7 @@ impl Node {
         }
     }
 
-    /// Takes what the engine has written, and what it asks of the log.
+    /// Takes what the engine has written.
     fn collect(&mut self, now: u64, run: &mut Turn<'_>) {
         for write in self.sockets.take_writes() {
             if let Some(wire) = self.conns.get(&write.conn).and_then(|wire| run.wires.get_mut(wire)) {
@@ -348,19 +225,14 @@ impl Node {
                 run.wires.get_mut(&wire).into_iter().for_each(|wire| wire.is_ended = true);
             }
         }
-        let engine = self.engine.as_mut().expect("the node runs");
-        while let Some(output) = engine.poll_cluster() {
-            match output {
-                ClusterOutput::Append(bytes) => self.link.queue.push_back(bytes),
-                ClusterOutput::State { node, index, bytes } => run.states.push((node, index, bytes)),
-            }
-        }
     }
 
-    /// How long the engine may wait.
+    /// How long the process may wait.
     pub(super) fn wait(&self, now: u64) -> Option<Duration> {
         let time = self.time(now);
-        self.engine.as_ref()?.poll_timeout().map(|at| at - time)
+        let link = self.link.as_ref()?.link.poll_timeout();
+        let engine = self.engine.as_ref()?.poll_timeout();
+        Some(engine.map_or(link, |at| at.min(link)) - time)
     }
 }
 
@@ -370,18 +242,23 @@ pub(super) struct Turn<'a> {
     pub(super) random: &'a mut Random,
     pub(super) trace: &'a mut Trace,
     pub(super) closes: &'a mut Vec<CloseReason>,
-    pub(super) states: &'a mut Vec<(Incarnation, u64, Vec<u8>)>,
     /// Whether no faults are injected.
     pub(super) is_calm: bool,
 }
 
-fn show(body: &EntryBody<'_>) -> String {
-    match body {
-        EntryBody::Founded => "founded".to_owned(),
-        EntryBody::Attached { node, .. } => format!("attached {node}"),
-        EntryBody::Ended { node } => format!("ended {node}"),
-        EntryBody::Operations { node, bytes } => {
-            format!("of {node}: {}", inspect::describe(bytes))
-        }
+fn link_config(number: usize, config: &CheckedConfig, random: &mut Random) -> LinkConfig {
+    LinkConfig {
+        node: format!("node{number}"),
+        namespace: "sim".to_owned(),
+        database: 0,
+        user: None,
+        password: None,
+        fingerprint: config.shared_fingerprint(),
+        lease: config.cluster_lease,
+        log_entries: config.cluster_log_entries,
+        log_bytes: config.cluster_log_bytes.0,
+        queue_bytes: config.cluster_queue_bytes.0,
+        state_bytes: config.cluster_state_bytes.0,
+        seed: random.next_u64(),
     }
 }

@@ -1,5 +1,7 @@
 //! A page: a client with one session, which comes back to it on any node.
 
+mod welcome;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::Value;
@@ -73,6 +75,10 @@ pub(super) struct Page {
     /// When its connection was lost, and whether anything has happened since for which its session may have ended.
     pub(super) lost_at: Option<u64>,
     pub(super) is_disturbed: bool,
+    /// Until then an operator's command may end its session.
+    pub(super) disturbed_until: u64,
+    /// Whether the log was forked since its last welcome: its session may have been one that is lost.
+    pub(super) is_forked: bool,
 }
 
 /// What has become of a session.
@@ -115,11 +121,24 @@ impl Page {
             is_over: false,
             lost_at: None,
             is_disturbed: false,
+            disturbed_until: 0,
+            is_forked: false,
         }
+    }
+
+    /// The lobby in which it is, or was last.
+    pub(super) fn lobby(&self) -> Option<&str> {
+        self.epoch.as_ref().map(|(lobby, _)| &**lobby)
     }
 
     pub(super) fn epoch_and_position(&self) -> Option<(&Epoch, u64)> {
         Some((self.epoch.as_ref()?, self.position?.1))
+    }
+
+    /// The part of its query that belongs to a lobby with a code.
+    fn way_in(&self) -> &str {
+        let query = self.place.split_once('?').map_or("", |(_, query)| query);
+        if query.starts_with("seats=") { "" } else { query }
     }
 
     pub(super) fn is_quiet(&self) -> bool {
@@ -131,7 +150,7 @@ impl Page {
     /// Opens a connection. Returns the upgrade request.
     pub(super) fn connect(&mut self, now: u64, wire: WireId, node: usize) -> Vec<u8> {
         let mut target = match &self.epoch {
-            Some((lobby, _)) => format!("/ws/{lobby}?"),
+            Some((lobby, _)) => format!("/ws/{lobby}?{}", self.way_in()),
             None => format!("/ws/{}", self.place),
         };
         target += &format!("token={}&session={}", self.name, self.session);
@@ -294,88 +313,14 @@ impl Page {
                     _ => "goodbye with another reason",
                 });
             }
-            "pong" | "lobby_state" | "health_ping" => {}
+            "health_ping" => {
+                let stamp = message["timestamp"].as_u64().ok_or("no timestamp")?;
+                answer.extend(wire::text(&format!(r#"{{"type":"health_pong","timestamp":{stamp}}}"#)));
+            }
+            "pong" | "lobby_state" => {}
             _ => return Err("an unknown type".to_owned()),
         }
         Ok(Event::None)
-    }
-
-    fn welcomed(
-        &mut self,
-        now: u64,
-        welcome: &Value,
-        books: &mut Books,
-        answer: &mut Vec<u8>,
-    ) -> Result<Event, String> {
-        let number = |field: &str| welcome[field].as_u64().ok_or(format!("no {field}"));
-        let (seq, n) = (number("seq")?, number("n")?);
-        let is_resumed = welcome["resumed"].as_bool().ok_or("no resumed")?;
-        let is_recovered = welcome["recovered"].as_bool().ok_or("no recovered")?;
-        let lobby = welcome["lobby"].as_str().ok_or("no lobby")?;
-        let epoch = (lobby.to_owned(), number("epoch")?);
-        let had_session = self.epoch.is_some();
-        let seat = welcome["conn"].as_str().ok_or("no conn")?.to_owned();
-        let conn = self.conn.as_mut().expect("it has received something");
-        (conn.is_welcome, conn.awaits_state, conn.replay) = (true, true, number("replay")?);
-        conn.is_recovered = is_recovered;
-        books.count("welcomes");
-        let mut event = Event::None;
-        if is_resumed {
-            books.count("resumes");
-            if is_recovered {
-                books.count("recovered");
-                if let Some(known) = self.n.filter(|&known| known != n) {
-                    return Err(format!("recovered, but n is {n} after {known}"));
-                }
-            } else {
-                books.broken(self.book, now);
-                if self.was.is_none() && self.position.is_some() {
-                    let lost = n.saturating_sub(self.n.unwrap_or(n));
-                    books.gap(self.book, &epoch, seq, lost)?;
-                }
-                books.begin(self.book);
-            }
-            if had_session && self.seat.as_ref() != Some(&seat) {
-                return Err(format!("resumed on another seat than {:?}", self.seat));
-            }
-            self.settle_done(number("done")?, welcome["refused"].as_str().ok_or("no refused")?, books)?;
-        } else {
-            if is_recovered {
-                return Err("a new session cannot recover".to_owned());
-            }
-            if self.attempts > 1 {
-                // An earlier connection may have begun a session of which the page has heard nothing.
-                books.broken(self.book, now);
-            }
-            if had_session {
-                event = Event::Forgotten;
-            }
-            books.restart(self.book);
-            self.position = None;
-            self.settled.clear();
-            for (_, sent) in std::mem::take(&mut self.pending) {
-                books.settled(sent.id, Outcome::Unknown)?;
-            }
-        }
-        (self.n, self.was, self.seat, self.lost_at) = (Some(n), None, Some(seat), None);
-        self.epoch = Some(epoch);
-        self.is_disturbed = false;
-        for sent in self.pending.values() {
-            books.count("sent again");
-            answer.extend(wire::text(&sent.text));
-        }
-        Ok(event)
-    }
-
-    fn settle_done(&mut self, done: u64, refused: &str, books: &mut Books) -> Result<(), String> {
-        let refused = u64::from_str_radix(refused, 16).map_err(|error| error.to_string())?;
-        let later = self.pending.split_off(&(done + 1));
-        for (reference, sent) in std::mem::replace(&mut self.pending, later) {
-            let is_refused = done - reference < 64 && refused >> (done - reference) & 1 == 1;
-            self.settle(reference, sent, if is_refused { Outcome::Refused } else { Outcome::Done }, books)?;
-        }
-        self.next_ref = self.next_ref.max(done + 1);
-        Ok(())
     }
 
     fn settle(&mut self, reference: u64, sent: Sent, outcome: Outcome, books: &mut Books) -> Result<(), String> {
@@ -437,12 +382,16 @@ impl Page {
         if conn.awaits_state {
             conn.replay = conn.replay.checked_sub(1).ok_or("more is replayed than announced")?;
         }
-        let (n, id) = (message["n"].as_u64().ok_or("no n")?, message["data"].as_u64().ok_or("not an id")?);
+        let n = message["n"].as_u64().ok_or("no n")?;
         if self.n.is_some_and(|known| n != known + 1) {
             return Err(format!("direct message {n} after {:?}", self.n));
         }
         self.n = Some(n);
-        books.direct(self.book, id)
+        match message["data"].as_u64() {
+            Some(id) => books.direct(self.book, id),
+            // Of an operator.
+            None => Ok(()),
+        }
     }
 
     fn answered(&mut self, answer: &Value, is_error: bool, books: &mut Books) -> Result<(), String> {

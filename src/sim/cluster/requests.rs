@@ -55,6 +55,8 @@ impl World {
                     r#"{"max":null,"write":"all"}"#,
                     r#"{"start":{"min":2,"countdown_ms":700}}"#,
                     r#"{"listed":true,"name":"chess"}"#,
+                    r#"{"password":"tulip"}"#,
+                    r#"{"password":null}"#,
                 ];
                 format!(r#"{{"type":"settings","settings":{}"#, pick(&mut self.random, &settings))
             }

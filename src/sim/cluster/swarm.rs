@@ -6,12 +6,18 @@ use crate::base::random::Random;
 use crate::config::{ByteSize, Config, DuplicateLogin, Limit};
 use crate::sim::swarm::pick::{limit, pick};
 
-/// How often each fault happens: of the nodes in 10,000 steps, of the connections in 1000 uses.
+/// How often each fault happens: of the nodes and of Redis in 10,000 steps, of the connections in 1000 uses.
 #[derive(Clone, Debug)]
 pub(super) struct Faults {
     pub(super) kill: u64,
     pub(super) pause: u64,
     pub(super) cut: u64,
+    /// Connections to Redis.
+    pub(super) reset: u64,
+    /// Redis: stopped, replaced by another one, or a lesser disturbance.
+    pub(super) stop: u64,
+    pub(super) fail_over: u64,
+    pub(super) disturb: u64,
     pub(super) drop: u64,
     pub(super) vanish: u64,
     pub(super) stall: u64,
@@ -26,6 +32,8 @@ pub(super) struct Swarm {
     pub(super) has_anchor: bool,
     /// Percentage of actions of a user with a page that open another one.
     pub(super) second_pages: u64,
+    /// Operators' commands in 1000 steps.
+    pub(super) commands: u64,
     lobbies: u64,
     has_control: bool,
 }
@@ -37,6 +45,10 @@ impl Swarm {
             kill: rate(&[0, 5, 20, 60]),
             pause: rate(&[0, 5, 20, 60]),
             cut: rate(&[0, 10, 40, 80]),
+            reset: rate(&[0, 0, 20, 100]),
+            stop: rate(&[0, 5, 20]),
+            fail_over: rate(&[0, 0, 15, 40]),
+            disturb: rate(&[0, 0, 10, 50]),
             drop: rate(&[0, 10, 40]),
             vanish: rate(&[0, 5, 20]),
             stall: rate(&[0, 10, 40]),
@@ -47,6 +59,7 @@ impl Swarm {
             faults,
             has_anchor: random.percent(70),
             second_pages: pick(random, &[0, 0, 1, 5]),
+            commands: pick(random, &[0, 10, 40]),
             lobbies: pick(random, &[1, 2, 3]),
             has_control: random.percent(75),
         }
@@ -72,6 +85,7 @@ impl Swarm {
             pong_timeout: millis(random, &[2_000, 3_000]),
             host_grace: millis(random, &[500, 5_000]),
             max_empty_ttl: millis(random, &[0, 5_000]),
+            cluster_log_entries: pick(random, &[200, 1_000, 10_000]),
             ..Config::default()
         };
         config.messages_per_second = Limit::UNLIMITED;
@@ -88,6 +102,7 @@ impl Swarm {
         match random.below(10) {
             0 if self.has_control => "~new?".to_owned(),
             1 | 2 if self.has_control => "~quick/pool?seats=3&".to_owned(),
+            3 if self.has_control => format!("lobby{}?password=tulip&", random.below(self.lobbies)),
             _ => format!("lobby{}?", random.below(self.lobbies)),
         }
     }

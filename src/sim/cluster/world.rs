@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::books::{Books, Kind};
-use super::log::Log;
+use super::history::History;
+use super::link::Passed;
 use super::node::{Node, Turn, Wire, WireId};
 use super::page::{Event, Page};
+use super::redis::{MAX_SKEW, Redis};
 use super::swarm::Swarm;
 use super::trace::Trace;
 use crate::base::close::CloseReason;
@@ -17,8 +19,10 @@ use crate::sim::transcript::{EventKind, NO_CLIENT, Transcript};
 
 /// Longest silence that a page bears, in microseconds, and the range that is added to it.
 const PATIENCE: (u64, u64) = (3_000_000, 5_000_000);
-/// Most entries that a node executes in one step without faults.
-const ALL: u64 = u64::MAX;
+/// While more time than this passes, links go on, in microseconds.
+const LINK_TURN: u64 = 50_000;
+/// Most bytes that move between a node and Redis in a turn without faults.
+const ALL: usize = usize::MAX;
 
 pub(super) struct World {
     pub(super) random: Random,
@@ -26,7 +30,7 @@ pub(super) struct World {
     pub(super) swarm: Swarm,
     /// Time of the run, in microseconds.
     pub(super) now: u64,
-    pub(super) log: Log,
+    pub(super) redis: Redis,
     pub(super) nodes: Vec<Node>,
     pub(super) wires: BTreeMap<WireId, Wire>,
     pub(super) users: Vec<String>,
@@ -35,8 +39,8 @@ pub(super) struct World {
     pub(super) trace: Trace,
     pub(super) transcript: Transcript,
     pub(super) closes: Vec<CloseReason>,
-    /// States of the nodes by index, until all of them have passed it.
-    pub(super) states: BTreeMap<u64, (usize, String)>,
+    /// What the nodes have executed.
+    pub(super) history: History,
     pub(super) is_calm: bool,
     pub(super) last_wire: WireId,
     last_message: u64,
@@ -54,13 +58,13 @@ impl World {
         let books = Books::new(&users, &config);
         let mut world = World {
             nodes: (0..swarm.nodes).map(Node::new).collect(),
-            log: Log::default(),
+            redis: Redis::new(),
             wires: BTreeMap::new(),
             pages: Vec::new(),
             trace: Trace::new(is_traced),
             transcript: Transcript::new(seed),
             closes: Vec::new(),
-            states: BTreeMap::new(),
+            history: History::default(),
             now: 0,
             is_calm: false,
             last_wire: 0,
@@ -87,7 +91,7 @@ impl World {
             1..=10 => self.random.below(150_000),
             _ => self.random.below(4_000),
         };
-        self.advance(span);
+        self.advance(span)?;
         self.inject();
         for at in 0..self.nodes.len() {
             if self.random.percent(60) {
@@ -97,23 +101,27 @@ impl World {
         for _ in 0..1 + self.random.below(3) {
             self.act()?;
         }
+        if self.random.below(1000) < self.swarm.commands {
+            self.operate();
+        }
         self.read_all()
     }
 
-    /// Lets time pass. No node loses its lease by that alone.
-    pub(super) fn advance(&mut self, span: u64) {
-        self.now += span;
+    /// Lets time pass. No node loses its lease by that alone: its link goes on.
+    pub(super) fn advance(&mut self, mut span: u64) -> Result<(), String> {
         self.transcript.step = self.trace.step;
-        for node in &self.nodes {
-            if node.is_linked(self.now)
-                && let Some(incarnation) = node.incarnation()
-                && self.log.has_place(incarnation)
-                && span >= 1_000_000
-            {
-                // Its heartbeat has come in the meantime.
-                self.log.renew(self.now - span / 2, incarnation);
+        while span > LINK_TURN {
+            self.now += LINK_TURN;
+            span -= LINK_TURN;
+            self.redis.set_time(self.now);
+            for at in 0..self.nodes.len() {
+                self.pump(at, ALL)?;
             }
         }
+        self.now += span;
+        self.redis.set_time(self.now);
+        self.books.set_time(self.now);
+        Ok(())
     }
 
     /// A turn of a node, and what its link does before and afterwards.
@@ -124,20 +132,21 @@ impl World {
             node.start(now, &self.config, &mut self.random);
             self.trace.note(now, || format!("node{at} starts"));
         }
-        self.pump(at)?;
-        let mut states = Vec::new();
+        let chunk = self.draw_chunk();
+        self.pump(at, chunk)?;
         let mut run = Turn {
             wires: &mut self.wires,
             random: &mut self.random,
             trace: &mut self.trace,
             closes: &mut self.closes,
-            states: &mut states,
             is_calm: self.is_calm,
         };
         self.nodes[at].turn(now, &mut run);
-        states.into_iter().for_each(|(node, index, bytes)| self.log.put_state(node, index, bytes));
+        if self.nodes[at].is_running(now) {
+            self.read_reports(at)?;
+        }
         if self.is_calm || self.random.percent(70) {
-            self.pump(at)?;
+            self.pump(at, ALL)?;
         }
         if self.nodes[at].is_running(now) {
             self.nodes[at].engine.as_ref().expect("it runs").check();
@@ -145,17 +154,21 @@ impl World {
         Ok(())
     }
 
-    fn pump(&mut self, at: usize) -> Result<(), String> {
-        let most = if self.is_calm || self.random.percent(60) { ALL } else { self.random.below(4) };
-        // One by one, so that the states of all nodes are compared after each entry.
-        for _ in 0..most {
-            let before = self.nodes[at].index();
-            self.nodes[at].pump(self.now, &mut self.log, 1, &mut self.trace)?;
-            let index = self.nodes[at].index();
-            if index == before {
-                break;
+    fn draw_chunk(&mut self) -> usize {
+        if self.is_calm || self.random.percent(70) { ALL } else { 1 + self.random.below(400) as usize }
+    }
+
+    /// Moves bytes between a node and Redis, and passes on what arrives. The states of all nodes are compared after each entry.
+    fn pump(&mut self, at: usize, chunk: usize) -> Result<(), String> {
+        let now = self.now;
+        self.nodes[at].pump(now, &mut self.redis, chunk);
+        while let Some(passed) = self.nodes[at].pass_input(now, &mut self.trace)? {
+            match passed {
+                Passed::Attached { is_first: true, index } => self.note_founded(at, index)?,
+                Passed::Detached => self.note_detached(at)?,
+                Passed::Entry(index, Some(hash)) => self.compare(at, index, hash)?,
+                Passed::Attached { .. } | Passed::Entry(_, None) | Passed::Other => {}
             }
-            self.compare(at)?;
         }
         Ok(())
     }
@@ -332,52 +345,17 @@ impl World {
         let page = &self.pages[at];
         let grace = self.config.seat_grace.as_micros() as u64;
         // A server may lose a connection some time before its client knows.
-        let slack = 1_000_000 + PATIENCE.0 + PATIENCE.1;
+        let slack = 1_000_000 + 2 * MAX_SKEW + PATIENCE.0 + PATIENCE.1;
         let is_late = lost_at.is_none_or(|lost_at| self.now + slack > lost_at + grace);
-        let is_founded = lost_at.is_none_or(|lost_at| self.log.founded_at() + slack > lost_at);
+        let is_founded = lost_at.is_none_or(|lost_at| self.history.lost_at() + slack > lost_at);
         // A request of another page may be on its way for long.
         let pages = self.books.sessions.iter().filter(|session| session.user == page.user).count();
+        let is_disturbed = is_disturbed || page.disturbed_until > self.now;
         if is_late || is_disturbed || pages > 1 || is_founded || self.config.duplicate_login == DuplicateLogin::Allow {
             self.books.count("sessions forgotten");
             return Ok(());
         }
         Err(format!("{} has lost its session without a reason", page.name))
-    }
-
-    // ---- faults ----
-
-    fn inject(&mut self) {
-        let faults = self.swarm.faults.clone();
-        for at in usize::from(self.swarm.has_anchor)..self.nodes.len() {
-            let now = self.now;
-            let mut span = |most: u64| now + self.random.below(most);
-            let until = [span(8_000_000), span(13_000_000), span(9_000_000)];
-            let node = &mut self.nodes[at];
-            if node.engine.is_none() {
-                continue;
-            }
-            let draw = self.random.below(10_000);
-            if draw < faults.kill {
-                self.trace.note(now, || format!("node{at} is killed until {}", until[0]));
-                node.kill(&mut self.wires, until[0]);
-                self.books.count("nodes killed");
-            } else if draw < faults.kill + faults.pause && node.paused_until <= now {
-                self.trace.note(now, || format!("node{at} is paused until {}", until[1]));
-                node.paused_until = until[1];
-                self.books.count("nodes paused");
-            } else if draw < faults.kill + faults.pause + faults.cut && node.cut_until <= now {
-                self.trace.note(now, || format!("the link of node{at} is cut until {}", until[2]));
-                node.cut_until = until[2];
-                self.books.count("links cut");
-            }
-        }
-    }
-
-    /// Ends all faults.
-    pub(super) fn calm(&mut self) {
-        self.is_calm = true;
-        self.nodes.iter_mut().for_each(|node| (node.paused_until, node.cut_until, node.restart_at) = (0, 0, 0));
-        self.wires.values_mut().for_each(|wire| wire.stalled_until = wire.stalled_until.min(self.now));
     }
 
     /// How long the engines may wait, at most `most`.

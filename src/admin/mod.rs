@@ -26,6 +26,7 @@ mod figures;
 mod guard;
 mod metrics;
 mod outcome;
+mod page;
 mod places;
 mod routes;
 
@@ -39,6 +40,7 @@ use self::guard::Guard;
 pub use self::guard::Token;
 pub use self::metrics::DriverMetrics;
 use self::outcome::{Outcome, carry_out, reported};
+use self::page::PageFile;
 use self::places::Place;
 use self::routes::AdminRequest;
 use crate::base::peer::Peer;
@@ -283,9 +285,9 @@ impl AdminConns {
         if let Err(answer) = self.guard.check_source(request.headers, is_health_check) {
             return Admission::Refused(answer);
         }
-        if is_health_check {
+        if is_health_check || PageFile::at(request.path).is_some() {
             if length > ENVELOPE_BYTES {
-                return Admission::Refused(JsonResponse::error(413, "too_long", "a health check needs no body"));
+                return Admission::Refused(JsonResponse::error(413, "too_long", "this request needs no body"));
             }
             return Admission::Granted;
         }

@@ -26,9 +26,12 @@ pub(super) fn carry_out<A: App>(
     let answer = match request {
         AdminRequest::Probe(Probe::Live) => answers::live(),
         AdminRequest::Probe(Probe::Ready) => answers::readiness(engine.readiness()),
+        AdminRequest::Page(file) => file.response(),
         AdminRequest::Stats => answers::stats(engine, now),
         AdminRequest::Metrics => metrics::answer(engine, now, driver),
-        AdminRequest::Lobbies(PageQuery { limit, after }) => answers::lobbies(&engine.lobbies(after, limit)),
+        AdminRequest::Lobbies(search, PageQuery { limit, after }) => {
+            answers::lobbies(&engine.lobbies_with(&search, after, limit))
+        }
         AdminRequest::Lobby(code, PageQuery { limit, after }) => match engine.lobby(&code) {
             None => refused(OperatorRefusal::NoSuchLobby),
             Some(view) => {

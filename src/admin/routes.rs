@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
+use super::page::PageFile;
 use crate::base::id::SeatId;
 use crate::base::number::integer;
 use crate::engine::operator::{KickTarget, LobbyChange, NewLobby, OperatorCommand, Payload, SettingsText};
@@ -19,6 +20,8 @@ use crate::http::target::percent_decode;
 /// Default and largest `limit`, the number of items of a page. The largest bounds the duration of a turn.
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
+/// Longest `search`, in bytes: that of a lobby's code or name.
+const MAX_SEARCH_BYTES: usize = 64;
 /// Default and largest `timeout_ms` of a ping.
 const DEFAULT_PING: u64 = 2000;
 const MAX_PING: u64 = 60_000;
@@ -27,9 +30,11 @@ const MAX_PING: u64 = 60_000;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum AdminRequest {
     Probe(Probe),
+    Page(&'static PageFile),
     Stats,
     Metrics,
-    Lobbies(PageQuery),
+    /// The lobbies whose code or name contains the text.
+    Lobbies(String, PageQuery),
     Lobby(String, PageQuery),
     User(String, PageQuery),
     /// The users that are banned from a lobby.
@@ -50,6 +55,13 @@ pub(super) fn read(request: &HttpRequest<'_>) -> Result<AdminRequest, JsonRespon
         return match request.method {
             // Any query is ignored.
             "GET" | "HEAD" => Ok(AdminRequest::Probe(probe)),
+            _ => Err(use_get()),
+        };
+    }
+    if let Some(file) = PageFile::at(request.path) {
+        return match request.method {
+            // Any query is ignored.
+            "GET" | "HEAD" => Ok(AdminRequest::Page(file)),
             _ => Err(use_get()),
         };
     }
@@ -88,10 +100,13 @@ fn query_request(segments: &[&str], query: &str) -> Result<AdminRequest, JsonRes
         // Any query is ignored: a scraper may be configured to send parameters.
         return Ok(AdminRequest::Metrics);
     }
-    let page_query = page_query(query)?;
+    let (search, page_query) = page_query(query)?;
+    if search.is_some() && *segments != ["lobbies"] {
+        return Err(JsonResponse::bad_request("only the list of lobbies can be searched"));
+    }
     Ok(match *segments {
         ["stats"] => AdminRequest::Stats,
-        ["lobbies"] => AdminRequest::Lobbies(page_query),
+        ["lobbies"] => AdminRequest::Lobbies(search.unwrap_or_default().into_owned(), page_query),
         ["lobbies", code] => AdminRequest::Lobby(code.into(), page_query),
         ["lobbies", code, "bans"] => AdminRequest::Bans(code.into()),
         ["users", user] => AdminRequest::User(user.into(), page_query),
@@ -99,18 +114,26 @@ fn query_request(segments: &[&str], query: &str) -> Result<AdminRequest, JsonRes
     })
 }
 
-fn page_query(query: &str) -> Result<PageQuery, JsonResponse> {
+/// Reads the query of a list: the text to search for, if there is one, and the page.
+fn page_query(query: &str) -> Result<(Option<Cow<'_, str>>, PageQuery), JsonResponse> {
     let mut page_query = PageQuery { limit: DEFAULT_LIMIT, after: None };
+    let mut search = None;
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        match pair.split_once('=').map(|(key, value)| (key, value.parse::<u64>())) {
-            Some(("limit", Ok(limit))) if (1..=MAX_LIMIT as u64).contains(&limit) => page_query.limit = limit as usize,
-            Some(("limit", _)) => return Err(JsonResponse::bad_request("limit must be from 1 to 1000")),
-            Some(("after", Ok(after))) => page_query.after = Some(after),
-            Some(("after", _)) => return Err(JsonResponse::bad_request("after must be the `next` of an earlier page")),
-            _ => return Err(JsonResponse::bad_request("the query may hold limit and after")),
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        match (key, value.parse::<u64>()) {
+            ("limit", Ok(limit)) if (1..=MAX_LIMIT as u64).contains(&limit) => page_query.limit = limit as usize,
+            ("limit", _) => return Err(JsonResponse::bad_request("limit must be from 1 to 1000")),
+            ("after", Ok(after)) => page_query.after = Some(after),
+            ("after", _) => return Err(JsonResponse::bad_request("after must be the `next` of an earlier page")),
+            ("search", _) => {
+                let text = percent_decode(value, true).filter(|text| text.len() <= MAX_SEARCH_BYTES);
+                let rule = "search must be percent-encoded UTF-8 of at most 64 bytes";
+                search = Some(text.ok_or_else(|| JsonResponse::bad_request(rule))?);
+            }
+            _ => return Err(JsonResponse::bad_request("the query may hold limit and after; of /lobbies also search")),
         }
     }
-    Ok(page_query)
+    Ok((search, page_query))
 }
 
 fn command(segments: &[&str], request: &HttpRequest<'_>) -> Result<AdminRequest, JsonResponse> {

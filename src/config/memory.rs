@@ -47,6 +47,9 @@ const REMEMBERED_BYTES: u128 = 360;
 
 /// Most bytes that a newcomer on the admin port may send ahead of its answers, in addition to two request heads.
 pub(crate) const ADMIN_AHEAD_BYTES: usize = 64 << 10;
+/// Most bytes of the files of the operators' page together, which are served without the token. Checked when they are
+/// compiled in.
+pub(crate) const ADMIN_PAGE_BYTES: usize = 40 << 10;
 /// Bytes of a response without a page of a list, with its queue.
 const RESPONSE_BYTES: u128 = 1024;
 
@@ -221,7 +224,8 @@ impl Config {
         let request = 7 * max_message + max_header;
         // A connection without the token has little more than a request head after each turn. Growing a buffer can take
         // twice its contents.
-        let head = 2 * (receive_buffer + 2 * max_header + ADMIN_AHEAD_BYTES as u128) + RESPONSE_BYTES;
+        let ahead = receive_buffer + 2 * max_header + ADMIN_AHEAD_BYTES as u128;
+        let head = 2 * (ahead + ADMIN_PAGE_BYTES as u128) + RESPONSE_BYTES;
         let connections = |count: u32, each: u128| if self.admin.is_some() { u128::from(count) * each } else { 0 };
         let keys = connections(self.most_lobbies(), u128::from(self.max_idempotency_keys) * IDEMPOTENCY_KEY_BYTES);
         let operators = connections(self.max_admin_connections, 2 * request + (2 << 20))

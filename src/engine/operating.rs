@@ -72,9 +72,18 @@ impl<A: App> Engine<A> {
 
     /// At most `limit` lobbies, after those of earlier pages. Their order is fixed but has no meaning.
     pub fn lobbies(&self, after: Option<u64>, limit: usize) -> Page<LobbyView> {
+        self.lobbies_with("", after, limit)
+    }
+
+    /// At most `limit` lobbies whose code or name contains `text`, in the order of [`lobbies`](Self::lobbies). Upper and
+    /// lower case of ASCII letters are the same.
+    ///
+    /// One call looks at 10,000 lobbies at most. So a page may have fewer lobbies than `limit`, or none, although
+    /// others follow: `next` is `None` on the last page only.
+    pub fn lobbies_with(&self, text: &str, after: Option<u64>, limit: usize) -> Page<LobbyView> {
         // Larger numbers are not keys, and no key follows them.
         let after = after.map(|key| LobbyKey::new(key.min(u64::from(u32::MAX) - 1) as usize));
-        let (keys, next) = self.core.directory.lobbies_after(after, limit.max(1));
+        let (keys, next) = self.core.directory.lobbies_after(after, limit.max(1), text);
         Page {
             items: keys.iter().map(|&key| self.core.lobby_view(key)).collect(),
             next: next.map(|key| key.index() as u64),

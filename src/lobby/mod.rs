@@ -28,12 +28,16 @@ pub fn is_lobby_code(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_' || c == b'-')
 }
 
-/// Returns whether `text` is a valid user id: 1 to 128 bytes of UTF-8 without control characters.
+/// Returns whether `text` is a valid user id: 1 to 128 bytes of UTF-8 without control characters, except for `.` and `..`.
+///
+/// Browsers and many HTTP libraries remove these two from a path (RFC 3986 section 5.2.4), so that an operator's request
+/// about such a user would become another one: `POST /users/../kick` would kick everybody.
 ///
 /// ```
 /// assert!(lobbyd::admission::is_user_id("Zoë"));
 /// assert!(!lobbyd::admission::is_user_id(""));
+/// assert!(!lobbyd::admission::is_user_id(".."));
 /// ```
 pub fn is_user_id(text: &str) -> bool {
-    (1..=128).contains(&text.len()) && !text.chars().any(char::is_control)
+    (1..=128).contains(&text.len()) && !matches!(text, "." | "..") && !text.chars().any(char::is_control)
 }

@@ -8,10 +8,10 @@
    empty answer. The checker is given damaged answers first.
 3. `promtool check rules --lint-fatal` and `promtool test rules` accept the rules. Every metric that the rules and the dashboard
    name is in an answer.
-4. A Prometheus scrapes the server as the guide configures it, with a token from a file, and evaluates every expression of the
+4. A Prometheus scrapes the server, and a node of a cluster, as the guide configures it, with a token from a file, and evaluates every expression of the
    rules and the dashboard.
 
-Needs Debian's package `prometheus`, which `run` installs. Ends with "N passed, N failed"; exit 0 only if none failed.
+Needs Debian's packages `prometheus` and `redis-server`, which `run` installs. Ends with "N passed, N failed"; exit 0 only if none failed.
 """
 
 import asyncio
@@ -30,6 +30,7 @@ import urllib.request
 
 from lobbyd import Lobbyd, default_binary
 from peers import Python
+from redis_process import Redis
 from suite import Tally, close_all, enter
 
 DEPLOY = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../examples/deploy"))
@@ -40,6 +41,7 @@ TOKEN = "correct-horse-battery-staple"
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SAMPLE = re.compile(r'([a-z_][a-z0-9_]*)(\{[a-z_]+="[^"\\]*"(?:,[a-z_]+="[^"\\]*")*\})? (\S+)')
 METRIC = re.compile(r"\b(?:lobbyd|process)_[a-z0-9_]+")
+ADMIN = r"admin API on http://127\.0\.0\.1:(\d+)"
 SECONDS = 20        # limit for what happens in the background
 
 
@@ -303,7 +305,7 @@ async def rules_pass_promtool(server):
 
 
 async def named_metrics_exist(server):
-    known = {key.split("{")[0] for key in scrape(server.admin)}
+    known = {key.split("{")[0] for port in (server.admin, server.node.admin) for key in scrape(port)}
     for path in DASHBOARD, RULES, RULES_TEST:
         with open(path, encoding="utf-8") as file:
             named = set(METRIC.findall(file.read()))
@@ -320,7 +322,7 @@ class Prometheus:
                 "rule_files": [RULES],
                 "scrape_configs": [{
                     "job_name": "lobbyd",
-                    "static_configs": [{"targets": [f"127.0.0.1:{server.admin}"]}],
+                    "static_configs": [{"targets": [f"127.0.0.1:{server.admin}", f"127.0.0.1:{server.node.admin}"]}],
                     "authorization": {"credentials_file": server.token_file},
                 }],
             }, file)
@@ -367,7 +369,7 @@ async def prometheus_scrapes_and_evaluates(server):
             await prometheus.wait_for('up{job="lobbyd"} == 1')
             assert not prometheus.query('up{job="lobbyd"} == 0')
             # Rates need two scrapes.
-            await prometheus.wait_for("rate(lobbyd_turn_seconds_count[1m]) > 0")
+            await prometheus.wait_for("count(rate(lobbyd_turn_seconds_count[1m]) > 0) == 2")
             # Closes by reason are shown from the first one on.
             other = await enter(Python(), server, "other", "bob")
             await close_all(other)
@@ -405,9 +407,14 @@ async def main(binary):
             file.write(TOKEN + "\n")
         options = ["--admin", "127.0.0.1:0", "--admin-token-file", token_file, "--admin-host", "lobby.internal",
                    "--tick-hz", 20, "--journal", os.path.join(folder, "session"), "--health-interval", "2s"]
-        with Lobbyd(binary, *options) as server:
+        # The metrics of a cluster are those of a node.
+        of_node = ["--admin", "127.0.0.1:0", "--admin-token-file", token_file, "--node", "a"]
+        with Redis(folder) as redis, Lobbyd(binary, *options) as server, \
+                Lobbyd(binary, *of_node, "--cluster", f"unix:{redis.socket}") as server.node:
             server.token_file = token_file
-            server.admin = int(server.wait_for_log(r"admin API on http://127\.0\.0\.1:(\d+)", 10).group(1))
+            for each in server, server.node:
+                each.admin = int(each.wait_for_log(ADMIN, 10).group(1))
+            server.node.wait_for_log("attached to the cluster", 10)
             for claim in CLAIMS:
                 await tally.check(claim.__name__, claim(server))
     print(f"{tally.passed} passed, {tally.failed} failed")

@@ -117,7 +117,7 @@ fn malformed_requests_get_an_error() {
         assert_eq!(answer.status, status, "{request}\n{answer:?}");
         assert!(answer.body["message"].is_string());
     }
-    check(&mut world, &get("/"), 404);
+    check(&mut world, &get("/nothing"), 404);
     check(&mut world, &get("/lobbies/"), 404);
     check(&mut world, &get("/lobbies/%zz"), 400);
     check(&mut world, &get("/lobbies?limit=0"), 400);

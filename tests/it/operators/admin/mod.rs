@@ -5,6 +5,7 @@ mod commands;
 mod connections;
 mod control;
 mod http;
+mod page;
 mod places;
 mod publishing;
 mod queries;

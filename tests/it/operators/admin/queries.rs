@@ -5,7 +5,7 @@ use lobbyd::apps::{Relay, Verbatim};
 use lobbyd::config::Limit;
 use serde_json::{Value, json};
 
-use super::{config, get, operator, three};
+use super::{config, get, operator, post, three};
 use crate::common::scenario::World;
 
 #[test]
@@ -111,6 +111,70 @@ fn large_lists_come_in_pages() {
     });
     let beyond = format!("/lobbies?after={}", u64::MAX);
     operator.check(&mut world, &get(&beyond), 200, json!({"lobbies": [], "next": null}));
+}
+
+/// A lobby is found by a part of its code or name, in upper or lower case.
+#[test]
+fn lobbies_are_searched_by_a_part_of_their_code_or_name() {
+    let config = Config { lobby_control: true, ..config() };
+    let mut world = World::new(config.clone(), Relay::default());
+    let mut operator = operator(&config);
+    for (code, name) in [("chess-1", "Friday night"), ("Chess-2", "Zoë's"), ("go", "a & b = 50% chess?"), ("-", "x")] {
+        let body = json!({"code": code, "ttl_ms": 60_000, "settings": {"name": name}}).to_string();
+        assert_eq!(operator.ask(&mut world, &post("/lobbies", &body)).status, 201);
+    }
+    for (search, expected) in [
+        ("", &["chess-1", "Chess-2", "go", "-"][..]),
+        ("chess", &["chess-1", "Chess-2", "go"]),
+        ("CHESS-", &["chess-1", "Chess-2"]),
+        ("friday+NIGHT", &["chess-1"]),
+        ("zo%C3%AB", &["Chess-2"]),
+        // Only ASCII letters have two cases.
+        ("ZO%C3%8B", &[]),
+        ("a+%26+b+%3D+50%25", &["go"]),
+        ("-", &["chess-1", "Chess-2", "-"]),
+        ("nothing", &[]),
+    ] {
+        let answer = operator.ask(&mut world, &get(&format!("/lobbies?search={search}"))).body;
+        let found: Vec<&str> =
+            answer["lobbies"].as_array().expect("a list").iter().filter_map(|lobby| lobby["lobby"].as_str()).collect();
+        assert_eq!((&found[..], &answer["next"]), (expected, &Value::Null), "{search}");
+    }
+    for bad in ["search=%zz", "search=%ff", "search=%0a", &format!("search={}", "x".repeat(65))] {
+        operator.refused(&mut world, &get(&format!("/lobbies?{bad}")), 400, "bad_request");
+    }
+    for path in ["/lobbies/go?search=x", "/users/ann?search=x", "/stats?search="] {
+        operator.refused(&mut world, &get(path), 400, "bad_request");
+    }
+}
+
+/// A page looks at 10,000 lobbies, whether they match or not.
+#[test]
+fn a_search_through_many_lobbies_comes_in_pages_that_may_be_empty() {
+    let config = Config {
+        lobby_control: true,
+        max_lobbies: Limit::at_most(30_000),
+        max_connections: Limit::at_most(30_000),
+        ..config()
+    };
+    let mut world = World::new(config.clone(), Relay::default());
+    let mut operator = operator(&config);
+    for n in 0..20_100 {
+        let body = format!("{{\"code\":\"L{n:05}\",\"ttl_ms\":60000}}");
+        assert_eq!(operator.ask(&mut world, &post("/lobbies", &body)).status, 201);
+    }
+    let pages = |operator: &mut super::Operator, world: &mut World<Relay>, search: &str| {
+        let (mut pages, mut path) = (Vec::new(), format!("/lobbies?limit=7&search={search}"));
+        loop {
+            let page = operator.ask(world, &get(&path)).body;
+            pages.push(page["lobbies"].as_array().expect("a list").len());
+            let Some(next) = page["next"].as_u64() else { break pages };
+            path = format!("/lobbies?limit=7&search={search}&after={next}");
+        }
+    };
+    assert_eq!(pages(&mut operator, &mut world, "nothing"), [0, 0, 0]);
+    assert_eq!(pages(&mut operator, &mut world, "l20099"), [0, 0, 1]);
+    assert_eq!(pages(&mut operator, &mut world, "L0000"), [7, 3, 0]);
 }
 
 #[test]

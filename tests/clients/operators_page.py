@@ -1,0 +1,748 @@
+#!/usr/bin/env python3
+"""The operators' page in Chromium, against a running lobbyd.
+
+    tests/clients/run --operators-page [--pictures FOLDER] [--readme examples/pictures] [--only NAME] [path/to/lobbyd]
+
+Every command is clicked, and seen at the members or in the statistics. The page is shown with 0, 10 and 10,000 lobbies, on a phone
+and on a desktop, in light and in dark: no error in the console, nothing wider than the screen. --pictures writes what it looks like,
+and --readme the picture of the README.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import sys
+import tempfile
+import traceback
+import urllib.parse
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from lobbyd import Lobbyd, default_binary
+from tabs import DESKTOP, PHONE, Browser
+
+TOKEN = "correct-horse-battery-staple"
+ADMIN = r"admin API on http://127\.0\.0\.1:(\d+)"
+# Texts that a page would run, would take for a path, or would show as something else.
+HOSTILE = ["<img src=x onerror=globalThis.hit=1>", "\"><script>globalThis.hit=1</script>", "javascript:globalThis.hit=1//", "a/b?c#d&e=%2e%2e", "%2e%2e",
+           "__proto__", "constructor", " spaces ", "abc\u202egnp.exe", "in\u200bvisible", "\u3164", "two\u2028lines", "${alert(1)}{{7*7}}", "W" * 128, "ÄÖ世界👩‍👩‍👧"]
+GONE = ["Failed to load resource", "net::ERR_"]
+MESSAGE = '{"notice":12345678901234567890}'
+
+
+class Server(Lobbyd):
+    """A server with an operators' port. `conns` are its members, by name."""
+
+    def __init__(self, binary, *options, token=None):
+        self.members, self.folder = {}, tempfile.TemporaryDirectory()
+        if token:
+            path = os.path.join(self.folder.name, "token")
+            with open(path, "w", encoding="ascii") as file:
+                file.write(token)
+            options = ("--admin-token-file", path, *options)
+        super().__init__(binary, "--admin", "127.0.0.1:0", *options)
+        self.admin = int(self.wait_for_log(ADMIN, 5).group(1))
+        self.page = f"http://127.0.0.1:{self.admin}/"
+        self.http = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=10)
+
+    def ask(self, path, body=None):
+        lines = {"Content-Type": "application/json"} if body is not None else {}
+        self.http.request("GET" if body is None else "POST", path, json.dumps(body) if body is not None else None, lines)
+        answer = self.http.getresponse()
+        return json.loads(answer.read())
+
+    async def join(self, lobby, user):
+        """Connects a member that answers health checks, and keeps what else it hears."""
+        member = Member()
+        self.members[user] = member
+        await member.open(self.url(lobby, urllib.parse.quote(user, safe="")))
+        return member
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        for member in self.members.values():
+            await member.ws.close()
+        self.http.close()
+        self.close()
+        self.folder.cleanup()
+
+
+class Member:
+    async def open(self, url):
+        self.heard = []
+        self.ws = await connect(url, proxy=None, subprotocols=["lobby.v1.json"])
+        self.task = asyncio.create_task(self.read())
+
+    async def read(self):
+        with contextlib.suppress(ConnectionClosed):
+            async for text in self.ws:
+                message = json.loads(text)
+                if message["type"] == "health_ping":
+                    await self.ws.send(json.dumps({"type": "health_pong", "timestamp": message["timestamp"]}))
+                self.heard.append((message["type"], text))
+
+    async def hears(self, kind, part, seconds=5):
+        await until(lambda: any(heard == kind and part in text for heard, text in self.heard), f"{kind} {part} in {self.heard[-3:]}", seconds)
+
+    async def closed(self):
+        await asyncio.wait_for(self.ws.wait_closed(), 5)
+        return self.ws.close_code
+
+
+async def until(is_true, what, seconds=5):
+    end = asyncio.get_running_loop().time() + seconds
+    while not is_true():
+        assert asyncio.get_running_loop().time() < end, f"not within {seconds} s: {what}"
+        await asyncio.sleep(0.02)
+
+
+class Rig:
+    def __init__(self, binary, browser, pictures=None, readme=None):
+        self.binary, self.browser, self.pictures, self.readme = binary, browser, pictures, readme
+
+    async def open(self, server, rest="", size=DESKTOP, allowed=()):
+        # A server without events says so.
+        tab = await self.browser.open(server.page + rest, size, allowed=["/events", *allowed])
+        await tab.until("!document.querySelector('#main').hidden || document.querySelector('#login').open")
+        return tab
+
+    async def show(self, tab, name, is_in_readme=False):
+        """Checks the page in all sizes and colours, and keeps pictures of it."""
+        if self.readme and is_in_readme:
+            await tab.look((1000, 660))
+            await asyncio.sleep(0.4)
+            await tab.picture(os.path.join(self.readme, "operators.png"))
+        for size in PHONE, DESKTOP:
+            for dark in False, True:
+                await tab.look(size, dark)
+                await asyncio.sleep(0.3)
+                await tab.check()
+                if self.pictures:
+                    await tab.picture(os.path.join(self.pictures, f"{name}-{size[0]}-{'dark' if dark else 'light'}.png"))
+        await tab.look(DESKTOP)
+
+
+# ---- what a person does ----
+
+def text_of(selector):
+    return f"document.querySelector({json.dumps(selector)}).textContent"
+
+
+async def shown(tab, selector, part):
+    await tab.until(f"(document.querySelector({json.dumps(selector)})?.textContent ?? '').includes({json.dumps(part)})")
+
+
+async def press(tab, within, label):
+    """Clicks the button with this label."""
+    found = f"[...document.querySelectorAll({json.dumps(within + ' button')})].find((one) => one.textContent === {json.dumps(label)} && !one.hidden && !one.disabled)"
+    await tab.until(f"!!{found}")
+    await tab.evaluate(f"{found}.click()")
+
+
+async def confirm(tab, word=None, message=None, kind=None):
+    await tab.until("document.querySelector('#ask').open")
+    if message is not None:
+        await tab.evaluate(f"document.querySelector('#ask textarea').value = {json.dumps(message)}")
+        await tab.evaluate(f"document.querySelector('#ask select').value = {json.dumps(kind or 'data')}")
+    if word is not None:
+        await tab.evaluate(f"document.querySelector('#ask-word input').value = {json.dumps(word)}")
+    await tab.click("#ask .main")
+
+
+async def noted(tab, part):
+    await shown(tab, "#done ol li", part)
+
+
+async def look_at(tab, kind, name):
+    await tab.evaluate(f"location.hash = '#{kind}/' + encodeURIComponent({json.dumps(name)})")
+    await tab.until("document.querySelectorAll('#view .buttons button').length > 0")
+
+
+async def rows(tab, selector):
+    return await tab.evaluate(f"[...document.querySelectorAll({json.dumps(selector + ' tbody tr')})].map((row) => row.querySelector('a').textContent)")
+
+
+async def log_in(tab, token):
+    await tab.until("document.querySelector('#login').open")
+    await tab.evaluate(f"document.querySelector('#token').value = {json.dumps(token)}")
+    await tab.click("#login .main")
+
+
+# ---- claims ----
+
+async def the_page_asks_for_the_token_and_keeps_it_in_memory_only(rig):
+    async with Server(rig.binary, token=TOKEN) as server:
+        tab = await rig.open(server, allowed=["401"])
+        await rig.show(tab, "login")
+        assert await tab.evaluate("document.querySelector('#main').hidden && document.querySelector('#refused').hidden")
+        await log_in(tab, "wrong-horse-battery-staple")
+        await tab.until("document.querySelector('#login').open && !document.querySelector('#refused').hidden")
+        await log_in(tab, f"  {TOKEN}\t")
+        await shown(tab, "#state", "ready")
+        kept = await tab.evaluate("""(async () => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie, location.href,
+            await indexedDB.databases(), await caches.keys(), history.state, document.documentElement.outerHTML,
+            [...document.querySelectorAll('input')].map((input) => input.value), performance.getEntries().map((entry) => entry.name)]))()""")
+        assert kept.startswith('[{},{},"",') and TOKEN not in kept and "wrong-horse" not in kept, kept[:300]
+        await tab.check()
+        # The page forgets all that it shows.
+        await tab.click("#forget")
+        await tab.until("document.querySelector('#login').open && document.querySelector('#main').hidden")
+        await log_in(tab, TOKEN)
+        await tab.until("!document.querySelector('#main').hidden")
+        await tab.call("Page.reload")
+        await tab.until("document.querySelector('#login')?.open")
+        await log_in(tab, TOKEN)
+        await shown(tab, "#state", "ready")
+        # A way back to the page, from wherever it leads.
+        await tab.call("Page.navigate", url="about:blank")
+        await tab.until("location.href === 'about:blank'")
+        await tab.evaluate("history.back()")
+        await tab.until("document.querySelector('#login')?.open")
+        await tab.close()
+
+
+async def the_page_loads_nothing_from_elsewhere_and_runs_nothing_else(rig):
+    async with Server(rig.binary) as server:
+        tab = await rig.open(server, allowed=["Content Security Policy", "TrustedHTML", "document"])
+        await shown(tab, "#state", "ready")
+        names = await tab.evaluate("performance.getEntriesByType('resource').map((entry) => entry.name)")
+        assert names and all(name.startswith(server.page) for name in names), names
+        for attack in ["document.body.innerHTML += '<p>'", "eval('1')", "document.body.setAttribute('onclick', 'globalThis.hit = 1'), document.body.click()",
+                       "document.body.append(Object.assign(document.createElement('script'), { textContent: 'globalThis.hit = 1' }))",
+                       "document.body.append(Object.assign(document.createElement('img'), { src: 'http://127.0.0.1:1/x' }))"]:
+            await tab.evaluate(f"(() => {{ try {{ {attack} }} catch {{}} }})()")
+        assert not await tab.evaluate("globalThis.hit")
+        assert not await tab.evaluate("document.querySelector('body > p:empty')")
+        # Another page cannot show it in a frame, where a visitor might click on it.
+        framed = await rig.browser.open("about:blank")
+        await framed.evaluate(f"""new Promise((done) => document.body.append(Object.assign(document.createElement('iframe'), {{ src: '{server.page}', onload: done }}))).then(() => 1)""")
+        frames = (await framed.call("Page.getFrameTree"))["frameTree"]["childFrames"]
+        assert [frame["frame"]["url"] for frame in frames] == ["chrome-error://chromewebdata/"], frames
+        for each in tab, framed:
+            await each.close()
+
+
+async def an_empty_server_is_shown(rig):
+    async with Server(rig.binary) as server:
+        tab = await rig.open(server)
+        await shown(tab, "#no-lobbies", "There are no lobbies.")
+        await shown(tab, "#charts", "Connections")
+        assert await tab.evaluate("document.querySelector('#events').hidden") == ("error" in event_stream(server))
+        await asyncio.sleep(4.5)
+        await rig.show(tab, "none")
+        await tab.close()
+
+
+def event_stream(server):
+    """The answer to a request for events: an error in a server without them."""
+    server.http.request("GET", "/events")
+    answer = server.http.getresponse()
+    if answer.status == 200:
+        server.http.close()
+        return {}
+    return json.loads(answer.read())
+
+
+async def ten_lobbies_are_shown_with_their_members(rig):
+    async with Server(rig.binary, "--lobby-control", "on", "--tick-hz", "20", "--ping-interval", "3s", "--pong-timeout", "2s") as server:
+        for number in range(10):
+            for user in range(number % 4 + 1):
+                await server.join(f"table-{number}", f"user-{number}-{user}")
+        server.ask("/lobbies/table-3/settings", {"settings": {"name": "Friday <b>night</b>", "listed": True, "password": "x"}})
+        server.ask("/lobbies/table-3/data", {"data": {"map": "dust", "round": 3}})
+        server.ask("/lobbies/table-4/lock", {"locked": True})
+        talk = asyncio.create_task(chatter(server))
+        tab = await rig.open(server, "#lobby/table-3")
+        await tab.until("document.querySelectorAll('#lobbies tbody tr').length === 10")
+        assert await tab.evaluate(text_of("#lobbies tbody tr td:nth-child(2)")) == "1"
+        await shown(tab, "#lobbies", "Friday <b>night</b>")
+        assert len(await rows(tab, "#view")) == 4
+        await shown(tab, "#view details:nth-of-type(2) pre", '"round": 3')
+        await shown(tab, "#view h2", "table-3")
+        await shown(tab, "#charts", "p99")
+        # The rates and latencies are those of the server.
+        await tab.until("/[1-9].*\\/s/.test([...document.querySelectorAll('figure')].find((one) => one.textContent.startsWith('Messages')).textContent)")
+        await tab.until("/ms|µs/.test([...document.querySelectorAll('figure')].find((one) => one.textContent.startsWith('Ping')).textContent)", 15)
+        # A member leaves, a lobby ends: rows that stay are the same elements.
+        await tab.evaluate("globalThis.kept = document.querySelectorAll('#lobbies tbody tr')[5], true")
+        await server.members["user-0-0"].ws.close()
+        await server.members["user-3-3"].ws.close()
+        await tab.until("document.querySelectorAll('#lobbies tbody tr').length === 9", 40)
+        assert await tab.evaluate("kept.isConnected && document.querySelectorAll('#lobbies tbody tr')[4] === kept")
+        await rig.show(tab, "ten", is_in_readme=True)
+        await look_at(tab, "user", "user-3-1")
+        assert await rows(tab, "#view") == ["table-3"]
+        await rig.show(tab, "user")
+        await look_at(tab, "lobby", "table-4")
+        await shown(tab, "#view h2", "locked")
+        await tab.evaluate("history.back()")
+        await shown(tab, "#view h2", "user-3-1")
+        await tab.evaluate("location.hash = '#lobby/none'")
+        await shown(tab, "#view p", "No lobby of this code")
+        assert await tab.evaluate("[...document.querySelectorAll('#view .buttons, #view table')].every((one) => one.closest('[hidden]'))")
+        await tab.evaluate("location.hash = '#user/%zz'")
+        await tab.until("document.querySelector('#view').textContent === ''")
+        talk.cancel()
+        await tab.check()
+        await tab.close()
+
+
+async def chatter(server):
+    while True:
+        for member in list(server.members.values()):
+            with contextlib.suppress(ConnectionClosed):
+                await member.ws.send('{"type":"move","to":"e4"}')
+        await asyncio.sleep(0.1)
+
+
+async def ten_thousand_lobbies_do_not_freeze_the_page(rig):
+    async with Server(rig.binary, "--lobby-control", "on", "--max-lobbies", "20000", "--max-connections", "20000") as server:
+        for number in range(10_000):
+            answer = server.ask("/lobbies", {"code": f"L{number:05}", "ttl_ms": 600_000})
+            assert "epoch" in answer, answer
+        member = await server.join("L07777", "ann")
+        tab = await rig.open(server)
+        await shown(tab, "#count", "10,000")
+        # The longest time in which the page handles nothing else.
+        await tab.evaluate("""globalThis.longest = 0; let last = performance.now();
+            setInterval(() => { const now = performance.now(); longest = Math.max(longest, now - last - 20); last = now; }, 20); true""")
+        seen = set()
+        for page in range(1, 6):
+            await shown(tab, "#pages", f"page {page}")
+            await tab.until("document.querySelectorAll('#lobbies tbody tr').length === 50")
+            found = await rows(tab, "#lobbies")
+            assert not seen & set(found), "a lobby is on two pages"
+            seen |= set(found)
+            await press(tab, "#pages", "Next")
+            await shown(tab, "#pages", f"page {page + 1}")
+            await tab.until(f"document.querySelector('#lobbies tbody a').textContent !== {json.dumps(found[0])}")
+        await press(tab, "#pages", "Previous")
+        await shown(tab, "#pages", "page 5")
+        await rig.show(tab, "many")
+        for text, expected in [("l0777", 10), ("L09999", 1), ("nothing", 0)]:
+            await tab.evaluate(f"document.querySelector('#text').value = {json.dumps(text)}, document.querySelector('#search').requestSubmit()")
+            await tab.until(f"document.querySelectorAll('#lobbies tbody tr').length === {expected}")
+            assert all(text.upper() in code for code in await rows(tab, "#lobbies"))
+        await shown(tab, "#no-lobbies", "No such lobby.")
+        await rig.show(tab, "many-none")
+        await tab.evaluate("document.querySelector('#text').value = '', document.querySelector('#text').dispatchEvent(new Event('input')), true")
+        await tab.until("document.querySelectorAll('#lobbies tbody tr').length === 50")
+        # Every lobby is told, a few at a time.
+        await press(tab, "#all", "Publish to all…")
+        await confirm(tab, message=MESSAGE)
+        await tab.until("!document.querySelector('#job').hidden")
+        await press(tab, "#job", "Stop")
+        await noted(tab, "stopped; ")
+        await press(tab, "#all", "Publish to all…")
+        await confirm(tab, message='"all"')
+        await shown(tab, "#job", "Published to 1,")
+        await rig.show(tab, "many-job")
+        await tab.until(f"{text_of('#done ol li')}.includes('10,000 lobbies')", 60)
+        await noted(tab, "1 queued, 0 dropped")
+        await member.hears("message", '"data":"all"')
+        longest = await tab.evaluate("longest")
+        assert longest < 500, f"the page stood still for {longest} ms"
+        await tab.check()
+        await tab.close()
+
+
+async def commands_about_a_lobby_are_clicked(rig):
+    async with Server(rig.binary) as server:
+        ann, bob = [await server.join("chess", user) for user in ("ann", "bob")]
+        tab = await rig.open(server, "#lobby/chess")
+        await press(tab, "#view", "Publish…")
+        await confirm(tab, message="not JSON")
+        await shown(tab, "#ask-problem", "This is not JSON")
+        await rig.show(tab, "ask")
+        await confirm(tab, message=MESSAGE)
+        # Digits beyond those of a double are not lost.
+        for member in ann, bob:
+            await member.hears("message", f'"data":{MESSAGE}')
+        await noted(tab, "Publish to chess: 2 queued, 0 dropped, seq 2")
+        await press(tab, "#view", "Publish…")
+        await confirm(tab, message="plain", kind="text")
+        await noted(tab, "the members speak JSON")
+        # Cancelled, by the button and by the key: nothing happens.
+        for cancel in "document.querySelector('#ask [value=cancel]').click()", None:
+            await press(tab, "#view", "Close…")
+            await tab.until("document.querySelector('#ask').open")
+            if cancel:
+                await tab.evaluate(cancel)
+            else:
+                await tab.key("Escape", True)
+            await tab.until("!document.querySelector('#ask').open")
+        assert server.ask("/lobbies/chess")["members"] == 2
+        await press(tab, "#view", "Lock…")
+        await confirm(tab)
+        await noted(tab, "Lock chess: done")
+        await shown(tab, "#view h2", "locked")
+        cid = await server.join("chess", "cid")
+        assert await cid.closed() == 4002
+        await press(tab, "#view", "Unlock…")
+        await confirm(tab)
+        await noted(tab, "Unlock chess: done")
+        await tab.until(f"!{text_of('#view h2')}.includes('locked')")
+        cid = await server.join("chess", "cid")
+        await tab.until("document.querySelectorAll('#view tbody tr').length === 3")
+        # The button in the row of a member.
+        await tab.evaluate("[...document.querySelectorAll('#view tbody tr')].find((row) => row.textContent.startsWith('cid')).querySelector('button').click()")
+        await shown(tab, "#ask-title", "Kick cid")
+        await confirm(tab)
+        assert await cid.closed() == 4003
+        await press(tab, "#view", "Ask to reconnect…")
+        await confirm(tab)
+        assert [await ann.closed(), await bob.closed()] == [4103, 4103]
+        await noted(tab, "connections to close: 2")
+        ann = await server.join("chess", "ann")
+        await press(tab, "#view", "Kick all…")
+        await confirm(tab)
+        assert await ann.closed() == 4003
+        eve = await server.join("chess", "eve")
+        await tab.until("document.querySelectorAll('#view tbody tr').length === 1")
+        await press(tab, "#view", "Close…")
+        await confirm(tab)
+        assert await eve.closed() == 4006
+        await shown(tab, "#view p", "No lobby of this code")
+        await tab.check()
+        await tab.close()
+
+
+async def commands_about_a_user_are_clicked(rig):
+    async with Server(rig.binary, "--max-per-user", "3") as server:
+        ann = await server.join("chess", "ann")
+        tab = await rig.open(server)
+        await tab.evaluate("document.querySelector('#user').value = 'ann', document.querySelector('#find').requestSubmit()")
+        await press(tab, "#view", "Ping")
+        await tab.until(f"/Ping ann: [0-9.]+ (µs|ms)/.test({text_of('#done ol')})")
+        await press(tab, "#view", "Send…")
+        await confirm(tab, message='"psst"')
+        await ann.hears("direct", '"data":"psst"')
+        await press(tab, "#view", "Ask to reconnect…")
+        await confirm(tab)
+        assert await ann.closed() == 4103
+        ann = await server.join("go", "ann")
+        await tab.until("document.querySelector('#view tbody a')?.textContent === 'go'")
+        await press(tab, "#view", "Kick…")
+        await confirm(tab)
+        assert await ann.closed() == 4003
+        await shown(tab, "#view p", "This user is not connected now.")
+        await tab.check()
+        await tab.close()
+
+
+async def commands_about_the_server_are_clicked(rig):
+    async with Server(rig.binary, "--tick-hz", "50") as server:
+        ann, bob = await server.join("chess", "ann"), await server.join("go", "bob")
+        tab = await rig.open(server)
+        await press(tab, "#all", "Publish to all…")
+        await confirm(tab, message=MESSAGE)
+        for member in ann, bob:
+            await member.hears("message", MESSAGE)
+        await noted(tab, "Publish to all lobbies: 2 lobbies, 2 queued, 0 dropped")
+        await press(tab, "#clock", "Pause the clock…")
+        await confirm(tab)
+        await until(lambda: server.ask("/stats")["ticks"]["paused"], "the clock is paused")
+        await shown(tab, "#tick", "paused")
+        await rig.show(tab, "clock")
+        before = server.ask("/stats")["ticks"]["tick"]
+        await tab.evaluate("document.querySelector('#clock input').value = 7, true")
+        await press(tab, "#clock", "Step")
+        await until(lambda: server.ask("/stats")["ticks"]["tick"] == before + 7, "seven ticks have run")
+        await tab.evaluate("document.querySelectorAll('#clock input')[1].value = 4, true")
+        await press(tab, "#clock", "Slow down…")
+        await confirm(tab)
+        await until(lambda: server.ask("/stats")["ticks"]["slowdown"] == 4, "the clock is slower")
+        await press(tab, "#clock", "Resume the clock")
+        await until(lambda: not server.ask("/stats")["ticks"]["paused"], "the clock runs")
+        await shown(tab, "#tick", "4 times slower")
+        await press(tab, "#all", "Ask all to reconnect…")
+        await confirm(tab, word="kick")
+        await shown(tab, "#ask-problem", "Type reconnect, or cancel.")
+        assert server.ask("/stats")["total_connections"] == 2
+        await confirm(tab, word="reconnect")
+        assert [await ann.closed(), await bob.closed()] == [4103, 4103]
+        ann = await server.join("chess", "ann")
+        await press(tab, "#all", "Kick everybody…")
+        await confirm(tab, word="kick")
+        assert await ann.closed() == 4003
+        await press(tab, "#all", "Drain…")
+        await confirm(tab, word="")
+        await shown(tab, "#ask-problem", "Type drain, or cancel.")
+        assert server.ask("/stats")["drain"] is None
+        tab.allowed = GONE
+        await confirm(tab, word="drain")
+        assert await asyncio.to_thread(server.exit_code) == 0
+        await shown(tab, "#done", "Drain: draining")
+        await shown(tab, "#state", "the server does not answer; asked again after")
+        await rig.show(tab, "away")
+        await tab.close()
+
+
+async def hostile_names_are_text(rig):
+    async with Server(rig.binary, "--max-per-lobby", "30") as server:
+        for user in HOSTILE:
+            await server.join("chess", user)
+        # No path can name these two, so nobody can be called that.
+        for user in ".", "..":
+            await server.join("chess", user)
+            assert await server.members[user].closed() == 4001
+        others = server.ask("/stats")["total_connections"]
+        tab = await rig.open(server, "#lobby/chess")
+        await tab.until(f"document.querySelectorAll('#view tbody tr').length === {len(HOSTILE)}")
+        await rig.show(tab, "hostile")
+        for part in "U+202E", "U+200B", "U+3164", "U+2028", "U+0020":
+            await shown(tab, "#view", part)
+        for user in HOSTILE:
+            found = "[...document.querySelectorAll('#view tbody a')].find((one) => decodeURIComponent(one.hash.slice(6)) === {})".format(json.dumps(user))
+            await look_at(tab, "lobby", "chess")
+            await tab.until(f"!!{found}")
+            await tab.evaluate(f"{found}.click()")
+            await tab.until(f"document.querySelector('#view h2').textContent.startsWith('User ') && document.querySelector('#view tbody a')?.textContent === 'chess'")
+            await press(tab, "#view", "Kick…")
+            await confirm(tab)
+            assert await server.members[user].closed() == 4003, user
+            others -= 1
+            assert server.ask("/stats")["total_connections"] == others, user
+        assert not await tab.evaluate("globalThis.hit || document.images.length || document.scripts.length > 1 || document.querySelectorAll('iframe').length")
+        # A link that somebody has sent.
+        await tab.evaluate("location.hash = '#user/..'")
+        await shown(tab, "#view p", "This user is not connected now.")
+        await tab.evaluate("location.hash = '#user/<img src=x onerror=globalThis.hit=1>'")
+        await asyncio.sleep(0.3)
+        assert not await tab.evaluate("globalThis.hit || document.images.length")
+        await tab.check()
+        await tab.close()
+
+
+COUNT = """globalThis.asked = []; const ask = fetch; globalThis.fetch = (path, ...rest) => { asked.push(String(path)); return ask(path, ...rest); }; true"""
+
+
+async def a_hidden_page_asks_nothing(rig):
+    async with Server(rig.binary) as server:
+        tab = await rig.open(server)
+        await tab.evaluate(COUNT)
+        hide = "Object.defineProperty(document, 'hidden', {{ configurable: true, get: () => {} }}), document.dispatchEvent(new Event('visibilitychange')), true"
+        await tab.evaluate(hide.format("true"))
+        await asyncio.sleep(0.5)
+        await tab.evaluate("asked.length = 0, true")
+        await asyncio.sleep(4)
+        assert await tab.evaluate("asked") == []
+        await tab.evaluate(hide.format("false"))
+        await tab.until("asked.includes('stats')")
+        await tab.check()
+        await tab.close()
+
+
+async def the_page_waits_longer_and_longer_for_a_server_that_is_away(rig):
+    async with Server(rig.binary) as server:
+        tab = await rig.open(server, allowed=GONE)
+        await tab.evaluate(COUNT)
+        server.terminate()
+        server.exit_code()
+        await shown(tab, "#state", "asked again after 4 s")
+        await shown(tab, "#state", "asked again after 8 s")
+        await tab.evaluate("asked.length = 0, true")
+        await asyncio.sleep(5)
+        assert await tab.evaluate("asked") == []
+        again = Lobbyd(rig.binary, "--admin", f"127.0.0.1:{server.admin}")
+        try:
+            await tab.click("#retry")
+            await shown(tab, "#state", "ready")
+            assert await tab.evaluate("document.querySelector('#retry').hidden")
+            # A server that has counted from 0 again shows no negative rates.
+            await asyncio.sleep(4.5)
+            assert not await tab.evaluate("document.querySelector('#charts').textContent.includes('-')")
+        finally:
+            again.close()
+        await tab.close()
+
+
+# As the server sends them, in pieces that end anywhere.
+EVENTS = """(() => {
+  const event = (seq, fields) => `id: b00b-${seq}\\ndata: ${JSON.stringify({ boot: "b00b", seq, at: 1764198000123, ...fields })}\\n\\n`;
+  const text = 'retry: 1000\\n\\ndata: {"type":"hello","boot":"b00b","seq":0,"oldest":1}\\n\\n' + event(1, { type: "lobby_opened", lobby: "chess" }) +
+    event(2, { type: "joined", lobby: "chess", user: "<b>ann</b>", conn: "s1", role: "member" }) + ": keep-alive\\n\\n" +
+    event(3, { type: "left", lobby: "chess", user: "zoë", conn: "s1", role: "member", reason: "kicked" }) + 'data: {"type":"lost","boot":"b00b","count":512}\\n\\n';
+  const bytes = new TextEncoder().encode(text);
+  globalThis.streams = [];
+  const ask = fetch;
+  globalThis.fetch = (path, options) => {
+    if (path !== "events") return ask(path, options);
+    streams.push(options.headers["Last-Event-ID"] ?? null);
+    const pieces = streams.length > 1 ? [] : Array.from({ length: Math.ceil(bytes.length / 7) }, (_, at) => bytes.slice(at * 7, at * 7 + 7));
+    return Promise.resolve(new Response(new ReadableStream({ start(to) { pieces.forEach((piece) => to.enqueue(piece)); globalThis.more = to; } })));
+  };
+})()"""
+
+
+async def events_are_shown_as_they_happen(rig):
+    async with Server(rig.binary) as server:
+        tab = await rig.browser.open("about:blank")
+        await tab.call("Page.addScriptToEvaluateOnNewDocument", source=EVENTS)
+        await tab.call("Page.navigate", url=server.page)
+        await shown(tab, "#events ol", "512")
+        lines = await tab.evaluate("[...document.querySelectorAll('#events li')].map((item) => item.textContent.replace(/^.*M /, '').trim())")
+        assert lines[0] == "lost count 512", lines
+        assert lines[1].endswith("left chess zoë s1 role member kicked") and lines[2].endswith("joined chess <b>ann</b> s1 role member"), lines
+        await rig.show(tab, "events")
+        # A stream that ends goes on after the last event, also after a pause.
+        await tab.evaluate("more.close(), true")
+        await tab.until("streams.length === 2 && streams[1] === 'b00b-3'")
+        await tab.click("#hold")
+        await tab.evaluate("document.querySelector('#hold').ariaPressed === 'true'")
+        await asyncio.sleep(2.5)
+        assert await tab.evaluate("streams.length") == 2
+        await tab.click("#hold")
+        await tab.until("streams.length === 3 && streams[2] === 'b00b-3'")
+        # However many events there are, the page keeps the newest.
+        many = "Array.from({ length: 1000 }, (_, n) => `id: b00b-${n}\\ndata: {\"type\":\"joined\",\"lobby\":\"x\",\"user\":\"u${n}\"}\\n\\n`).join('')"
+        await tab.evaluate(f"more.enqueue(new TextEncoder().encode({many})), true")
+        await shown(tab, "#events li", "u999")
+        assert await tab.evaluate("document.querySelectorAll('#events li').length") == 200
+        await tab.check()
+        await tab.close()
+
+
+async def events_of_the_server_are_shown(rig):
+    async with Server(rig.binary) as server:
+        if "error" in event_stream(server):
+            return
+        tab = await rig.open(server)
+        await tab.until("!document.querySelector('#events').hidden")
+        await server.join("chess", "ann")
+        await shown(tab, "#events ol", "joined chess ann")
+        await tab.check()
+        await tab.close()
+
+
+async def everything_is_done_with_the_keyboard(rig):
+    async with Server(rig.binary) as server:
+        ann = await server.join("chess", "ann")
+        tab = await rig.open(server)
+        await tab.until("document.querySelectorAll('#lobbies tbody tr').length === 1")
+
+        async def type_key(key, text=None):
+            code = {"Enter": 13, "Tab": 9, "Escape": 27}.get(key, 0)
+            await tab.call("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, windowsVirtualKeyCode=code, **({"text": text} if text else {}))
+            await tab.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key, windowsVirtualKeyCode=code)
+
+        async def tab_to(label):
+            for _ in range(60):
+                if await tab.evaluate(f"document.activeElement.textContent === {json.dumps(label)}"):
+                    return
+                await type_key("Tab")
+            raise AssertionError(f"no way to {label}")
+
+        await tab_to("chess")
+        outline = await tab.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline == "solid", outline
+        await type_key("Enter", "\r")
+        await shown(tab, "#view h2", "chess")
+        await tab_to("Kick all…")
+        await type_key("Enter", "\r")
+        await tab.until("document.querySelector('#ask').open && document.activeElement.value === 'cancel'")
+        await type_key("Escape")
+        await tab.until("!document.querySelector('#ask').open && document.activeElement.textContent === 'Kick all…'")
+        await type_key("Enter", "\r")
+        await tab.until("document.querySelector('#ask').open")
+        await tab_to("Kick")
+        await type_key("Enter", "\r")
+        assert await ann.closed() == 4003
+        names = await tab.evaluate("""[...document.querySelectorAll('input, button, select, textarea, [role=img]')].filter((one) => one.checkVisibility())
+            .filter((one) => !(one.ariaLabel || one.textContent || one.labels?.length)).map((one) => one.outerHTML)""")
+        assert names == [], names
+        await tab.check()
+        await tab.close()
+
+
+# Forty times as fast, in the timers and in the clock.
+FAST = """(() => {
+  const [later, now] = [setTimeout, performance.now.bind(performance)];
+  globalThis.setTimeout = (what, ms) => later(what, ms / 40);
+  performance.now = () => now() * 40;
+  globalThis.polled = 0;
+  const ask = fetch;
+  globalThis.fetch = (path, ...rest) => { polled += path === "stats"; return ask(path, ...rest); };
+})()"""
+
+
+async def memory_stays_flat_for_a_quarter_of_an_hour(rig):
+    async with Server(rig.binary) as server:
+        for number in range(60):
+            await server.join(f"table-{number % 30}", f"user-{number}")
+        tab = await rig.browser.open("about:blank")
+        await tab.call("Page.addScriptToEvaluateOnNewDocument", source=FAST)
+        await tab.call("Page.navigate", url=server.page + "#lobby/table-1")
+
+        async def figures():
+            await tab.call("HeapProfiler.collectGarbage")
+            counts = await tab.call("Memory.getDOMCounters")
+            heap = await tab.call("Runtime.getHeapUsage")
+            return heap["usedSize"], counts["nodes"], counts["jsEventListeners"]
+
+        await tab.until("globalThis.polled > 170", 60)
+        before = await figures()
+        await tab.until("polled > 450", 90)
+        after = await figures()
+        assert await tab.evaluate("document.querySelectorAll('#lobbies tbody tr').length") == 30
+        grown = [new - old for new, old in zip(after, before)]
+        assert grown[0] < 300_000 and grown[1] < 200 and grown[2] < 20, f"{before} became {after}"
+        await tab.check()
+        await tab.close()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--pictures")
+    parser.add_argument("--readme")
+    parser.add_argument("--only", default="")
+    parser.add_argument("lobbyd", nargs="?", default=default_binary())
+    options = parser.parse_args()
+    return asyncio.run(run(options))
+
+
+CHECKS = [
+    the_page_asks_for_the_token_and_keeps_it_in_memory_only,
+    the_page_loads_nothing_from_elsewhere_and_runs_nothing_else,
+    an_empty_server_is_shown,
+    ten_lobbies_are_shown_with_their_members,
+    ten_thousand_lobbies_do_not_freeze_the_page,
+    commands_about_a_lobby_are_clicked,
+    commands_about_a_user_are_clicked,
+    commands_about_the_server_are_clicked,
+    hostile_names_are_text,
+    a_hidden_page_asks_nothing,
+    the_page_waits_longer_and_longer_for_a_server_that_is_away,
+    events_are_shown_as_they_happen,
+    events_of_the_server_are_shown,
+    everything_is_done_with_the_keyboard,
+    memory_stays_flat_for_a_quarter_of_an_hour,
+]
+
+
+async def run(options):
+    failed = 0
+    for folder in filter(None, [options.pictures, options.readme]):
+        os.makedirs(folder, exist_ok=True)
+    async with Browser() as browser:
+        rig = Rig(options.lobbyd, browser, options.pictures, options.readme)
+        checks = [check for check in CHECKS if options.only in check.__name__]
+        for check in checks:
+            try:
+                await check(rig)
+                print(f"ok     {check.__name__.replace('_', ' ')}", flush=True)
+            except Exception:
+                failed += 1
+                print(f"FAILED {check.__name__.replace('_', ' ')}\n{traceback.format_exc()}", flush=True)
+    print(f"{len(checks) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,5 +1,5 @@
 // The operators' page. It asks the API of its own server, and nothing else. The token is in a variable of this module only.
-// What users have chosen is inserted as text.
+// Names are inserted as text.
 
 const POLL_MS = 2_000;
 const LONGEST_WAIT_MS = 30_000;
@@ -30,7 +30,7 @@ function name(text) {
 }
 const link = (kind, id) => el("a", { href: `#${kind}/${encodeURIComponent(id)}` }, name(id));
 
-// Makes the children of an element those of `items`. A child stays as long as its item does, and so does the focus.
+// Makes the children of an element those of `items`. A child stays as long as its item, and so does the focus.
 function list(parent, items, keyOf, make, update) {
   const old = new Map([...parent.children].map((child) => [child.key, child]));
   let at = parent.firstElementChild;
@@ -57,7 +57,6 @@ function short(number, units, step) {
 }
 const count = (number) => (Number.isInteger(number) ? number.toLocaleString("en") : short(number, ["", " k", " M"], 1000));
 const bytes = (number) => short(number, [" B", " KiB", " MiB", " GiB"], 1024);
-const percent = (share) => `${(share * 100).toFixed(1)} %`;
 const span = (seconds) => short(seconds * 1e6, [" µs", " ms", " s"], 1000);
 const perSecond = (format) => (number) => `${format(number)}/s`;
 function age(ms) {
@@ -131,7 +130,7 @@ $("#login").onsubmit = (event) => {
 };
 $("#login").onclose = () => show("#retry", !token);
 $("#forget").onclick = () => askForToken(false);
-// A page that the browser keeps for the way back keeps no token.
+// A page that the browser keeps has no token.
 addEventListener("pagehide", logOut);
 addEventListener("pageshow", ({ persisted }) => persisted && poll());
 
@@ -205,7 +204,7 @@ function take(stats, metrics) {
 }
 
 const flat = (figures, group = "") => Object.entries(figures).flatMap(([key, value]) =>
-  typeof value === "object" ? flat(value ?? {}, `${group}${key}.`) : [[group + key, value]]);
+  typeof value === "object" ? flat(value ?? {}, key === "counters" ? "" : `${key}.`) : [[group + key, value]]);
 
 // ---- charts ----
 
@@ -248,9 +247,8 @@ class Chart {
     while (this.points[0][0] < now - SHOWN_MS) this.points.shift();
     const known = this.points.flatMap(([, ...all]) => all).filter((value) => value !== null);
     // Without ticks, for example, there is nothing to show.
-    this.root.hidden = known.length === 0;
-    if (this.root.hidden) return;
-    const top = Math.max(...known);
+    this.root.hidden = !known.length && polls.length > 1;
+    const top = Math.max(0, ...known);
     this.lines.forEach((_, line) => this.svg.children[line].setAttribute("d", this.path(now, line, top)));
     const texts = values.map((value) => (value === null ? "–" : this.format(value)));
     const legend = this.lines.map(([label], line) => `${label} ${texts[line]}`.trim());
@@ -258,15 +256,16 @@ class Chart {
     set(this.value, texts.at(-1));
     this.rest.replaceChildren(...(legend.length > 1 ? legend.map((text) => el("i", {}, text)) : [highest]));
     this.root.title = highest;
-    this.svg.setAttribute("aria-label", `${this.title}: ${legend.join(", ")}; ${highest} in five minutes`);
+    this.svg.setAttribute("aria-label", `${this.title}: ${legend.join(", ")}; ${highest}`);
   }
 
   path(now, line, top) {
+    const width = Math.max(now - this.points[0][0], 20_000);
     let step = "M";
     return this.points.map(([at, ...values]) => {
       if (values[line] === null) return (step = "M"), "";
-      const to = `${step}${(300 - ((now - at) / SHOWN_MS) * 300).toFixed(1)} ${(38 - (top && values[line] / top) * 36).toFixed(1)}`;
-      // A point without neighbours is seen, too.
+      const to = `${step}${(300 - ((now - at) / width) * 300).toFixed(1)} ${(38 - (top && values[line] / top) * 36).toFixed(1)}`;
+      // A point alone is seen, too.
       return step === "M" ? ((step = "L"), `${to}h.1`) : to;
     }).join("");
   }
@@ -281,7 +280,7 @@ const charts = [
   ["Frames lost", perSecond(count), { dropped: counter("frames_dropped"), replaced: counter("frames_replaced") }],
   ["Joins and leaves", perSecond(count), { joins: counter("joined"), leaves: counter("left") }],
   ["Duration of turns", span, quantiles("lobbyd_turn_seconds")],
-  ["Load of the loop", percent, { "": rate(sample("lobbyd_turn_seconds_sum")) }],
+  ["Load of the loop", (share) => `${(share * 100).toFixed(1)} %`, { "": rate(sample("lobbyd_turn_seconds_sum")) }],
   ["Ping latency, 30 s", span, quantiles("lobbyd_ping_latency_seconds", WINDOW)],
   ["Health latency, 30 s", span, quantiles("lobbyd_health_latency_seconds", WINDOW)],
   ["Lateness of ticks", span, quantiles("lobbyd_tick_lateness_seconds")],
@@ -419,7 +418,7 @@ function drawView(answer) {
   if (!buttons.firstChild) buttons.append(...(isLobby ? lobbyButtons : userButtons)(id));
   const { users, seats, next, lobby, user, data, settings, bans, locked, reserved_users, ...rest } = answer;
   for (const each of buttons.children) each.hidden = each.value === String(locked);
-  facts(dl, Object.entries(rest));
+  facts(dl, flat(rest));
   list($("tbody", wide), users ?? seats, ({ conn }) => conn, seatRow, updateSeat);
   drawPages(nav, view, next, loadView);
   [settings, data, bans && { bans, reserved_users }].forEach((value, at) => {
@@ -455,7 +454,7 @@ addEventListener("hashchange", route);
 
 let answerTo = null;
 
-// Shows a dialog. Resolves to null when it is cancelled. Otherwise to the message, which is the first field of a body.
+// Shows a dialog. Resolves to null when it is cancelled, or to the message, the first field of a body.
 function ask({ title, text, message, word, verb, isDangerous }) {
   $("#ask-title").replaceChildren(...title);
   set($("#ask-text"), text);
@@ -569,7 +568,7 @@ const userButtons = (id) => [
 
 // ---- commands about the server ----
 
-// What is being published to all lobbies, which takes a while.
+// A publication to all lobbies, which takes a while.
 let job = null;
 
 async function publishToAll() {
@@ -667,13 +666,12 @@ function readEvent(block) {
   const event = JSON.parse(of("data") ?? '{"type":"hello"}');
   lastId = of("id") ?? lastId;
   if (event.type === "hello") return;
-  const { boot, seq, at, type, lobby, user, conn, ...rest } = event;
+  const { boot, seq, at, type, lobby, user, conn, role, ...rest } = event;
   const more = Object.entries(rest).map(([key, value]) => (key === "reason" ? value : `${key} ${value}`));
-  const nodes = [at && time(at), type, lobby && link("lobby", lobby), user && link("user", user), conn, ...more];
+  const nodes = [at && time(at), type, lobby && link("lobby", lobby), user && link("user", user), conn, role === "watch" && "watches", ...more];
   line($("#events ol"), el("li", { className: type === "lost" ? "bad" : "" }, ...nodes.filter(Boolean).flatMap((node) => [node, " "])));
 }
 
-// The server keeps the events until the stream goes on.
 $("#hold").onclick = ({ target }) => {
   isHeld = !isHeld;
   target.ariaPressed = String(isHeld);

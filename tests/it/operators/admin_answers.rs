@@ -156,7 +156,7 @@ fn errors() -> String {
     let mut dialogue = Dialogue::new(config, Relay::default(), None);
     dialogue.world.steps("ann > connect chess");
     for path in [
-        "/",
+        "/else",
         "/nothing",
         "/lobbies/%zz",
         "/lobbies?limit=0",

@@ -484,7 +484,7 @@ $("#ask").onsubmit = (event) => {
   resolve(`"${as}":${as === "data" ? text : JSON.stringify(text)}`);
   $("#ask").close();
 };
-$("#ask").onclose = () => answerTo?.resolve(null);
+$("#ask").onclose = () => $("#ask").open || answerTo?.resolve(null);
 $("#ask [value=cancel]").onclick = () => $("#ask").close();
 
 // Sends a command and notes its outcome. Returns whether that is known.

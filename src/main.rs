@@ -4,7 +4,7 @@ mod program;
 
 use std::process::ExitCode;
 
-use self::program::{check, command_line, completions, failure, manual, print_config, replay, serve, simulate};
+use self::program::{check, command_line, completions, failure, load, manual, print_config, replay, serve, simulate};
 
 fn main() -> ExitCode {
     let matches = match command_line::command(command_line::COLUMNS).try_get_matches() {
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Some(("check", matches)) => check::run(matches),
         Some(("config", matches)) => print_config::run(matches),
         Some(("simulate", matches)) => simulate::run(matches),
+        Some(("load", matches)) => load::run(matches),
         Some(("replay", matches)) => replay::run(matches),
         Some(("completions", matches)) => completions::run(matches),
         Some(("man", _)) => manual::run(),

@@ -7,7 +7,7 @@ use lobbyd::config::Form;
 
 use super::table::{Entry, entries};
 use super::values::{CONFIG, CONFIG_VARIABLE};
-use super::{replay, simulate};
+use super::{load, replay, simulate};
 
 /// Columns of the text in `--help`.
 pub(crate) const COLUMNS: usize = 90;
@@ -49,6 +49,7 @@ pub(crate) fn command(columns: usize) -> Command {
                 .args(serve_arguments(columns)),
         )
         .subcommand(simulate::command())
+        .subcommand(load::command::command())
         .subcommand(replay::command())
         .subcommand(
             Command::new("completions")

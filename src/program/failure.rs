@@ -143,6 +143,7 @@ fn subcommand() -> &'static str {
         Some("cluster") => "cluster ",
         Some("completions") => "completions ",
         Some("config") => "config ",
+        Some("load") => "load ",
         Some("man") => "man ",
         Some("replay") => "replay ",
         Some("simulate") => "simulate ",

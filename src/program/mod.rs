@@ -15,6 +15,7 @@ mod config_file;
 pub(crate) mod failure;
 mod json_line;
 mod jwt;
+pub(crate) mod load;
 mod logger;
 pub(crate) mod manual;
 mod notices;

@@ -286,7 +286,7 @@ fn the_man_page_has_all_options_and_the_exit_codes_of_the_guide() {
         let is_title = |line: &&str| *line == format!(".SH {title}") || *line == format!(".SH \"{title}\"");
         assert_eq!(text.lines().filter(is_title).count(), 1, "{title}");
     }
-    for command in ["check", "config", "simulate", "replay", "completions", "man", "cluster"] {
+    for command in ["check", "config", "simulate", "load", "replay", "completions", "man", "cluster"] {
         assert!(text.contains(&format!(".SS \"lobbyd {command}\"\n")), "{command}");
     }
     // The guide's table of exit codes has the same codes, and begins with the same words.

@@ -10,6 +10,7 @@ mod given_sockets;
 mod hangup;
 mod json_log;
 mod jwt;
+mod load;
 mod start;
 mod supervisor;
 mod system;

@@ -128,7 +128,7 @@ config! {
     max_per_user: Limit = "1";
     /// Seats of one address (with IPv6, of one /64); a further connection is closed with 4002 `ip_limit`. A connection that replaces an older one of its user takes over the place of that one. As many connections of the address may follow the list of lobbies.
     max_per_ip: Limit = "unlimited";
-    /// Sockets without a seat. The request of a further one is answered with HTTP status 503, unless another address has more of them: then the oldest socket of that address is closed instead.
+    /// Sockets without a seat. The request of a further one is answered with HTTP status 503, unless another address has more of them: then the oldest socket of that address is closed instead. As many more may wait for their header with `proxy_protocol`; a further one replaces the oldest.
     max_pending: u32 = "256";
     /// Sockets beyond `max_pending` whose request is still read, so that `/health` is always answered. A further one takes the place of the oldest, which is answered with HTTP status 503 at once. With 0, all sockets beyond `max_pending` are answered unread.
     max_overflow: u32 = "64";
@@ -200,7 +200,7 @@ config! {
     playground: bool = "off";
 
     ["Handshake and identity"]
-    /// Time for the request head to arrive; then HTTP status 408.
+    /// Time for the request head to arrive; then HTTP status 408. Before it, the same time for the header of a proxy in `proxy_protocol`; then the connection is closed.
     handshake_timeout: Duration = "5s";
     /// Time for the application to answer a pending authorization; then 4101 `auth_timeout`.
     auth_timeout: Duration = "10s";

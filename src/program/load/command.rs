@@ -220,15 +220,15 @@ mod tests {
             .expect("valid");
         assert_eq!((plan.lobbies(), plan.members_of(0), plan.members_of(2)), (3, 10, 5));
         assert_eq!((plan.token(24), plan.lobby_code(24)), ("load-24".into(), "load-abcdef-2".into()));
-        assert_eq!((plan.target(0).0.prefix.as_str(), plan.target(1).0.prefix.as_str()), ("", "/a"));
+        assert_eq!((plan.target(0, 0).0.prefix.as_str(), plan.target(1, 0).0.prefix.as_str()), ("", "/a"));
         assert_eq!((plan.connects_at(0), plan.connects_at(25)), (0, 500_000));
         assert_eq!(plan.period(0), (500_000.0, 0.0));
         assert_eq!(plan.period(5), (500_000.0, 100_000.0));
-        assert_eq!((plan.threads, plan.source(3)), (1, None));
+        assert_eq!((plan.threads, plan.source(3, [127, 0, 0, 1].into())), (1, None));
         let plan = read("ws://127.0.0.1:1 --members 10 --total-rate 5 --threads 9 --source 127.0.0.2,127.0.0.3")
             .expect("valid");
         assert_eq!((plan.period(0).0, plan.threads), (2_000_000.0, 1));
-        assert_eq!(plan.source(3), Some([127, 0, 0, 3].into()));
+        assert_eq!(plan.source(3, [127, 0, 0, 1].into()), Some([127, 0, 0, 3].into()));
     }
 
     /// More members than ports.
@@ -236,7 +236,7 @@ mod tests {
     fn many_members_of_this_machine_have_several_addresses() {
         let plan = read("ws://127.0.0.1:1 --members 50000").expect("valid");
         assert_eq!(plan.sources.len(), 3);
-        assert_eq!(plan.source(0), Some([127, 0, 0, 2].into()));
+        assert_eq!(plan.source(0, [127, 0, 0, 1].into()), Some([127, 0, 0, 2].into()));
         assert_eq!(plan.threads, 20);
     }
 

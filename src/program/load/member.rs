@@ -45,6 +45,9 @@ pub(super) struct Member {
     written: usize,
     /// When the connection was begun.
     pub(super) began: u64,
+    /// Connections that have ended without an answer that says what to do. Each makes the member try the next server: a node
+    /// of a cluster may be gone, and a session comes back to any node.
+    pub(super) detours: usize,
     /// Attempts since the last `welcome`.
     pub(super) attempts: u32,
     pub(super) was_joined: bool,
@@ -117,6 +120,7 @@ impl Member {
             out: Vec::new(),
             written: 0,
             began: 0,
+            detours: 0,
             attempts: 0,
             was_joined: false,
             has_stayed: false,
@@ -139,7 +143,8 @@ impl Member {
         self.began = now;
         self.attempts += 1;
         self.goodbye = None;
-        let mut stream = open(plan.target(self.number).1, plan.source(self.number))?;
+        let address = plan.target(self.number, self.detours).1;
+        let mut stream = open(address, plan.source(self.number, address.ip()))?;
         let _ = stream.set_nodelay(true);
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
         self.stream = Some(stream);
@@ -165,7 +170,7 @@ impl Member {
     }
 
     fn request(&self, plan: &Plan) -> Vec<u8> {
-        let (target, _) = plan.target(self.number);
+        let (target, _) = plan.target(self.number, self.detours);
         let mut query = format!("session={}", plan.session(self.number));
         if let Some(Position { epoch, seq, n, is_known: true }) = &self.position {
             query.push_str(&format!("&epoch={epoch}&seq={seq}&n={n}"));

@@ -79,14 +79,13 @@ impl Plan {
         format!("load-{:016x}-{member}", self.run)
     }
 
-    /// Returns the server of a member. The members of a lobby are spread.
-    pub(super) fn target(&self, member: usize) -> &(Target, SocketAddr) {
-        &self.targets[member % self.targets.len()]
+    /// Returns the server of a member, some places behind its first one. The members of a lobby are spread.
+    pub(super) fn target(&self, member: usize, behind: usize) -> &(Target, SocketAddr) {
+        &self.targets[(member + behind) % self.targets.len()]
     }
 
-    /// Returns the address that a member connects from, unless the system chooses it.
-    pub(super) fn source(&self, member: usize) -> Option<IpAddr> {
-        let address = self.target(member).1.ip();
+    /// Returns the address that a member connects to this one from, unless the system chooses it.
+    pub(super) fn source(&self, member: usize, address: IpAddr) -> Option<IpAddr> {
         let is_usable: Vec<&IpAddr> =
             self.sources.iter().filter(|source| source.is_ipv4() == address.is_ipv4()).collect();
         (!is_usable.is_empty()).then(|| *is_usable[member % is_usable.len()])

@@ -35,6 +35,11 @@ pub(super) enum Ended {
 }
 
 impl Ended {
+    /// Whether the server may be gone, or is about to go.
+    pub(super) fn has_no_answer(&self) -> bool {
+        matches!(self, Ended::Failed(_) | Ended::EndOfStream | Ended::Closed(1001, _))
+    }
+
     /// Counts the end, and returns how long the member waits before it comes back; `None` if it must not.
     pub(super) fn count_and_wait(self, member: &Member, tally: &mut Tally, backoff: u64) -> Option<u64> {
         let goodbye = member.goodbye.as_ref();

@@ -249,6 +249,7 @@ impl Worker {
         }
         let backoff = (100_000 << member.attempts.min(10)).min(MAX_BACKOFF_MICROS);
         let has_failed = matches!(ended, Ended::Failed(_));
+        member.detours += usize::from(ended.has_no_answer());
         let wait = ended.count_and_wait(member, &mut self.tally, backoff);
         let can_come_back = match self.phase {
             // A server that refuses the first connections is not there.

@@ -283,6 +283,7 @@ mod tests {
     use ProxyHeaderFault::{Checksum, Family, Malformed, Signature, TooLong};
 
     use super::*;
+    use crate::base::random::Random;
 
     /// Reads a header as a socket gives it, at most `most` bytes at a time. Returns what was not read.
     fn read(mut input: &[u8], most: usize) -> (Result<Option<ProxiedOrigin>, ProxyHeaderFault>, &[u8]) {
@@ -474,5 +475,37 @@ mod tests {
             check(&wrong, Err(Checksum));
         }
         check(&with_tlvs(&[b"\x03\0\x03abc"]), Err(Malformed));
+    }
+
+    /// Whatever is wrong with a header: the result does not depend on how it arrives, and nothing behind a header is read.
+    #[test]
+    fn changed_headers_are_read_alike_in_any_pieces() {
+        let mut random = Random::new(23);
+        let headers = [
+            line("PROXY TCP4 192.0.2.1 198.51.100.1 56324 443"),
+            line("PROXY TCP6 2001:db8::1 ::1 1 2"),
+            line("PROXY UNKNOWN ::1 ::1 1 2"),
+            v2(0x21, 0x11, &V4),
+            v2(0x20, 0x00, b""),
+            with_tlvs(&[b"\x04\0\x01x", b"\x03\0\x04\0\0\0\0"]),
+        ];
+        for _ in 0..5_000 {
+            let mut header = headers[random.below(headers.len() as u64) as usize].clone();
+            for _ in 0..random.below(4) {
+                let at = random.below(header.len() as u64) as usize;
+                match random.below(3) {
+                    0 => header[at] = random.below(256) as u8,
+                    1 => header[at] = b" \r\n0:."[random.below(6) as usize],
+                    _ => drop(header.remove(at)),
+                }
+            }
+            header.extend_from_slice(b"GET / HTTP/1.1\r\n\r\n");
+            let (whole, rest) = read(&header, usize::MAX);
+            for most in [1, 2, 3, 20] {
+                let (pieces, rest_of_pieces) = read(&header, most);
+                assert_eq!(pieces, whole, "{} in pieces of {most}", header.escape_ascii());
+                assert!(whole.is_err() || rest_of_pieces == rest, "{}", header.escape_ascii());
+            }
+        }
     }
 }

@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::ArgMatches;
@@ -92,17 +92,23 @@ fn check_descriptors(plan: &Plan) -> Result<(), String> {
 fn generate(plan: &Arc<Plan>) -> io::Result<Tally> {
     let (shared, clock) = (Arc::new(Shared::default()), Clock::start());
     let (sender, reports) = channel();
+    let mut threads = Vec::new();
     for number in 0..plan.threads {
         let (plan, shared, sender) = (plan.clone(), shared.clone(), sender.clone());
-        thread::Builder::new().name(format!("load-{number}")).spawn(move || {
-            worker::run(plan, shared, clock, number, &sender);
-        })?;
+        let run = move || worker::run(plan, shared, clock, number, &sender);
+        threads.push(thread::Builder::new().name(format!("load-{number}")).spawn(run)?);
     }
     drop(sender);
-    collect(plan, &shared, clock, &reports)
+    collect(plan, &shared, clock, &threads, &reports)
 }
 
-fn collect(plan: &Plan, shared: &Shared, clock: Clock, reports: &Receiver<Report>) -> io::Result<Tally> {
+fn collect(
+    plan: &Plan,
+    shared: &Shared,
+    clock: Clock,
+    threads: &[JoinHandle<()>],
+    reports: &Receiver<Report>,
+) -> io::Result<Tally> {
     let (mut tally, mut ended) = (Tally::new(), 0);
     let mut progress = Progress::new();
     let (mut interval, mut collected) = (Interval::new(), 0);
@@ -110,6 +116,7 @@ fn collect(plan: &Plan, shared: &Shared, clock: Clock, reports: &Receiver<Report
         if shared.begin.load(Ordering::Acquire) == 0 && shared.settled.load(Ordering::Acquire) == plan.threads {
             shared.begin.store(clock.micros() + BEGIN_MICROS, Ordering::Release);
         }
+        let finished = threads.iter().filter(|thread| thread.is_finished()).count();
         match reports.recv_timeout(Duration::from_millis(20)) {
             Ok(Report::Interval(of_thread)) => {
                 interval.add(&of_thread);
@@ -124,8 +131,9 @@ fn collect(plan: &Plan, shared: &Shared, clock: Clock, reports: &Receiver<Report
                 ended += 1;
             }
             Ok(Report::Failed(error)) => return Err(error),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other("a thread has panicked")),
+            Err(RecvTimeoutError::Timeout) if finished == ended => {}
+            // A thread that has ended well has reported it before.
+            Err(_) => return Err(io::Error::other("a thread has panicked")),
         }
     }
     progress.clear();

@@ -221,6 +221,14 @@ mod tests {
         assert_eq!((plan.lobbies(), plan.members_of(0), plan.members_of(2)), (3, 10, 5));
         assert_eq!((plan.token(24), plan.lobby_code(24)), ("load-24".into(), "load-abcdef-2".into()));
         assert_eq!((plan.target(0, 0).0.prefix.as_str(), plan.target(1, 0).0.prefix.as_str()), ("", "/a"));
+        assert_eq!(
+            plan.target(8, plan.places_behind(8, "ws://127.0.0.2:1").expect("listed")).0.authority,
+            "127.0.0.2:1"
+        );
+        assert_eq!(
+            (plan.places_behind(9, "ws://127.0.0.2:1"), plan.places_behind(9, "ws://127.0.0.3:1")),
+            (Some(0), None)
+        );
         assert_eq!((plan.connects_at(0), plan.connects_at(25)), (0, 500_000));
         assert_eq!(plan.period(0), (500_000.0, 0.0));
         assert_eq!(plan.period(5), (500_000.0, 100_000.0));

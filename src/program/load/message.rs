@@ -24,6 +24,9 @@ pub(super) struct ServerMessage<'a> {
     pub(super) reason: Option<Cow<'a, str>>,
     pub(super) reconnect: Option<bool>,
     pub(super) retry_after_ms: Option<u64>,
+    /// The server of a cluster that has the lobby.
+    #[serde(borrow, default)]
+    pub(super) url: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     pub(super) epoch: Option<&'a RawValue>,
     pub(super) resumed: Option<bool>,

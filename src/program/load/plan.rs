@@ -84,6 +84,14 @@ impl Plan {
         &self.targets[(member + behind) % self.targets.len()]
     }
 
+    /// Returns how many places the server with this URL is behind the first one of a member, if it is one of the run.
+    pub(super) fn places_behind(&self, member: usize, url: &str) -> Option<usize> {
+        let (wanted, count) = (Target::parse(url).ok()?, self.targets.len());
+        let at =
+            self.targets.iter().position(|(target, _)| target.authority.eq_ignore_ascii_case(&wanted.authority))?;
+        Some((at + count - member % count) % count)
+    }
+
     /// Returns the address that a member connects to this one from, unless the system chooses it.
     pub(super) fn source(&self, member: usize, address: IpAddr) -> Option<IpAddr> {
         let is_usable: Vec<&IpAddr> =

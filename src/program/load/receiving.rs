@@ -113,6 +113,8 @@ impl Receiver<'_> {
                 }
             }
             "goodbye" => {
+                let elsewhere = message.url.as_ref().and_then(|url| self.plan.places_behind(member.number, url));
+                member.detours = elsewhere.unwrap_or(member.detours);
                 member.goodbye = Some(Goodbye {
                     code: message.code.and_then(|code| code.get().parse().ok()).unwrap_or(1005),
                     reason: message.reason.as_deref().unwrap_or_default().to_owned(),

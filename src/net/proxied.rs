@@ -1,8 +1,10 @@
 //! Sockets of listed proxies whose header of the PROXY protocol has not arrived yet. The engine does not know them: it is
 //! given a connection with the address that the header names.
 //!
-//!     accepted ──header is complete──► sockets
-//!              └─fault, end of the stream, handshake_timeout, or a newer one beyond max_pending──► closed
+//! ```text
+//! accepted ──header is complete──► sockets
+//!          └─fault, end of the stream, handshake_timeout, or a newer one beyond max_pending──► closed
+//! ```
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read};

@@ -4,8 +4,10 @@
 //! HTTP or TLS follows on the same connection, so no byte behind the header may be read with it: [`ProxyHeader::wanted`]
 //! says how many bytes may be read next.
 //!
-//!     signature ──► version 1: a line of text, until CR LF
-//!               └─► version 2: 16 bytes with a length ──► as many bytes
+//! ```text
+//! signature ──► version 1: a line of text, until CR LF
+//!           └─► version 2: 16 bytes with a length ──► as many bytes
+//! ```
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

@@ -71,7 +71,7 @@ pub(super) struct Guard {
 impl Guard {
     pub(super) fn new(config: &Config, token: Option<Token>) -> Guard {
         let addresses = config.admin.iter().flat_map(Listen::addresses);
-        let names = addresses.clone().filter_map(|address| match address {
+        let names = addresses.clone().filter_map(|address| match address.without_tls() {
             ListenAddress::Name { host, .. } => Some(host.clone()),
             _ => None,
         });

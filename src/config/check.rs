@@ -154,6 +154,7 @@ impl Config {
         rules.check_sessions();
         rules.check_lobby_control();
         rules.check_listen();
+        rules.check_tls();
         rules.check_admin();
         rules.check_access();
         rules.check_sizes();
@@ -204,6 +205,11 @@ impl Config {
             ),
             (self.trusted_proxies == 0, "trusted_proxies is 0", &["forwarded_header"]),
             (!self.has_socket_file(), "listen and admin name no socket file", &["listen_mode"]),
+            (
+                !self.has_tls(),
+                "listen and admin have no address with tls:",
+                &["tls_cert", "tls_key", "tls_handshakes_per_turn"],
+            ),
             (self.tick_hz.is_none(), "tick_hz is off", &["max_catch_up_ticks", "max_inbox_bytes"]),
             (
                 self.seat_grace.is_zero(),
@@ -332,6 +338,7 @@ impl Rules<'_> {
             ("max_closing", config.max_closing),
             ("max_headers", config.max_headers),
             ("accept_per_turn", config.accept_per_turn),
+            ("tls_handshakes_per_turn", config.tls_handshakes_per_turn),
             ("events_per_turn", config.events_per_turn),
             ("max_commands", config.max_commands),
             ("max_health_pings", config.max_health_pings),

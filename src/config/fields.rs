@@ -92,10 +92,14 @@ macro_rules! config {
 
 config! {
     ["Listening"]
-    /// Addresses to accept WebSocket connections on, separated by commas: `127.0.0.1:9001`, `[::1]:9001`, a name such as `localhost:9001`, or `unix:/path` for a socket file. Port 0 selects a free port.
+    /// Addresses to accept WebSocket connections on, separated by commas: `127.0.0.1:9001`, `[::1]:9001`, a name such as `localhost:9001`, or `unix:/path` for a socket file. Port 0 selects a free port. With `tls:` in front, as in `tls:[::]:443`, its clients connect with TLS.
     listen: Listen = "127.0.0.1:9001";
     /// Permissions of the socket files of `listen` and `admin`, in octal. Clients need the permission to write.
     listen_mode: FileMode = "660";
+    /// File with the certificate for addresses with `tls:`, followed by the certificates between it and the authority, in PEM; read again on SIGHUP. The Cargo feature `tls` must be on.
+    tls_cert: Option<PathBuf> = "off";
+    /// File with the private key of the certificate, in PEM and not encrypted; read again on SIGHUP.
+    tls_key: Option<PathBuf> = "off";
 
     ["Operators"]
     /// Addresses of the admin API (JSON over HTTP), as for `listen`; one that is neither loopback nor a socket file requires `admin_token_file`.
@@ -304,6 +308,8 @@ config! {
     ["Event loop"]
     /// Connections accepted in one turn of the loop; the rest wait for the next turn.
     accept_per_turn: u32 = "16";
+    /// Sockets read in one turn of the loop that have not completed their TLS handshake; the rest wait. A handshake takes about 0.1 ms with an ECDSA key and 0.5 ms with RSA.
+    tls_handshakes_per_turn: u32 = "8";
     /// Sockets read in one turn of the loop, for each of two classes: light senders, and connections that have sent only their request; the rest wait.
     events_per_turn: u32 = "1024";
     /// Work of one turn: bytes read, bytes of messages and of the frames they cause, and 256 for each message and frame; the rest waits for the next turn. Light senders have four times this budget.

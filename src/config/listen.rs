@@ -34,6 +34,8 @@ pub struct Listen(Vec<ListenAddress>);
 /// let address: ListenAddress = "game.example:9001".parse()?;
 /// assert_eq!(address, ListenAddress::Name { host: "game.example".into(), port: 9001 });
 /// assert!("unix:/run/lobbyd.sock".parse::<ListenAddress>()?.is_local());
+/// let secure: ListenAddress = "tls:[::]:443".parse()?;
+/// assert_eq!((secure.is_tls(), secure.without_tls().to_string()), (true, "[::]:443".into()));
 /// # Ok::<(), String>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +54,8 @@ pub enum ListenAddress {
     },
     /// A socket file. It is created when the server starts and removed when it ends.
     Unix(PathBuf),
+    /// One of the above, whose connections begin with TLS. It needs the Cargo feature `tls`, `tls_cert` and `tls_key`.
+    Tls(Box<ListenAddress>),
 }
 
 impl Listen {
@@ -72,7 +76,12 @@ impl Listen {
 
     /// Whether one of these addresses is a socket file.
     pub(crate) fn has_socket_file(&self) -> bool {
-        self.0.iter().any(|address| matches!(address, ListenAddress::Unix(_)))
+        self.0.iter().any(|address| matches!(address.without_tls(), ListenAddress::Unix(_)))
+    }
+
+    /// Whether connections to one of these addresses begin with TLS.
+    pub(crate) fn has_tls(&self) -> bool {
+        self.0.iter().any(ListenAddress::is_tls)
     }
 
     /// Returns the rule that the list breaks, if any.
@@ -80,7 +89,10 @@ impl Listen {
         if self.0.is_empty() || self.0.len() > MAX_ADDRESSES {
             return Some(format!("must name from 1 to {MAX_ADDRESSES} addresses"));
         }
-        let too_long = |address: &&ListenAddress| matches!(address, ListenAddress::Unix(path) if path.as_os_str().len() > MAX_PATH);
+        if self.0.iter().any(|address| address.without_tls().is_tls()) {
+            return Some("must name tls: at most once for each address".into());
+        }
+        let too_long = |address: &&ListenAddress| matches!(address.without_tls(), ListenAddress::Unix(path) if path.as_os_str().len() > MAX_PATH);
         if self.0.iter().any(|address| too_long(&address)) {
             return Some(format!("the path of a socket file must have at most {MAX_PATH} bytes"));
         }
@@ -117,23 +129,41 @@ impl ListenAddress {
             ListenAddress::Ip(address) => address.ip().to_canonical().is_loopback(),
             ListenAddress::Name { host, .. } => is_localhost(host),
             ListenAddress::Unix(_) => true,
+            ListenAddress::Tls(address) => address.is_local(),
+        }
+    }
+
+    /// Whether its connections begin with TLS.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, ListenAddress::Tls(_))
+    }
+
+    /// Returns the address itself: the one behind `tls:`.
+    pub fn without_tls(&self) -> &ListenAddress {
+        match self {
+            ListenAddress::Tls(address) => address,
+            address => address,
         }
     }
 
     /// Returns the IP addresses of the address that are known without a name service.
     pub(crate) fn known_addresses(&self) -> Vec<SocketAddr> {
-        match self {
+        match self.without_tls() {
             ListenAddress::Ip(address) => vec![*address],
             ListenAddress::Name { host, port } if is_localhost(host) => {
                 vec![(Ipv4Addr::LOCALHOST, *port).into(), (Ipv6Addr::LOCALHOST, *port).into()]
             }
-            ListenAddress::Name { .. } | ListenAddress::Unix(_) => Vec::new(),
+            _ => Vec::new(),
         }
     }
 
     fn endpoints(&self) -> Vec<Endpoint<'_>> {
         let known = self.known_addresses();
-        if known.is_empty() { vec![Endpoint::Other(self)] } else { known.into_iter().map(Endpoint::Ip).collect() }
+        if known.is_empty() {
+            vec![Endpoint::Other(self.without_tls())]
+        } else {
+            known.into_iter().map(Endpoint::Ip).collect()
+        }
     }
 }
 
@@ -220,6 +250,12 @@ impl FromStr for ListenAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<ListenAddress, String> {
+        if let Some(address) = text.strip_prefix("tls:") {
+            return match address.parse()? {
+                ListenAddress::Tls(_) => Err(format!("`{text}` names tls: twice")),
+                address => Ok(ListenAddress::Tls(Box::new(address))),
+            };
+        }
         if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
             return Ok(ListenAddress::Unix(path.into()));
         }
@@ -253,6 +289,7 @@ impl fmt::Display for ListenAddress {
             ListenAddress::Ip(address) => address.fmt(f),
             ListenAddress::Name { host, port } => write!(f, "{host}:{port}"),
             ListenAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+            ListenAddress::Tls(address) => write!(f, "tls:{address}"),
         }
     }
 }
@@ -290,6 +327,7 @@ mod tests {
             "unix:/run/lobbyd.sock",
             "unix:lobbyd.sock",
             "127.0.0.1:9001,[::1]:9001,unix:/a b",
+            "tls:0.0.0.0:443,tls:[::]:443,tls:game.example:443,tls:unix:/run/lobbyd.sock",
         ] {
             check_text(text, Some(text));
         }
@@ -315,6 +353,10 @@ mod tests {
             "user@host:1",
             "unix:",
             "unix",
+            "tls:",
+            "tls:443",
+            "tls:tls:127.0.0.1:443",
+            "TLS:127.0.0.1:443",
         ] {
             check_text(text, None);
         }
@@ -351,6 +393,11 @@ mod tests {
         check_rule("[::]:1,[::1]:1", Some("both [::]:1 and [::1]:1"));
         check_rule("a.example:1,a.example:1", Some("a.example:1 twice"));
         check_rule("unix:a,unix:a", Some("unix:a twice"));
+        check_rule("unix:a,tls:unix:a", Some("unix:a twice"));
+        check_rule("127.0.0.1:1,tls:127.0.0.1:1", Some("127.0.0.1:1 twice"));
+        check_rule("127.0.0.1:1,tls:127.0.0.1:2", None);
+        let twice = ListenAddress::Tls(Box::new("tls:127.0.0.1:1".parse().expect("an address")));
+        assert!(Listen(vec![twice]).broken_rule().is_some());
         check_rule(&["127.0.0.1:0"; 16].join(","), None);
         check_rule(&["127.0.0.1:0"; 17].join(","), Some("from 1 to 16"));
         check_rule(&format!("unix:{}", "a".repeat(103)), None);
@@ -364,11 +411,21 @@ mod tests {
             let listen: Listen = text.parse().expect("a list");
             (listen.is_local(), listen.is_loopback())
         };
-        for text in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1", "LocalHost:0", "[::ffff:127.0.0.1]:1"] {
+        for text in [
+            "127.0.0.1:1",
+            "127.9.9.9:1",
+            "[::1]:1",
+            "localhost:1",
+            "LocalHost:0",
+            "[::ffff:127.0.0.1]:1",
+            "tls:[::1]:1",
+        ] {
             assert_eq!(is_local(text), (true, true), "{text}");
         }
         assert_eq!(is_local("unix:/run/lobbyd.sock"), (true, false));
-        for text in ["0.0.0.0:1", "[::]:1", "192.0.2.1:1", "game.example:1", "127.0.0.1:1,192.0.2.1:1"] {
+        for text in
+            ["0.0.0.0:1", "[::]:1", "192.0.2.1:1", "game.example:1", "tls:192.0.2.1:1", "127.0.0.1:1,192.0.2.1:1"]
+        {
             assert_eq!(is_local(text), (false, false), "{text}");
         }
     }

@@ -1,6 +1,7 @@
 //! Worst-case numbers of sockets and bytes that the limits allow, and the size of the largest frame.
 
 use super::fields::Config;
+use super::listen::Listen;
 use super::types::ByteSize;
 use crate::base::limit::{Limit, MAX_FILE_BYTES, MAX_LIST_BYTES};
 
@@ -39,6 +40,9 @@ const CONNECTION_BYTES: u128 = 2048;
 /// Bytes of a socket whose header of the PROXY protocol has not arrived yet: the header, whose buffer may have twice the
 /// capacity, and its entry.
 const AWAITING_HEADER_BYTES: u128 = 2048;
+/// Bytes of a connection with TLS beside the others: its session, a record of 18 KiB that has not arrived whole, in a buffer that
+/// may have twice the capacity, and one that was not sent.
+const TLS_BYTES: u128 = 64 << 10;
 /// Bytes of a connection that follows the list of lobbies with a filter of its own: the filter, and the codes that it was
 /// told.
 const LIST_WATCHER_BYTES: u128 = 16 << 10;
@@ -227,12 +231,14 @@ impl Config {
         let ahead = receive_buffer + 2 * max_header + ADMIN_AHEAD_BYTES as u128;
         let head = 2 * (ahead + ADMIN_PAGE_BYTES as u128) + RESPONSE_BYTES;
         let connections = |count: u32, each: u128| if self.admin.is_some() { u128::from(count) * each } else { 0 };
+        let tls = |listen: &Listen| if listen.has_tls() { TLS_BYTES } else { 0 };
+        let (tls, admin_tls) = (tls(&self.listen), self.admin.as_ref().map_or(0, tls));
         let keys = connections(self.most_lobbies(), u128::from(self.max_idempotency_keys) * IDEMPOTENCY_KEY_BYTES);
-        let operators = connections(self.max_admin_connections, 2 * request + (2 << 20))
-            + connections(self.max_admin_pending, head)
+        let operators = connections(self.max_admin_connections, 2 * request + (2 << 20) + admin_tls)
+            + connections(self.max_admin_pending, head + admin_tls)
             + keys;
         // Of a socket beyond max_pending only the request head is read.
-        let overflow = u128::from(overflow) * (2 * max_header + RESPONSE_BYTES + CONNECTION_BYTES);
+        let overflow = u128::from(overflow) * (2 * max_header + RESPONSE_BYTES + CONNECTION_BYTES + tls);
         let waiting = u128::from(waiting) * AWAITING_HEADER_BYTES;
         let remembered = 2 * u128::from(self.max_remembered_rates) * REMEMBERED_BYTES;
         let fixed = remembered + operators + overflow + waiting + 4 * receive_buffer + (4 << 20);
@@ -240,7 +246,7 @@ impl Config {
         // At most 2^33 sockets of at most 2^69 bytes, so no step overflows. A result beyond u64 is reported as u64::MAX.
         let control = self.max_connections.bound().map_or(0, |seats| self.control_memory(seats)) + lists;
         let bytes =
-            sockets * (inbound + outbound + inbox + max_identity + CONNECTION_BYTES) + sessions + control + fixed;
+            sockets * (inbound + outbound + inbox + max_identity + CONNECTION_BYTES + tls) + sessions + control + fixed;
         Some(u64::try_from(bytes).unwrap_or(u64::MAX))
     }
 }
@@ -264,6 +270,18 @@ mod tests {
         let least = Config { max_outbound_bytes: small, max_message_bytes: tiny, presence_max: 1, ..Config::default() };
         let serving = Config { serve_client: true, ..least.clone() };
         assert!(serving.worst_case_memory() > least.worst_case_memory(), "a file is larger than these queues");
+    }
+
+    #[test]
+    fn records_count_for_each_socket_if_its_address_has_tls() {
+        let memory = |listen: &str, admin: &str| {
+            let (listen, admin) = (listen.parse().expect("an address"), admin.parse().ok());
+            Config { listen, admin, ..Config::default() }.worst_case_memory().expect("nothing is unlimited")
+        };
+        let none = memory("127.0.0.1:1", "127.0.0.1:2");
+        assert_eq!(memory("127.0.0.1:1", "tls:127.0.0.1:2") - none, (16 + 64) * 64 * 1024);
+        let sockets = Config::default().worst_case_sockets().expect("nothing is unlimited");
+        assert_eq!(memory("tls:127.0.0.1:1", "127.0.0.1:2") - none, sockets * 64 * 1024);
     }
 
     #[test]

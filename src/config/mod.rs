@@ -15,6 +15,7 @@ mod proxy_addresses;
 pub(crate) mod rates;
 mod redis_url;
 mod room;
+mod tls;
 mod types;
 mod value;
 

@@ -6,10 +6,11 @@ use std::path::Path;
 use super::error::Error;
 use super::journal_files;
 use super::operators::read_token;
+use super::tls;
 use crate::config::{Config, Listen, ListenAddress};
 
-/// Checks the files that [`Server::bind`](super::Server::bind) would use: the operators' token is readable and valid, and
-/// the segments of the journal and the socket files can be created in their folders. Changes nothing, and listens on no
+/// Checks the files that [`Server::bind`](super::Server::bind) would use: the operators' token and the certificate with its
+/// key are readable and valid, and the segments of the journal and the socket files can be created in their folders. Changes nothing, and listens on no
 /// address.
 ///
 /// ```
@@ -23,8 +24,8 @@ use crate::config::{Config, Listen, ListenAddress};
 ///
 /// # Errors
 ///
-/// All problems at once, with the text that a start would report: [`Error::Token`], [`Error::Journal`] and, for socket files,
-/// [`Error::Listen`].
+/// All problems at once, with the text that a start would report: [`Error::Token`], [`Error::Certificate`], [`Error::Key`],
+/// [`Error::Journal`] and, for socket files, [`Error::Listen`].
 pub fn check_files(config: &Config) -> Vec<Error> {
     let token = config.admin_token_file.as_deref().filter(|_| config.admin.is_some());
     let token = token.and_then(|path| read_token(path).err());
@@ -33,11 +34,21 @@ pub fn check_files(config: &Config) -> Vec<Error> {
         Some(Error::Journal(path.clone(), error))
     });
     let addresses = config.listen.addresses().iter().chain(config.admin.iter().flat_map(Listen::addresses));
-    let sockets = addresses.filter_map(|address| match address {
+    let sockets = addresses.filter_map(|address| match address.without_tls() {
         ListenAddress::Unix(path) => Some(Error::Listen(address.clone(), check_socket_file(path).err()?)),
         _ => None,
     });
-    token.into_iter().chain(journal).chain(sockets).collect()
+    token.into_iter().chain(tls::check_files(config).err()).chain(journal).chain(sockets).collect()
+}
+
+/// Returns why clients refuse the certificate at present, if they do: it has expired, or is not valid yet. The server starts
+/// with it all the same, and logs the warning. `None` if no address has TLS, or if [`check_files`] reports an error.
+///
+/// ```
+/// assert_eq!(lobbyd::net::certificate_warning(&lobbyd::Config::default()), None);
+/// ```
+pub fn certificate_warning(config: &Config) -> Option<String> {
+    tls::check_files(config).ok().flatten()
 }
 
 #[cfg(unix)]

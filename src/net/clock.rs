@@ -66,6 +66,12 @@ impl Wall {
     }
 }
 
+/// Returns the wall time in seconds since the Unix epoch, for the dates of certificates.
+#[cfg(feature = "tls")]
+pub(super) fn unix_seconds() -> i64 {
+    (unix_micros() / 1_000_000) as i64
+}
+
 fn unix_micros() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }

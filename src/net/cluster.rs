@@ -17,7 +17,7 @@ use mio::net::UnixStream;
 use mio::{Interest, Registry};
 
 use super::error::Error;
-use super::stream::Stream;
+use super::plain_stream::PlainStream;
 use super::tokens;
 use crate::base::time::Time;
 use crate::cluster::entry::LinkInput;
@@ -45,7 +45,7 @@ pub(super) struct ClusterSocket {
 }
 
 struct Socket {
-    stream: Stream,
+    stream: PlainStream,
     is_connected: bool,
     is_readable: bool,
     is_writable: bool,
@@ -234,10 +234,10 @@ fn connect(address: &Address, registry: &Registry) -> io::Result<Socket> {
             let stream = TcpStream::connect(*address)?;
             // Batches are small, and each is waited for.
             stream.set_nodelay(true)?;
-            Stream::Tcp(stream)
+            PlainStream::Tcp(stream)
         }
         #[cfg(unix)]
-        Address::Unix(path) => Stream::Unix(UnixStream::connect(path)?),
+        Address::Unix(path) => PlainStream::Unix(UnixStream::connect(path)?),
     };
     registry.register(&mut stream, tokens::CLUSTER, Interest::READABLE | Interest::WRITABLE)?;
     Ok(Socket { stream, is_connected: false, is_readable: false, is_writable: false })

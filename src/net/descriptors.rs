@@ -67,7 +67,8 @@ pub fn raise_descriptor_limit() -> io::Result<Option<u64>> {
 /// ```
 pub fn worst_case_descriptors(config: &Config) -> Option<u64> {
     let addresses = iter::once(&config.listen).chain(&config.admin).flat_map(Listen::addresses);
-    let listeners = addresses.map(|address| if matches!(address, ListenAddress::Name { .. }) { 2 } else { 1 }).sum();
+    let listeners =
+        addresses.map(|address| if matches!(address.without_tls(), ListenAddress::Name { .. }) { 2 } else { 1 }).sum();
     needed(config, listeners)
 }
 

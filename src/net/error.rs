@@ -18,6 +18,10 @@ pub enum Error {
     Listen(ListenAddress, io::Error),
     /// The file with the operators' token cannot be read, or its contents are not a valid token.
     Token(PathBuf, String),
+    /// The file with the certificate cannot be read, or has no certificate.
+    Certificate(PathBuf, String),
+    /// The file with the private key cannot be read, or has no key that fits the certificate.
+    Key(PathBuf, String),
     /// The journal cannot be created or written.
     Journal(PathBuf, io::Error),
     /// The Redis of the cluster has no address that is known. A Redis that does not answer is not an error.
@@ -34,6 +38,8 @@ impl fmt::Display for Error {
                 write!(f, "cannot listen on {address}: {}", listen_text(address, error))
             }
             Error::Token(path, problem) => write!(f, "admin_token_file = {}: {problem}", path.display()),
+            Error::Certificate(path, problem) => write!(f, "tls_cert = {}: {problem}", path.display()),
+            Error::Key(path, problem) => write!(f, "tls_key = {}: {problem}", path.display()),
             Error::Journal(path, error) => write!(f, "journal = {}: {}", path.display(), text(error)),
             Error::Cluster(url, error) => write!(f, "cluster = {url}: {}", text(error)),
             Error::Poll(error) => write!(f, "cannot wait for events: {}", text(error)),
@@ -44,7 +50,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Error::Config(_) | Error::Token(..) => None,
+            Error::Config(_) | Error::Token(..) | Error::Certificate(..) | Error::Key(..) => None,
             Error::Listen(_, error) | Error::Journal(_, error) | Error::Cluster(_, error) | Error::Poll(error) => {
                 Some(error)
             }
@@ -56,7 +62,7 @@ impl std::error::Error for Error {
 fn listen_text(address: &ListenAddress, error: &io::Error) -> String {
     use io::ErrorKind::{AddrInUse, AddrNotAvailable, NotFound, PermissionDenied};
 
-    match (error.kind(), address) {
+    match (error.kind(), address.without_tls()) {
         (AddrInUse, _) => "address in use; is another lobbyd running?".into(),
         (AddrNotAvailable, _) => {
             "the machine does not have this address; name one of its own, or 0.0.0.0 for all".into()

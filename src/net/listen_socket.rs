@@ -66,7 +66,8 @@ impl GivenSockets {
     ) -> Result<GivenSockets, Error> {
         let named = sockets.into_iter().map(|socket| {
             let address = socket.address().map_err(Error::Poll)?;
-            if !lists.clone().any(|list| list.addresses().contains(&address)) {
+            let is_listed = |list: &Listen| list.addresses().iter().any(|listed| listed.without_tls() == &address);
+            if !lists.clone().any(is_listed) {
                 let problem =
                     io::Error::new(io::ErrorKind::InvalidInput, "a socket was given for it, but it is not listed");
                 return Err(Error::Listen(address, problem));
@@ -78,7 +79,7 @@ impl GivenSockets {
 
     /// Removes and returns the socket of this address, if there is one.
     pub(super) fn take(&mut self, address: &ListenAddress) -> Option<ListenSocket> {
-        let at = self.0.iter().position(|(given, _)| given == address)?;
+        let at = self.0.iter().position(|(given, _)| given == address.without_tls())?;
         Some(self.0.swap_remove(at).1)
     }
 }

@@ -14,6 +14,7 @@ use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::listen_socket::ListenSocket;
+use super::plain_stream::PlainStream;
 #[cfg(unix)]
 use super::socket_file::{self, SocketFile};
 use super::stream::Stream;
@@ -35,6 +36,8 @@ pub(super) struct Listener {
     warned: bool,
     /// Whether the socket outlasts this process: see [`ListenSocket`].
     is_given: bool,
+    /// Whether its connections begin with TLS.
+    is_tls: bool,
 }
 
 enum ListeningSocket {
@@ -117,7 +120,12 @@ impl Listener {
     }
 
     fn new(socket: ListeningSocket) -> Listener {
-        Listener { socket, spare: spare(), warned: false, is_given: false }
+        Listener { socket, spare: spare(), warned: false, is_given: false, is_tls: false }
+    }
+
+    /// The same listener, whose connections begin with TLS if `is_tls`.
+    pub(super) fn with_tls(self, is_tls: bool) -> Listener {
+        Listener { is_tls, ..self }
     }
 
     /// Whether the socket continues to listen after this process.
@@ -135,16 +143,17 @@ impl Listener {
 
     /// Returns the address that the listener is bound to.
     pub(super) fn address(&self) -> io::Result<ListenAddress> {
-        match &self.socket {
-            ListeningSocket::Tcp(socket) => socket.local_addr().map(ListenAddress::Ip),
+        let address = match &self.socket {
+            ListeningSocket::Tcp(socket) => ListenAddress::Ip(socket.local_addr()?),
             #[cfg(unix)]
-            ListeningSocket::Unix { path, .. } => Ok(ListenAddress::Unix(path.clone())),
-        }
+            ListeningSocket::Unix { path, .. } => ListenAddress::Unix(path.clone()),
+        };
+        Ok(if self.is_tls { ListenAddress::Tls(Box::new(address)) } else { address })
     }
 
     pub(super) fn accept(&mut self) -> Outcome {
         match self.socket.accept() {
-            Ok((stream, peer)) => Outcome::Accepted(Accepted::Connection(stream, peer)),
+            Ok((socket, peer)) => Outcome::Accepted(Accepted::Connection(Stream::new(socket, self.is_tls), peer)),
             Err(error) => match AcceptError::of(&error) {
                 AcceptError::Empty => Outcome::Empty,
                 AcceptError::Peer => Outcome::Accepted(Accepted::Aborted),
@@ -183,7 +192,7 @@ impl Listener {
 }
 
 impl ListeningSocket {
-    fn accept(&self) -> io::Result<(Stream, Peer)> {
+    fn accept(&self) -> io::Result<(PlainStream, Peer)> {
         match self {
             ListeningSocket::Tcp(socket) => {
                 let (stream, peer) = socket.accept()?;
@@ -191,14 +200,14 @@ impl ListeningSocket {
                     // This fails only for a closed connection, which the first read detects.
                     let _ = stream.set_nodelay(true);
                 }
-                Ok((Stream::Tcp(stream), peer.into()))
+                Ok((PlainStream::Tcp(stream), peer.into()))
             }
             #[cfg(unix)]
             ListeningSocket::Unix { socket, .. } => {
                 let (stream, _) = socket.accept()?;
                 // Socket files hand no options down. This cannot fail for an open socket.
                 let _ = SockRef::from(&stream).set_out_of_band_inline(true);
-                Ok((Stream::Unix(stream), Peer::Unix))
+                Ok((PlainStream::Unix(stream), Peer::Unix))
             }
         }
     }

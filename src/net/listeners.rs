@@ -46,15 +46,17 @@ impl Listeners {
     ) -> Result<Listeners, Error> {
         let mut listeners = Vec::new();
         for address in listen.addresses() {
-            let bound = match (given.take(address), address) {
+            let bound = match (given.take(address), address.without_tls()) {
                 (Some(socket), _) => Listener::given(socket, receive_bytes).map(|listener| vec![listener]),
                 (None, ListenAddress::Ip(ip)) => bind_ip(*ip, listen, receive_bytes).map(|listener| vec![listener]),
                 (None, ListenAddress::Name { host, port }) => {
                     resolve(address, host, *port).and_then(|addresses| bind_name(&addresses, listen, receive_bytes))
                 }
                 (None, ListenAddress::Unix(path)) => Listener::bind_file(path, mode).map(|listener| vec![listener]),
+                (None, ListenAddress::Tls(_)) => unreachable!("the check of the configuration refuses tls: twice"),
             };
-            listeners.extend(bound.map_err(|error| Error::Listen(address.clone(), error))?);
+            let bound = bound.map_err(|error| Error::Listen(address.clone(), error))?;
+            listeners.extend(bound.into_iter().map(|listener| listener.with_tls(address.is_tls())));
             if listeners.len() > MAX_LISTENERS {
                 let problem = format!("the names have more than {MAX_LISTENERS} addresses");
                 return Err(Error::Listen(address.clone(), io::Error::new(io::ErrorKind::InvalidInput, problem)));
@@ -80,7 +82,7 @@ impl Listeners {
 
     /// The first IP address.
     pub(super) fn first_ip(&self) -> Option<SocketAddr> {
-        self.addresses.iter().find_map(|address| match address {
+        self.addresses.iter().find_map(|address| match address.without_tls() {
             ListenAddress::Ip(address) => Some(*address),
             _ => None,
         })
@@ -140,7 +142,7 @@ impl Listeners {
 
 fn bind_ip(address: SocketAddr, listen: &Listen, receive_bytes: Option<usize>) -> io::Result<Listener> {
     let has_ipv4 = listen.addresses().iter().any(|other| {
-        matches!(other, ListenAddress::Ip(SocketAddr::V4(v4)) if v4.ip().is_unspecified() && v4.port() == address.port())
+        matches!(other.without_tls(), ListenAddress::Ip(SocketAddr::V4(v4)) if v4.ip().is_unspecified() && v4.port() == address.port())
     });
     let takes_ipv4 = address.is_ipv6() && address.ip().is_unspecified() && !has_ipv4;
     Listener::bind_tcp(address, takes_ipv4, receive_bytes)

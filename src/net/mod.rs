@@ -26,13 +26,17 @@ mod listen_socket;
 mod listener;
 mod listeners;
 mod metrics;
+#[cfg(not(feature = "tls"))]
+mod no_tls;
 mod operators;
+mod plain_stream;
 mod print_replay;
 #[cfg(target_os = "linux")]
 mod process;
 mod proxied;
 mod proxy_header;
 mod read_scheduler;
+mod reloading;
 mod server;
 #[cfg(all(feature = "signals", unix))]
 mod signal;
@@ -43,15 +47,19 @@ mod stopping;
 mod stream;
 #[cfg(target_os = "linux")]
 mod timerfd;
+#[cfg(feature = "tls")]
+mod tls;
 mod tokens;
 
-pub use self::check_files::check_files;
+pub use self::check_files::{certificate_warning, check_files};
 pub use self::descriptors::{raise_descriptor_limit, worst_case_descriptors};
 pub use self::error::Error;
 pub use self::files::read_file;
 pub use self::handle::{Busy, Handle};
 pub use self::journal_files::open_journal;
 pub use self::listen_socket::ListenSocket;
+#[cfg(not(feature = "tls"))]
+use self::no_tls as tls;
 pub use self::print_replay::{ReplayError, Timeline, print_replay};
 pub use self::proxy_header::{ProxiedOrigin, ProxyHeader, ProxyHeaderFault};
 pub use self::server::{Server, Status};

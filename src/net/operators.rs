@@ -1,7 +1,6 @@
 //! Sockets of the admin port: separate listeners, and the I/O for [`AdminConns`], which answers the requests.
 
-use std::io::{self, Read, Write};
-use std::net::Shutdown;
+use std::io::{self, Write};
 use std::path::Path;
 
 use log::debug;
@@ -13,7 +12,9 @@ use super::files::read_file;
 use super::listen_socket::GivenSockets;
 use super::listener::Accepted;
 use super::listeners::Listeners;
+use super::plain_stream::{Left, Received};
 use super::stream::Stream;
+use super::tls::Tls;
 use super::tokens::{ADMIN_LISTENERS, FIRST_ADMIN};
 use crate::admin::{self, AdminConns, DriverMetrics};
 use crate::base::peer::Peer;
@@ -33,6 +34,8 @@ pub(super) struct Operators {
     conns: AdminConns,
     /// Indexed by the keys of `conns`.
     sockets: Vec<Option<AdminSocket>>,
+    /// Sockets read in one turn that have not completed their TLS handshake.
+    handshakes_per_turn: u32,
 }
 
 struct AdminSocket {
@@ -54,7 +57,9 @@ impl Operators {
         let token = config.admin_token_file.as_deref().map(read_token).transpose()?;
         let mut listeners = Listeners::bind(addresses, config.listen_mode, None, given)?;
         listeners.register(registry, ADMIN_LISTENERS).map_err(Error::Poll)?;
-        Ok(Some(Operators { listeners, conns: AdminConns::new(config, token), sockets: Vec::new() }))
+        let conns = AdminConns::new(config, token);
+        let handshakes_per_turn = config.tls_handshakes_per_turn;
+        Ok(Some(Operators { listeners, conns, sockets: Vec::new(), handshakes_per_turn }))
     }
 
     /// Reads the token's file again. If that fails, the token stays as it is.
@@ -85,40 +90,52 @@ impl Operators {
         let index = event.token().0 - FIRST_ADMIN;
         let Some(socket) = self.sockets.get_mut(index).and_then(Option::as_mut) else { return };
         socket.is_ready |= event.is_readable() || event.is_read_closed() || event.is_error();
-        socket.is_blocked &= !event.is_writable();
+        if event.is_writable() {
+            socket.stream.handle_writable();
+            socket.is_blocked = false;
+        }
     }
 
     /// Accepts connections, and reads each ready socket once.
     ///
     /// A new socket is read in the same turn: in a flood of connections, the request of an operator has arrived while its
     /// connection waited to be accepted.
-    pub(super) fn read(&mut self, now: Time, registry: &Registry, buffer: &mut [u8]) {
+    pub(super) fn read(&mut self, now: Time, registry: &Registry, buffer: &mut [u8], tls: &mut Tls) {
         for _ in 0..ACCEPTED_PER_TURN {
             // Without room, the rest waits for the next turn.
             if !self.conns.has_room() {
                 break;
             }
             match self.listeners.accept(now) {
-                Some(Accepted::Connection(stream, peer)) => self.add_socket(now, registry, stream, peer),
+                Some(Accepted::Connection(stream, peer)) => self.add_socket(now, registry, (stream, peer), tls),
                 Some(Accepted::Shed | Accepted::Aborted) => {}
                 None => break,
             }
         }
+        let mut handshakes = self.handshakes_per_turn;
         for (key, socket) in self.sockets.iter_mut().enumerate() {
             let Some(socket) = socket.as_mut().filter(|socket| socket.is_ready) else { continue };
-            match socket.stream.read(buffer) {
-                Ok(0) => {
+            if socket.stream.is_handshaking() {
+                if handshakes == 0 {
+                    continue;
+                }
+                handshakes -= 1;
+            }
+            match socket.stream.receive(tls, buffer, buffer.len()) {
+                Ok(Received::End) => {
                     socket.is_ready = false;
                     self.conns.handle_end(key);
                 }
-                Ok(n) => {
-                    self.conns.handle_bytes(key, &buffer[..n]);
-                    if n == buffer.len() {
+                Ok(Received::Bytes(count, left)) => {
+                    // Every read is followed by another one, until one finds nothing.
+                    socket.is_ready = left != Left::Nothing;
+                    if count > 0 {
+                        self.conns.handle_bytes(key, &buffer[..count]);
+                    }
+                    if count > 0 && left == Left::More {
                         self.conns.handle_unread(key);
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.is_ready = false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
                     socket.is_ready = false;
                     self.conns.handle_hangup(key);
@@ -127,11 +144,12 @@ impl Operators {
         }
     }
 
-    fn add_socket(&mut self, now: Time, registry: &Registry, mut stream: Stream, peer: Peer) {
+    fn add_socket(&mut self, now: Time, registry: &Registry, (mut stream, peer): (Stream, Peer), tls: &mut Tls) {
         let Some(key) = self.conns.handle_accept(now, peer) else { return };
-        self.drop_closed();
+        self.drop_closed(tls);
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = registry.register(&mut stream, Token(FIRST_ADMIN + key), interest) {
+        let token = Token(FIRST_ADMIN + key);
+        if let Err(error) = stream.start_tls(tls).and_then(|()| registry.register(&mut stream, token, interest)) {
             debug!("admin: {peer} cannot be registered with the poll: {error}");
             return self.conns.handle_hangup(key);
         }
@@ -147,7 +165,7 @@ impl Operators {
     }
 
     /// Writes the queued answers, and drops the sockets of closed clients.
-    pub(super) fn write(&mut self, now: Time) {
+    pub(super) fn write(&mut self, now: Time, tls: &mut Tls) {
         for (key, socket) in self.sockets.iter_mut().enumerate() {
             let Some(socket) = socket.as_mut() else { continue };
             while !socket.is_blocked && !self.conns.pending(key).is_empty() {
@@ -162,16 +180,16 @@ impl Operators {
                 }
             }
             if self.conns.is_finished(key) && !std::mem::replace(&mut socket.is_shut_down, true) {
-                let _ = socket.stream.shutdown(Shutdown::Write);
+                socket.stream.shut_down_output();
             }
         }
-        self.drop_closed();
+        self.drop_closed(tls);
     }
 
-    fn drop_closed(&mut self) {
+    fn drop_closed(&mut self, tls: &mut Tls) {
         while let Some(key) = self.conns.poll_closed() {
-            if let Some(socket) = self.sockets.get_mut(key) {
-                *socket = None;
+            if let Some(socket) = self.sockets.get_mut(key).and_then(Option::take) {
+                socket.stream.close(tls);
             }
         }
     }

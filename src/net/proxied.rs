@@ -17,6 +17,7 @@ use mio::{Interest, Registry, Token};
 use super::metrics::LoopMetrics;
 use super::proxy_header::{ProxiedOrigin, ProxyHeader, ProxyHeaderFault};
 use super::stream::Stream;
+use super::tls::Tls;
 use super::tokens::{FIRST_ADMIN, FIRST_AWAITING_HEADER};
 use crate::admin::{DriverMetrics, Exposition, Kind};
 use crate::base::peer::Peer;
@@ -255,11 +256,12 @@ impl Counts {
     }
 }
 
-/// The metrics of the loop, and those of the PROXY protocol, which exist with `proxy_protocol` only.
-impl DriverMetrics for (&mut LoopMetrics, &ProxiedSockets) {
+/// The metrics of the loop, those of TLS, and those of the PROXY protocol, which exist with `proxy_protocol` only.
+impl DriverMetrics for (&mut LoopMetrics, &ProxiedSockets, &Tls) {
     fn write_metrics(&mut self, metrics: &mut Exposition) {
-        let (of_loop, proxied) = self;
+        let (of_loop, proxied, tls) = self;
         of_loop.write_metrics(metrics);
+        tls.write_metrics(metrics);
         if proxied.proxies.is_none() {
             return;
         }

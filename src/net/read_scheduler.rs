@@ -1,15 +1,16 @@
 //! Read scheduling: which ready sockets are read in a turn, in which order, and how much. Knows no sockets and no bytes
 //! of the protocol, only connection ids, classes and costs.
 //!
-//! There are four FIFO queues of ready sockets, one for each [`ReadClass`], served in this order:
+//! There are five FIFO queues of ready sockets, one for each [`ReadClass`], served in this order:
 //!
 //! 1. `New`: never read. First, so that a handshake does not wait behind many busy connections.
 //! 2. `Light`: the last read emptied the socket and stayed within the work of one receive.
 //! 3. `Unclassified`: only the request was read so far.
 //! 4. `Heavy`: more input than fits in the work of one receive. Last, and served round-robin, so that a flood delays
 //!    only itself. After a reconnect a flooding client is `Unclassified`, not `Light`, so it gains nothing.
+//! 5. `Handshake`: the TLS handshake is not over. Each costs as much as hundreds of messages, so a few are read in each turn.
 //!
-//! Each of the last three queues has a budget of work per turn, so that no queue starves another. The budget of `Light`
+//! Each of `Light`, `Unclassified` and `Heavy` has a budget of work per turn, so that no queue starves another. The budget of `Light`
 //! is the largest: all messages read in one turn reach each receiver in one write. A single message may cost more than
 //! the budget. `Unclassified` and `Heavy` then carry the excess over and pay it back in the following turns. A socket
 //! stays queued until it is read: readiness is edge-triggered, and no second event follows.
@@ -29,21 +30,27 @@ pub(super) enum ReadClass {
     Unclassified,
     /// The last read left input over, or exceeded the work of one receive.
     Heavy,
+    /// Its TLS handshake is not over.
+    Handshake,
 }
+
+/// Number of classes.
+const CLASSES: usize = 5;
 
 /// The budget of `Light`, as a multiple of the budget of `Unclassified` and `Heavy`.
 const LIGHT_BUDGET_FACTOR: i64 = 4;
 
 /// The queues in the order in which they are served.
-const ORDER: [ReadClass; 4] = [ReadClass::New, ReadClass::Light, ReadClass::Unclassified, ReadClass::Heavy];
+const ORDER: [ReadClass; CLASSES] =
+    [ReadClass::New, ReadClass::Light, ReadClass::Unclassified, ReadClass::Heavy, ReadClass::Handshake];
 
 /// Sockets that have, or may have, unread input.
 #[derive(Debug, Default)]
 pub(super) struct ReadScheduler {
     /// Indexed by [`ReadClass`].
-    queues: [VecDeque<ConnId>; 4],
+    queues: [VecDeque<ConnId>; CLASSES],
     /// Work left to each queue in this turn. Negative: the excess to pay back in the following turns.
-    work: [i64; 4],
+    work: [i64; CLASSES],
 }
 
 /// Bounds on the reads of one turn.
@@ -53,13 +60,15 @@ pub(super) struct Budget {
     pub(super) new: u32,
     /// Sockets of the `Light` and of the `Unclassified` queue, each.
     pub(super) others: u32,
-    /// Work of each queue except `New`. `Light` has [`LIGHT_BUDGET_FACTOR`] times as much.
+    /// Sockets of the `Handshake` queue.
+    pub(super) handshakes: u32,
+    /// Work of each queue except `New` and `Handshake`. `Light` has [`LIGHT_BUDGET_FACTOR`] times as much.
     pub(super) work: usize,
 }
 
 /// Sockets of each queue that may still be read in this turn.
 #[derive(Debug)]
-pub(super) struct Turn([usize; 4]);
+pub(super) struct Turn([usize; CLASSES]);
 
 impl ReadScheduler {
     pub(super) fn push(&mut self, id: ConnId, class: ReadClass) {
@@ -81,7 +90,7 @@ impl ReadScheduler {
         for class in ORDER {
             let work = &mut self.work[class as usize];
             *work = match class {
-                ReadClass::New => full,
+                ReadClass::New | ReadClass::Handshake => full,
                 // No excess is carried over: a light socket that costs much becomes `Heavy`, and must not delay the
                 // others.
                 ReadClass::Light => full.saturating_mul(LIGHT_BUDGET_FACTOR),
@@ -92,6 +101,7 @@ impl ReadScheduler {
             ReadClass::New => budget.new as usize,
             ReadClass::Light | ReadClass::Unclassified => budget.others as usize,
             ReadClass::Heavy => usize::MAX,
+            ReadClass::Handshake => budget.handshakes as usize,
         }))
     }
 
@@ -112,8 +122,9 @@ impl ReadScheduler {
 
     /// Charges the work of one read to the queue that [`next`](Self::next) returned.
     pub(super) fn spend(&mut self, class: ReadClass, work: usize) {
-        // New connections are bounded by their number, and the read of each by `max_header_bytes`.
-        if class != ReadClass::New {
+        // New connections are bounded by their number, and the read of each by `max_header_bytes`; handshakes are bounded by
+        // their number.
+        if !matches!(class, ReadClass::New | ReadClass::Handshake) {
             let left = &mut self.work[class as usize];
             *left = left.saturating_sub(i64::try_from(work).unwrap_or(i64::MAX));
         }
@@ -178,10 +189,26 @@ mod tests {
         for (n, class) in [heavy, heavy, light, new, light, new, unclassified].into_iter().enumerate() {
             ready.push(id(n as u32), class);
         }
-        let budget = Budget { new: 1, others: 10, work: 40 };
+        let budget = Budget { new: 1, others: 10, handshakes: 1, work: 40 };
         assert_eq!(turn(&mut ready, budget, 10, &mut left), [3, 2, 4, 6, 0, 1, 0, 1]);
         assert_eq!(turn(&mut ready, budget, 10, &mut left), [5, 0, 1]);
         assert!(ready.is_empty() && left.iter().all(|&left| left == 0));
+    }
+
+    /// However many handshakes wait, and whatever they cost, the others are read in each turn.
+    #[test]
+    fn a_flood_of_handshakes_has_a_budget_of_its_own() {
+        let mut ready = ReadScheduler::default();
+        let mut left = [1; 10];
+        (0..7).for_each(|n| ready.push(id(n), ReadClass::Handshake));
+        let budget = Budget { new: 1, others: 10, handshakes: 3, work: 40 };
+        ready.push(id(7), ReadClass::Light);
+        assert_eq!(turn(&mut ready, budget, 1_000_000, &mut left), [7, 0, 1, 2]);
+        ready.push(id(8), ReadClass::Heavy);
+        ready.push(id(9), ReadClass::New);
+        assert_eq!(turn(&mut ready, budget, 1, &mut left), [9, 8, 3, 4, 5]);
+        assert_eq!(turn(&mut ready, budget, 1, &mut left), [6]);
+        assert!(ready.is_empty());
     }
 
     #[test]
@@ -191,7 +218,7 @@ mod tests {
         (0..4).for_each(|n| ready.push(id(n), ReadClass::Light));
         (4..8).for_each(|n| ready.push(id(n), ReadClass::Heavy));
         // One read costs three times the budget: two light reads per turn, and one heavy read in every third turn.
-        let budget = Budget { new: 1, others: 10, work: 10 };
+        let budget = Budget { new: 1, others: 10, handshakes: 1, work: 10 };
         let turns: Vec<Vec<usize>> = (0..10).map(|_| turn(&mut ready, budget, 30, &mut left)).collect();
         let none = Vec::new;
         assert_eq!(turns[..5], [vec![0, 1, 4], vec![2, 3], none(), vec![5], none()]);

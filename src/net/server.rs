@@ -23,6 +23,7 @@ use super::sockets::Sockets;
 use super::stopping::Stopping;
 #[cfg(target_os = "linux")]
 use super::timerfd::TimerFd;
+use super::tls::Tls;
 use super::tokens;
 use crate::base::time::Time;
 use crate::config::{CheckedConfig, Config};
@@ -90,7 +91,8 @@ impl<A: App> Server<A> {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] with all problems, [`Error::Listen`], [`Error::Token`] or [`Error::Journal`].
+    /// [`Error::Config`] with all problems, [`Error::Listen`], [`Error::Token`], [`Error::Certificate`], [`Error::Key`] or
+    /// [`Error::Journal`].
     pub fn bind(config: Config, app: A) -> Result<Server<A>, Error> {
         Server::bind_checked(config.check().map_err(Error::Config)?, app, None)
     }
@@ -123,6 +125,7 @@ impl<A: App> Server<A> {
         let seed = seed.unwrap_or_else(os_seed);
         config.without_effect().iter().for_each(|problem| warn!("{problem}"));
         let receive_bytes = config.socket_receive_bytes.map(|bytes| bytes.0);
+        let tls = Tls::open(&config)?;
         let mut listeners = Listeners::bind(&config.listen, config.listen_mode, receive_bytes, &mut given)?;
         let poll = Poll::new().map_err(Error::Poll)?;
         listeners.register(poll.registry(), tokens::LISTENERS).map_err(Error::Poll)?;
@@ -158,7 +161,7 @@ impl<A: App> Server<A> {
             events: Events::with_capacity(EVENTS),
             listeners,
             proxied: ProxiedSockets::new(&config),
-            sockets: Sockets::default(),
+            sockets: Sockets::new(tls),
             handle,
             #[cfg(all(feature = "signals", unix))]
             signals: None,
@@ -225,7 +228,8 @@ impl<A: App> Server<A> {
     }
 
     /// Returns whether SIGHUP has arrived since the last call. The program then reads the application's start-up file
-    /// again and passes it to [`reload`](Self::reload), and calls [`reload_admin_token`](Self::reload_admin_token).
+    /// again and passes it to [`reload`](Self::reload), and calls [`reload_admin_token`](Self::reload_admin_token) and
+    /// [`reload_certificate`](Self::reload_certificate).
     pub fn take_reload(&mut self) -> bool {
         std::mem::take(&mut self.wants_reload)
     }
@@ -233,19 +237,6 @@ impl<A: App> Server<A> {
     /// Passes new contents of its start-up file to the application: see [`App::on_reload`].
     pub fn reload(&mut self, contents: &[u8]) {
         self.engine.handle_reload(self.clock.now(), contents);
-    }
-
-    /// Reads `admin_token_file` again. Operators that have shown another token must show the new one with their next
-    /// request. Without `admin_token_file` nothing happens.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Token`] when the file cannot be read or has no valid token. The old token then stays in force.
-    pub fn reload_admin_token(&mut self) -> Result<(), Error> {
-        match (&mut self.operators, &self.engine.config().admin_token_file) {
-            (Some(operators), Some(path)) => operators.reload_token(path),
-            _ => Ok(()),
-        }
     }
 
     /// Runs until the server is stopped. Returns the totals of the drain.
@@ -297,13 +288,14 @@ impl<A: App> Server<A> {
         read.map_err(|error| self.journal_error(error))?;
         self.poll_before_timers(now)?;
         if let Some(operators) = &mut self.operators {
-            operators.read(now, self.poll.registry(), &mut self.buffer);
-            operators.work(now, &mut self.engine, &mut (&mut self.metrics, &self.proxied));
+            let tls = &mut self.sockets.tls;
+            operators.read(now, self.poll.registry(), &mut self.buffer, tls);
+            operators.work(now, &mut self.engine, &mut (&mut self.metrics, &self.proxied, &*tls));
         }
         self.engine.end_turn(now, &mut self.sockets).map_err(|error| self.journal_error(error))?;
         // Answers to operators go out only after their commands are recorded.
         if let Some(operators) = &mut self.operators {
-            operators.write(now);
+            operators.write(now, &mut self.sockets.tls);
         }
         if let Some(cluster) = &mut self.cluster {
             cluster.write(now, &mut self.engine, self.poll.registry());

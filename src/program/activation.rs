@@ -1,7 +1,7 @@
 //! Sockets that a service manager has opened: sd_listen_fds(3).
 //!
-//! Descriptors with the name `admin` (`FileDescriptorName=`) are the operators', all others the members'. They replace the
-//! addresses of `listen` and `admin`.
+//! Descriptors with the name `admin` (`FileDescriptorName=`) are the operators', all others the members'. Connections to those
+//! with the name `tls` or `admin-tls` begin with TLS. They replace the addresses of `listen` and `admin`.
 
 use std::env;
 
@@ -10,6 +10,9 @@ use lobbyd::net::ListenSocket;
 
 /// Name of the descriptors for operators.
 const ADMIN: &str = "admin";
+/// Names of those with TLS, for members and for operators.
+const TLS: &str = "tls";
+const ADMIN_TLS: &str = "admin-tls";
 
 /// The sockets, and the addresses that `listen` and `admin` then have.
 #[derive(Default)]
@@ -36,8 +39,10 @@ impl ActivatedSockets {
             let problem = |error: &dyn std::fmt::Display| format!("LISTEN_FDS: descriptor {}: {error}", index + 3);
             let socket = take(&mut descriptors, index).map_err(|error| problem(&error))?;
             let address = socket.address().map_err(|error| problem(&error))?;
-            let list = if names.next() == Some(ADMIN) { &mut admin } else { &mut listen };
-            list.push(address.to_string());
+            let name = names.next().unwrap_or_default();
+            let list = if [ADMIN, ADMIN_TLS].contains(&name) { &mut admin } else { &mut listen };
+            let scheme = if [TLS, ADMIN_TLS].contains(&name) { "tls:" } else { "" };
+            list.push(format!("{scheme}{address}"));
             given.sockets.push(socket);
         }
         let options = [("listen", listen), ("admin", admin)];

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::ArgMatches;
-use lobbyd::net::check_files;
+use lobbyd::net::{certificate_warning, check_files};
 
 use super::failure::{Refusal, escaped};
 use super::options::Options;
@@ -27,6 +27,7 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     }
     let without_effect = options.config.without_effect();
     let warnings = options.warnings.iter().cloned().chain(without_effect.iter().map(ToString::to_string));
+    let warnings = warnings.chain(certificate_warning(&options.config));
     let warnings: String = warnings.map(|warning| format!("warning: {}\n", escaped(&warning))).collect();
     let _ = io::stderr().write_all(warnings.as_bytes());
     let summary = summary(&options.config);

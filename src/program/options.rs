@@ -3,7 +3,7 @@
 use clap::ArgMatches;
 use lobbyd::Config;
 use lobbyd::apps::{Auth, Tokens};
-use lobbyd::config::{CheckedConfig, Form};
+use lobbyd::config::{CheckedConfig, Form, Listen, ListenAddress};
 use lobbyd::net::{Error, read_file};
 use log::LevelFilter;
 
@@ -118,6 +118,8 @@ impl Options {
     pub(crate) fn describe(&self, error: &Error) -> String {
         match error {
             Error::Token(..) => self.values.locate("admin_token_file", error.to_string()),
+            Error::Certificate(..) => self.values.locate("tls_cert", error.to_string()),
+            Error::Key(..) => self.values.locate("tls_key", error.to_string()),
             Error::Journal(..) => self.values.locate("journal", error.to_string()),
             _ => error.to_string(),
         }
@@ -125,7 +127,13 @@ impl Options {
 
     /// Whether there is a file to read again on SIGHUP.
     pub(crate) fn has_files_to_read_again(&self) -> bool {
-        self.auth_file.is_some() || self.has_operators_token()
+        self.auth_file.is_some() || self.has_operators_token() || self.has_certificate()
+    }
+
+    /// Whether connections to one of the addresses begin with TLS.
+    pub(crate) fn has_certificate(&self) -> bool {
+        let addresses = [Some(&self.config.listen), self.config.admin.as_ref()].into_iter().flatten();
+        addresses.flat_map(Listen::addresses).any(ListenAddress::is_tls)
     }
 
     /// Whether operators show a token from a file.

@@ -149,7 +149,7 @@ fn handle_hangup_signal<A: App>(
     }
 }
 
-/// Reads the file of the tokens or keys and the operators' token again. Each is replaced only if its file is valid. Returns
+/// Reads the file of the tokens or keys, the operators' token and the certificate again. Each is replaced only if its file is valid. Returns
 /// a part of a sentence about each one that is not replaced.
 fn read_again<A: App>(server: &mut Server<A>, options: &Options) -> Vec<String> {
     let mut kept = Vec::new();
@@ -174,6 +174,12 @@ fn read_again<A: App>(server: &mut Server<A>, options: &Options) -> Vec<String> 
                 warn!(target: TARGET, "the old operators' token stays in force: {}", failure::escaped(&error.to_string()));
             }
         }
+    }
+    if options.has_certificate()
+        && let Err(error) = server.reload_certificate()
+    {
+        kept.push("the old certificate stays in force".to_owned());
+        warn!(target: TARGET, "the old certificate stays in force: {}", failure::escaped(&error.to_string()));
     }
     kept
 }
@@ -215,15 +221,22 @@ fn start<A: App>(options: &Options, sockets: Vec<ListenSocket>, app: A) -> Resul
         info!(target: TARGET, "listening on {address}");
     }
     if options.config.playground && options.app_word == "relay" {
-        for address in listen.addresses().iter().filter(|address| !matches!(address, ListenAddress::Unix(_))) {
-            info!(target: TARGET, "playground on http://{address}/");
+        for url in listen.addresses().iter().filter_map(url_of) {
+            info!(target: TARGET, "playground on {url}/");
         }
     }
     for address in admin.iter().flat_map(Listen::addresses) {
-        let scheme = if matches!(address, ListenAddress::Unix(_)) { "" } else { "http://" };
-        info!(target: TARGET, "admin API on {scheme}{address}");
+        let url = url_of(address).unwrap_or_else(|| address.to_string());
+        info!(target: TARGET, "admin API on {url}");
     }
     Ok(server)
+}
+
+/// Returns the URL of an address. `None` for socket files.
+fn url_of(address: &ListenAddress) -> Option<String> {
+    let scheme = if address.is_tls() { "https" } else { "http" };
+    let address = address.without_tls();
+    (!matches!(address, ListenAddress::Unix(_))).then(|| format!("{scheme}://{address}"))
 }
 
 fn show(name: &str, config: &Config) -> String {

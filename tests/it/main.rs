@@ -1,5 +1,5 @@
 //! Integration tests, by topic. They use the public API only. Time is virtual, except in `drivers::net`, `drivers::program`,
-//! `operators::operating` and `journal::segments`.
+//! `operators::operating`, `journal::segments` and `tls`.
 
 #[cfg(unix)]
 mod cluster;
@@ -12,3 +12,5 @@ mod limits;
 mod meta;
 mod operators;
 mod protocol;
+#[cfg(feature = "tls")]
+mod tls;

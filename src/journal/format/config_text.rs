@@ -34,7 +34,7 @@ const NOT_RECORDED: [&str; 1] = ["cluster"];
 
 /// Fields whose effect is recorded, or happens outside the engine: a replay does not use them. An older build may have
 /// accepted a value that this one refuses.
-const UNUSED_IN_REPLAYS: [&str; 3] = ["allowed_origin", "admin_host", "proxy_protocol"];
+const UNUSED_IN_REPLAYS: [&str; 5] = ["allowed_origin", "admin_host", "proxy_protocol", "tls_cert", "tls_key"];
 
 /// Parses a configuration from the text that [`config_as_text`] writes. A field that no replay uses has its default value
 /// if this build refuses the recorded one.

@@ -230,6 +230,8 @@ const HIT_ELSEWHERE: &[(&[&str], &str)] = &[
     (&["max_remembered_rates"], "the_user_whose_buckets_are_full_first_is_forgotten"),
     (&["accept_per_turn", "events_per_turn"], "the_accept_budget_leaves_no_connection_waiting"),
     (&["work_per_turn", "work_per_receive"], "a_flood_delays_only_its_senders"),
+    // With the feature `tls`.
+    (&["tls_handshakes_per_turn"], "a_flood_of_hellos_leaves_the_others_their_turns"),
     (&["max_deferred_turns"], "timers_wait_for_unread_input"),
     (&["receive_buffer_bytes"], "more_than_a_receive_buffer_is_read_to_its_end"),
     (&["socket_receive_bytes"], "socket_receive_bytes_bounds_unread_input"),
@@ -265,6 +267,8 @@ const NO_BOUNDS: &[&str] = &[
     "listen",
     "admin",
     "listen_mode",
+    "tls_cert",
+    "tls_key",
     "admin_token_file",
     "admin_host",
     "proxy_protocol",

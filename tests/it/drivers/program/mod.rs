@@ -1,5 +1,6 @@
 //! The program itself: arguments, signals, exit codes and log. It listens on 127.0.0.1, port 0.
 
+mod certificate;
 mod cluster;
 mod commands;
 mod config_file;

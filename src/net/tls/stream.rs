@@ -1,6 +1,8 @@
 //! A stream with TLS: a socket, a session, and the records that are not complete or not sent.
 //!
-//!     as accepted --start()--> handshake --> open --shut_down_output()--> close_notify sent, then FIN
+//! ```text
+//! as accepted --start()--> handshake --> open --shut_down_output()--> close_notify sent, then FIN
+//! ```
 //!
 //! An idle stream has no buffers. To its user it looks like a socket: when that takes no more, [`write`](TlsStream::write) says so,
 //! and what it has taken is a prefix of what it was given.

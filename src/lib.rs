@@ -44,6 +44,8 @@
 //! # Cargo features
 //!
 //! - `signals`: [`net::Server`] can listen to SIGTERM, SIGINT and SIGHUP. On Unix only. Needs the crate `signal-hook`.
+//! - `hook`: calls of URLs, for [`Config::hook`] and [`Config::jwt_jwks_url`]. Needs the crates `ureq`, `rustls` and `aws-lc-rs`,
+//!   and a C compiler. `ureq_proto` logs the bytes that are sent, with tokens, at the level trace: leave it out, as the program does.
 //! - `jwt`: authentication by JSON Web Tokens, `apps::Jwt`. Needs the crate `jsonwebtoken` and a C compiler.
 //! - `bin` (default): the program `lobbyd`, with its command line and log. Implies `signals`. On Unix only. A
 //!   game that embeds the server turns it off: `default-features = false`.
@@ -55,6 +57,8 @@ mod base;
 mod cluster;
 mod egress;
 mod engine;
+mod events;
+mod hook;
 mod http;
 mod lobby;
 mod pages;

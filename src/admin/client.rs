@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use super::streams::{Stream, keep_alive_at};
 use crate::base::peer::Peer;
 use crate::base::time::Time;
+use crate::events::log::EventLog;
+use crate::events::reader::EventQuery;
 use crate::http::DateLine;
 use crate::http::head::is_head_request;
 use crate::http::response::JsonResponse;
@@ -38,6 +41,8 @@ pub(super) struct Client {
     /// Whether the client was answered by the last [`work`](super::AdminConns::work). No write has been attempted yet.
     pub(super) is_just_answered: bool,
     pub(super) deadline: Time,
+    /// The stream of events that the client reads.
+    pub(super) stream: Option<Box<Stream>>,
 }
 
 /// The times of an answer that is given in this turn.
@@ -56,6 +61,9 @@ pub(super) enum ClientState {
     Waiting { ticket: u64, keep_alive: bool },
     /// Sending an answer. After the last one no further request is read.
     Writing { is_last: bool },
+    /// Sending events until the client ends its stream. The deadline is that for reading the output or, without output, for
+    /// the next comment.
+    Streaming,
     /// All is written. Further input is discarded until the client ends its stream.
     Lingering,
     /// The driver still has to drop the socket.
@@ -81,6 +89,7 @@ impl Client {
             is_new: true,
             is_just_answered: false,
             deadline,
+            stream: None,
         }
     }
 
@@ -93,6 +102,27 @@ impl Client {
         self.input = Vec::new();
         self.output = Vec::new();
         self.written = 0;
+        self.stream = None;
+    }
+
+    /// Begins to send events.
+    pub(super) fn begin_stream(&mut self, query: EventQuery, log: &EventLog, times: AnswerTimes) {
+        let stream = Stream::begin(query, log, times.date, &mut self.output);
+        self.stream = Some(Box::new(stream));
+        self.state = ClientState::Streaming;
+        self.is_just_answered = true;
+        self.waits_for_place = false;
+        self.input = Vec::new();
+        self.deadline = times.deadline;
+    }
+
+    /// Appends events to the output of a stream if all of it was written. `deadline` is that for reading them.
+    pub(super) fn fill_stream(&mut self, log: &EventLog, deadline: Time) {
+        if let Some(stream) = &mut self.stream
+            && stream.fill(log, &mut self.output)
+        {
+            self.deadline = deadline;
+        }
     }
 
     pub(super) fn answer(&mut self, answer: &JsonResponse, with_body: bool, keep_alive: bool, times: AnswerTimes) {
@@ -123,6 +153,7 @@ impl Client {
                 self.has_new_input = true;
                 self.deadline = now + timeout;
             }
+            ClientState::Streaming => self.deadline = keep_alive_at(now),
             ClientState::Reading | ClientState::Waiting { .. } | ClientState::Lingering | ClientState::Closed => {}
         }
     }
@@ -136,6 +167,10 @@ impl Client {
     pub(super) fn expire(&mut self, times: AnswerTimes) {
         match self.state {
             ClientState::Waiting { .. } => {}
+            ClientState::Streaming if self.output.is_empty() => {
+                self.output.extend_from_slice(b": keep-alive\n\n");
+                self.deadline = times.deadline;
+            }
             ClientState::Reading if self.has_begun_request() => {
                 let answer = JsonResponse::error(408, "too_late", "the request took longer than admin_timeout");
                 self.answer(&answer, !is_head_request(&self.input), false, times);

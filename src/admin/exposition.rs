@@ -64,6 +64,14 @@ impl Exposition {
         self.sample(&format!("{name}_count"), &[], distribution.count() as f64);
     }
 
+    /// Appends numbers that only grow, one for each value of a label.
+    pub(crate) fn counters(&mut self, name: &str, help: &str, label: &str, values: &[(&str, u64)]) {
+        self.labelled(name, Kind::Counter, help);
+        for &(value, count) in values {
+            self.sample(name, &[(label, value)], count as f64);
+        }
+    }
+
     /// Begins a metric whose samples may have labels. The [samples](Self::sample) follow.
     pub(crate) fn labelled(&mut self, name: &str, kind: Kind, help: &str) {
         self.family(name, if kind == Kind::Counter { "counter" } else { "gauge" }, help);

@@ -8,7 +8,8 @@
 //!    +--ping, or a command in a cluster--> Waiting --report--^
 //!    +--deadline, request incomplete: 408------^
 //!
-//! Reading, Lingering --end of the stream--> Closed
+//! Reading --GET /events--> Streaming, until the client ends its stream
+//! Reading, Lingering, Streaming --end of the stream--> Closed
 //! Reading without input, Writing, Lingering --deadline--> Closed
 //! any state --socket error, or another client gets the place--> Closed: the driver drops the socket
 //! ```
@@ -29,6 +30,7 @@ mod outcome;
 mod page;
 mod places;
 mod routes;
+mod streams;
 
 use log::{debug, info};
 use slab::Slab;
@@ -49,6 +51,8 @@ use crate::config::Config;
 use crate::config::memory::ADMIN_AHEAD_BYTES;
 use crate::engine::Engine;
 use crate::engine::app::App;
+use crate::events::log::EventLog;
+use crate::events::reader::EventQuery;
 use crate::http::head::is_head_request;
 use crate::http::probe::Probe;
 use crate::http::request::{self, Bounds, HttpRequest, Parsed};
@@ -82,6 +86,7 @@ pub struct AdminConns {
     bounds: Bounds,
     max_admitted: usize,
     max_newcomers: usize,
+    max_streams: usize,
     /// Number of clients accepted so far.
     accepted: u64,
     timeout: std::time::Duration,
@@ -102,6 +107,7 @@ impl AdminConns {
             },
             max_admitted: config.max_admin_connections as usize,
             max_newcomers: config.max_admin_pending as usize,
+            max_streams: config.max_event_readers as usize,
             accepted: 0,
             timeout: config.admin_timeout,
             linger: config.linger_timeout,
@@ -110,10 +116,15 @@ impl AdminConns {
     }
 
     /// Replaces the token, if there is one. Clients that have shown another one must show the new one with their next
-    /// request; an answer that is due already is still sent.
+    /// request; an answer that is due already is still sent. Streams of events end.
     pub fn set_token(&mut self, token: Token) {
         if self.guard.set_token(token) {
-            self.clients.iter_mut().for_each(|(_, client)| client.is_admitted = false);
+            for (_, client) in &mut self.clients {
+                client.is_admitted = false;
+                if client.state == ClientState::Streaming {
+                    client.close();
+                }
+            }
         }
     }
 
@@ -144,7 +155,7 @@ impl AdminConns {
         let max_request = self.bounds.max_head + self.bounds.max_body;
         let Some(client) = self.clients.get_mut(client) else { return };
         match client.state {
-            ClientState::Lingering | ClientState::Closed => {}
+            ClientState::Lingering | ClientState::Streaming | ClientState::Closed => {}
             _ if client.input.len() + bytes.len() > max_request.saturating_mul(2) => {
                 debug!("admin: {} sends too many requests ahead of their answers", client.peer);
                 client.close();
@@ -193,6 +204,17 @@ impl AdminConns {
 
     /// The same as [`work`](Self::work), with the driver's metrics in `GET /metrics`.
     pub fn work_with<A: App>(&mut self, now: Time, engine: &mut Engine<A>, driver: &mut dyn DriverMetrics) {
+        self.work_with_events(now, engine, driver, None);
+    }
+
+    /// The same, with the events of the server for `GET /events`.
+    pub(crate) fn work_with_events<A: App>(
+        &mut self,
+        now: Time,
+        engine: &mut Engine<A>,
+        driver: &mut dyn DriverMetrics,
+        events: Option<&EventLog>,
+    ) {
         let times = AnswerTimes { date: engine.date_line(now), deadline: now + self.timeout };
         self.clients.iter_mut().for_each(|(_, client)| (client.is_new, client.is_just_answered) = (false, false));
         while let Some(report) = engine.poll_operator() {
@@ -207,7 +229,7 @@ impl AdminConns {
                 client.answer(&answer, true, keep_alive, times);
             }
         }
-        let mut turn = Turn { now, times, engine, driver };
+        let mut turn = Turn { now, times, engine, driver, events };
         for key in self.clients_to_serve() {
             self.work_for(key, &mut turn);
         }
@@ -222,6 +244,12 @@ impl AdminConns {
                 client.close();
             }
         }
+    }
+
+    /// Appends new events to the output of streams.
+    pub(crate) fn fill_streams(&mut self, now: Time, events: &EventLog) {
+        let deadline = now + self.timeout;
+        self.clients.iter_mut().for_each(|(_, client)| client.fill_stream(events, deadline));
     }
 
     /// Returns the clients with new input. Those that wait for a place come first, so that others cannot keep them out.
@@ -244,7 +272,7 @@ impl AdminConns {
         client.has_new_input = false;
         match client.state {
             ClientState::Reading => {}
-            ClientState::Lingering if client.ended => return client.close(),
+            ClientState::Lingering | ClientState::Streaming if client.ended => return client.close(),
             _ => return,
         }
         let input = std::mem::take(&mut client.input);
@@ -355,9 +383,30 @@ impl AdminConns {
                 }
                 client.answer(&answer, request.method != "HEAD", request.keep_alive, turn.times);
             }
+            Outcome::Stream(query) => self.begin_stream(key, query, turn),
             Outcome::Later(ticket) => {
                 client.asked = request.path.escape_debug().to_string();
                 client.state = ClientState::Waiting { ticket, keep_alive: request.keep_alive };
+            }
+        }
+    }
+
+    fn begin_stream<A>(&mut self, key: usize, query: EventQuery, turn: &Turn<'_, A>) {
+        let streams = self.clients.iter().filter(|(_, client)| client.state == ClientState::Streaming).count();
+        let client = &mut self.clients[key];
+        match turn.events {
+            Some(events) if streams < self.max_streams => {
+                info!("admin: {} GET /events 200", client.peer);
+                client.begin_stream(query, events, turn.times);
+            }
+            Some(_) => {
+                debug!("admin: {} GET /events 503", client.peer);
+                let answer = JsonResponse::error(503, "busy", "max_event_readers clients read events already");
+                client.answer(&answer.with_line("Retry-After: 1\r\n"), true, false, turn.times);
+            }
+            None => {
+                let answer = JsonResponse::error(404, "not_found", "this server keeps no events");
+                client.answer(&answer, true, false, turn.times);
             }
         }
     }
@@ -376,6 +425,9 @@ impl AdminConns {
             .iter()
             .map(|(_, client)| match client.state {
                 _ if client.has_new_input => Time::ZERO,
+                _ if client.output.is_empty() && client.stream.as_ref().is_some_and(|stream| stream.is_behind) => {
+                    Time::ZERO
+                }
                 // The engine times out what it waits for.
                 ClientState::Waiting { .. } => Time::NEVER,
                 _ => client.deadline,
@@ -413,6 +465,7 @@ struct Turn<'a, A> {
     times: AnswerTimes,
     engine: &'a mut Engine<A>,
     driver: &'a mut dyn DriverMetrics,
+    events: Option<&'a EventLog>,
 }
 
 /// Whether a request is served.

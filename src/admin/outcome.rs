@@ -7,6 +7,7 @@ use crate::base::time::Time;
 use crate::engine::Engine;
 use crate::engine::app::App;
 use crate::engine::operator::{OperatorAnswer, OperatorRefusal, OperatorReport};
+use crate::events::reader::EventQuery;
 use crate::http::probe::Probe;
 use crate::http::response::JsonResponse;
 
@@ -14,6 +15,8 @@ use crate::http::response::JsonResponse;
 pub(super) enum Outcome {
     Answer(JsonResponse),
     Later(u64),
+    /// A stream of events begins.
+    Stream(EventQuery),
 }
 
 /// Carries out a request on the engine.
@@ -52,6 +55,7 @@ pub(super) fn carry_out<A: App>(
                 answers::user(&user, &page)
             }
         }
+        AdminRequest::Events(query) => return Outcome::Stream(query),
         AdminRequest::Do(command) => match engine.handle_operator(now, command) {
             Ok(OperatorAnswer::Pinged(ticket) | OperatorAnswer::Submitted(ticket)) => return Outcome::Later(ticket),
             outcome => answer_of(outcome),

@@ -59,6 +59,8 @@ pub(super) fn next_admitted(clients: &Slab<Client>) -> Place {
         _ if client.ended => Some(2),
         ClientState::Reading => Some(3),
         ClientState::Writing { .. } => Some(4),
+        // It comes back to its position.
+        ClientState::Streaming => Some(5),
         ClientState::Waiting { .. } | ClientState::Closed => None,
     };
     let ranked = admitted().filter(|(_, client)| !client.is_just_answered).filter_map(|(key, client)| {

@@ -8,10 +8,12 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use super::page::PageFile;
+use super::streams::read_query;
 use crate::base::id::SeatId;
 use crate::base::number::integer;
 use crate::engine::operator::{KickTarget, LobbyChange, NewLobby, OperatorCommand, Payload, SettingsText};
 use crate::engine::state::ticks::ClockCommand;
+use crate::events::reader::EventQuery;
 use crate::http::probe::Probe;
 use crate::http::request::HttpRequest;
 use crate::http::response::JsonResponse;
@@ -39,6 +41,8 @@ pub(super) enum AdminRequest {
     User(String, PageQuery),
     /// The users that are banned from a lobby.
     Bans(String),
+    /// The stream of events.
+    Events(EventQuery),
     Do(OperatorCommand),
 }
 
@@ -73,18 +77,21 @@ pub(super) fn read(request: &HttpRequest<'_>) -> Result<AdminRequest, JsonRespon
     let is_query = match segments[..] {
         // A lobby is created with POST on the path of the list.
         ["lobbies"] => request.method != "POST",
-        ["stats" | "metrics"] | ["lobbies" | "users", _] | ["lobbies", _, "bans"] => true,
+        ["events"] if request.method == "HEAD" => return Err(only_get()),
+        ["stats" | "metrics" | "events"] | ["lobbies" | "users", _] | ["lobbies", _, "bans"] => true,
         ["lobbies", _, "publish" | "kick" | "lock" | "close"] | ["users", _, "send" | "ping" | "kick"] => false,
         ["lobbies", _, "data" | "settings" | "host" | "ban" | "unban"] => false,
         ["kick" | "drain"] | ["clock", "pause" | "resume" | "step" | "slow"] => false,
         _ => return Err(JsonResponse::error(404, "not_found", "there is nothing here")),
     };
     match (is_query, request.method) {
+        (true, "GET") if segments == ["events"] => read_query(request).map(AdminRequest::Events),
         (true, "GET" | "HEAD") => query_request(&segments, request.query),
         (true, _) if segments == ["lobbies"] => {
             Err(JsonResponse::error(405, "method_not_allowed", "use GET or POST")
                 .with_line("Allow: GET, HEAD, POST\r\n"))
         }
+        (true, _) if segments == ["events"] => Err(only_get()),
         (true, _) => Err(use_get()),
         (false, "POST") => command(&segments, request),
         (false, _) => Err(JsonResponse::error(405, "method_not_allowed", "use POST").with_line("Allow: POST\r\n")),
@@ -93,6 +100,11 @@ pub(super) fn read(request: &HttpRequest<'_>) -> Result<AdminRequest, JsonRespon
 
 fn use_get() -> JsonResponse {
     JsonResponse::error(405, "method_not_allowed", "use GET").with_line("Allow: GET, HEAD\r\n")
+}
+
+/// A stream of events has no head without a body.
+fn only_get() -> JsonResponse {
+    JsonResponse::error(405, "method_not_allowed", "use GET").with_line("Allow: GET\r\n")
 }
 
 fn query_request(segments: &[&str], query: &str) -> Result<AdminRequest, JsonResponse> {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 #[cfg(feature = "jwt")]
 use super::jwt::Jwt;
 use crate::admission::{Rate, is_lobby_code, is_user_id};
-use crate::{Authorization, CloseReason, Context, Identity, Request};
+use crate::{Authorization, CloseReason, ConnId, Context, Identity, Request};
 
 /// How the built-in applications authenticate users.
 ///
@@ -26,11 +26,12 @@ pub enum Auth {
     /// Tokens that are signed by a login service are accepted.
     #[cfg(feature = "jwt")]
     Jwt(Jwt),
+    /// The backend at [`hook`](crate::Config::hook) is asked about each client.
+    Hook,
 }
 
 impl Auth {
-    #[cfg_attr(not(feature = "jwt"), expect(unused_variables, reason = "only a JWT has times that are checked here"))]
-    pub(super) fn authorize(&self, cx: &Context<'_>, request: &Request<'_>) -> Authorization {
+    pub(super) fn authorize(&self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         match self {
             Auth::Open => Authorization::token_is_user(request),
             Auth::Tokens(tokens) => match request.token().and_then(|token| tokens.identities.get(token)) {
@@ -39,14 +40,25 @@ impl Auth {
             },
             #[cfg(feature = "jwt")]
             Auth::Jwt(jwt) => jwt.authorize(cx, request),
+            Auth::Hook => cx.ask_hook(request),
+        }
+    }
+
+    /// Decides about a client whose token had an unknown key.
+    #[cfg_attr(not(feature = "jwt"), expect(unused_variables, reason = "only a JWT has a key"))]
+    pub(super) fn authorize_again(&self, cx: &Context<'_>, conn: ConnId, token: &str) -> Authorization {
+        match self {
+            #[cfg(feature = "jwt")]
+            Auth::Jwt(jwt) => jwt.authorize_again(cx, conn, token),
+            _ => Authorization::Refuse(CloseReason::Unauthorized),
         }
     }
 
     /// Replaces the list of tokens, or the keys of JWTs, unless the new contents are empty or invalid. Does nothing with
-    /// [`Auth::Open`]. The new contents apply to new connections only.
+    /// [`Auth::Open`] and [`Auth::Hook`]. The new contents apply to new connections only.
     pub(super) fn reload(&mut self, contents: &[u8]) {
         match self {
-            Auth::Open => {}
+            Auth::Open | Auth::Hook => {}
             Auth::Tokens(tokens) => tokens.reload(contents),
             #[cfg(feature = "jwt")]
             Auth::Jwt(jwt) => jwt.reload(contents),

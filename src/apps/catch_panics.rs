@@ -6,6 +6,7 @@ use std::time::Duration;
 use log::error;
 
 use crate::base::close::{CloseReason, LeaveReason};
+use crate::base::id::ConnId;
 use crate::base::time::Time;
 use crate::engine::app::{App, Authorization, Context, Member, Message, Pressure, Protocol, RelayRequest, Route};
 use crate::engine::control::LobbyControl;
@@ -110,6 +111,14 @@ impl<A: App> App for CatchPanics<A> {
         attempt(cx, |cx| self.app.authorize(cx, request)).unwrap_or_else(|| {
             self.panics += 1;
             error!("conn={} the application panicked while authorizing it", request.conn());
+            Authorization::Refuse(CloseReason::InternalError)
+        })
+    }
+
+    fn authorize_again(&mut self, cx: &mut Context<'_>, conn: ConnId, token: &str) -> Authorization {
+        attempt(cx, |cx| self.app.authorize_again(cx, conn, token)).unwrap_or_else(|| {
+            self.panics += 1;
+            error!("conn={conn} the application panicked while authorizing it");
             Authorization::Refuse(CloseReason::InternalError)
         })
     }

@@ -23,7 +23,7 @@ use self::json::{Object, WrongType};
 pub use self::keys::JwtKeys;
 pub use self::refusal::JwtRefusal;
 use self::signature::Alg;
-use crate::{Authorization, Context, Identity, Request};
+use crate::{Authorization, ConnId, Context, Identity, Request};
 
 /// Authenticates users by JSON Web Tokens: for the built-in applications as [`Auth::Jwt`](super::Auth::Jwt), and for
 /// [`App::authorize`](crate::App::authorize) of others.
@@ -116,15 +116,32 @@ impl Jwt {
 
     /// Returns the answer for [`App::authorize`](crate::App::authorize). The reason of a refusal is logged at the level
     /// debug, without the token.
-    pub fn authorize(&self, cx: &Context<'_>, request: &Request<'_>) -> Authorization {
-        let checked = request.token().ok_or(JwtRefusal::Missing).and_then(|token| self.check(token, cx.unix_millis()));
-        match checked {
+    ///
+    /// With [`JwtKeys::to_fetch`], a token with an unknown key waits until the keys were fetched again: see
+    /// [`Context::await_keys`].
+    pub fn authorize(&self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+        let conn = request.conn();
+        let Some(token) = request.token() else { return refuse(conn, JwtRefusal::Missing) };
+        match self.check(token, cx.unix_millis()) {
             Ok(identity) => Authorization::Allow(identity),
-            Err(refusal) => {
-                debug!("conn={} peer={} the token is refused: {refusal}", request.conn(), request.peer());
-                Authorization::Refuse(refusal.close_reason())
-            }
+            Err(JwtRefusal::Key | JwtRefusal::Algorithm) if self.lacks_key_of(token) => cx.await_keys(conn, token),
+            Err(refusal) => refuse(conn, refusal),
         }
+    }
+
+    /// Returns the answer for [`App::authorize_again`](crate::App::authorize_again). An unknown key is refused then.
+    pub fn authorize_again(&self, cx: &Context<'_>, conn: ConnId, token: &str) -> Authorization {
+        match self.check(token, cx.unix_millis()) {
+            Ok(identity) => Authorization::Allow(identity),
+            Err(refusal) => refuse(conn, refusal),
+        }
+    }
+
+    /// Whether the keys are fetched, and the token names one that is not among them.
+    fn lacks_key_of(&self, token: &str) -> bool {
+        let header = token.split('.').next().and_then(|header| BASE64URL_NOPAD.decode(header.as_bytes()).ok());
+        let read = header.and_then(|header| read_header(&header).ok());
+        read.is_some_and(|(_, kid)| self.keys.may_be_fetched(kid.as_deref()))
     }
 
     /// Checks a token at a wall time in milliseconds since the Unix epoch, and returns the identity of its user. The engine
@@ -167,6 +184,11 @@ impl Jwt {
             info!("keys that are not used: {}", self.keys.unused().join("; "));
         }
     }
+}
+
+fn refuse(conn: ConnId, refusal: JwtRefusal) -> Authorization {
+    debug!("conn={conn} the token is refused: {refusal}");
+    Authorization::Refuse(refusal.close_reason())
 }
 
 /// Returns the algorithm and the name of the key in a header (RFC 7515 section 4).

@@ -4,7 +4,7 @@ use log::info;
 
 use super::auth::Auth;
 use crate::control::LobbyControl;
-use crate::{App, Authorization, Context, Member, Message, Protocol, Request};
+use crate::{App, Authorization, ConnId, Context, Member, Message, Protocol, Request};
 
 /// The default application: the JSON protocol, with all other messages relayed to the other members of the lobby.
 ///
@@ -41,6 +41,10 @@ impl App for Relay {
 
     fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         self.auth.authorize(cx, request)
+    }
+
+    fn authorize_again(&mut self, cx: &mut Context<'_>, conn: ConnId, token: &str) -> Authorization {
+        self.auth.authorize_again(cx, conn, token)
     }
 
     fn on_reload(&mut self, _: &mut Context<'_>, contents: &[u8]) {

@@ -1,5 +1,5 @@
 use super::auth::Auth;
-use crate::{App, Authorization, Context, Member, Message, Protocol, Request};
+use crate::{App, Authorization, ConnId, Context, Member, Message, Protocol, Request};
 
 /// Relays every message unchanged to the other members of the lobby, without reading it. Sends no messages of its own.
 ///
@@ -32,6 +32,10 @@ impl App for Verbatim {
 
     fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         self.auth.authorize(cx, request)
+    }
+
+    fn authorize_again(&mut self, cx: &mut Context<'_>, conn: ConnId, token: &str) -> Authorization {
+        self.auth.authorize_again(cx, conn, token)
     }
 
     fn on_reload(&mut self, _: &mut Context<'_>, contents: &[u8]) {

@@ -6,6 +6,7 @@ pub(crate) mod close;
 pub(crate) mod codes;
 pub(crate) mod distribution;
 pub(crate) mod entry;
+pub(crate) mod event_kind;
 pub(crate) mod forwarded_header;
 pub(crate) mod id;
 pub(crate) mod limit;

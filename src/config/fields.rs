@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::hook::{HeaderNames, HttpUrl, OnHookFailure};
 use super::host_names::HostNames;
 use super::listen::{FileMode, Listen};
 use super::origins::Origins;
@@ -10,6 +11,7 @@ use super::proxy_addresses::ProxyAddresses;
 use super::redis_url::{ClusterName, NodeUrl, RedisUrl};
 use super::types::{ByteSize, DuplicateLogin, Flush, Form, OnJournalError, PerUser, Secrets};
 use super::value::Value;
+use crate::base::event_kind::EventKinds;
 use crate::base::forwarded_header::ForwardedHeader;
 use crate::base::limit::Limit;
 
@@ -358,6 +360,38 @@ config! {
     cluster_queue_bytes: ByteSize = "16MiB";
     /// Bytes of the state that a node gets when it attaches. With a larger state, no further node can attach.
     cluster_state_bytes: ByteSize = "256MiB";
+
+    ["Events and the hook"]
+    /// Backend that is asked whether clients may connect (`auth = hook`) and is sent events: `http://` or `https://`, a host and perhaps a port and a path (cargo feature hook). Requires `hook_secret_file`.
+    hook: Option<HttpUrl> = "off";
+    /// File with the secret with which calls of the hook are signed: one line of at least 16 characters.
+    hook_secret_file: Option<PathBuf> = "off";
+    /// File with the certificates, in PEM form, that may sign those of the backend and of `jwt_jwks_url`; with `off`, those that the system trusts.
+    hook_ca_file: Option<PathBuf> = "off";
+    /// Events that the backend is sent, separated by commas: `server_started`, `joined`, `rejoined`, `away`, `back`, `left`, `lobby_opened`, `lobby_closed`, `host`, `started`, `draining`, `server_stopped`; or `all`.
+    hook_events: EventKinds = "all";
+    /// Headers of the client's request that the backend is sent with a question, separated by commas, such as `cookie`.
+    hook_headers: HeaderNames = "off";
+    /// Longest duration of a call of the hook. A question that is not answered by then is answered by `hook_on_failure`.
+    hook_timeout: Duration = "1s";
+    /// What a client is told when the hook does not answer: `retry` closes its connection with 4101 `auth_timeout`, after which it comes back; `refuse` with 4001 `unauthorized`.
+    hook_on_failure: OnHookFailure = "retry";
+    /// Questions of the hook that wait for a call, and tokens that wait for a key; a further one is answered by `hook_on_failure`.
+    max_hook_questions: u32 = "256";
+    /// Questions of the hook that are asked at the same time, each by a thread of its own.
+    max_hook_calls: u32 = "8";
+    /// Most events in one call of the hook.
+    hook_batch_events: u32 = "100";
+    /// Longest time for which an event waits for others before the backend is sent it.
+    hook_batch_wait: Duration = "100ms";
+    /// Events that are kept for the hook and for readers of `GET /events`; what is older is lost to a backend or reader that has not received it.
+    max_kept_events: u32 = "4096";
+    /// Readers of `GET /events` at the same time; a further one is answered with HTTP status 503.
+    max_event_readers: u32 = "8";
+    /// Address from which the keys of tokens are fetched, a JWKS, with `auth = jwt` (cargo features jwt and hook): at the start, every `jwt_jwks_refresh`, and at most once in 30 s for a token with an unknown key.
+    jwt_jwks_url: Option<HttpUrl> = "off";
+    /// Time after which the keys are fetched again.
+    jwt_jwks_refresh: Duration = "1h";
 
     ["Log"]
     /// Interval of the statistics line in the log.

@@ -49,6 +49,10 @@ const LIST_WATCHER_BYTES: u128 = 16 << 10;
 /// Bytes of the remembered rates of one user or address: the longest name, and the entries in the map and in the order.
 const REMEMBERED_BYTES: u128 = 360;
 
+/// Bytes of an event that is kept: a user id of 128 bytes, each byte perhaps escaped as six, and the other fields.
+const EVENT_BYTES: u128 = 6 * 128 + 448;
+/// Bytes of output of one reader of events, in a buffer that may have twice the capacity.
+const EVENT_READER_BYTES: u128 = 2 * (64 << 10);
 /// Most bytes that a newcomer on the admin port may send ahead of its answers, in addition to two request heads.
 pub(crate) const ADMIN_AHEAD_BYTES: usize = 64 << 10;
 /// Most bytes of the files of the operators' page together, which are served without the token. Checked when they are
@@ -241,7 +245,12 @@ impl Config {
         let overflow = u128::from(overflow) * (2 * max_header + RESPONSE_BYTES + CONNECTION_BYTES + tls);
         let waiting = u128::from(waiting) * AWAITING_HEADER_BYTES;
         let remembered = 2 * u128::from(self.max_remembered_rates) * REMEMBERED_BYTES;
-        let fixed = remembered + operators + overflow + waiting + 4 * receive_buffer + (4 << 20);
+        // The events that are kept, the questions with their bodies, and what readers of events have not read.
+        let has_events = self.admin.is_some() || self.hook.is_some();
+        let events = if has_events { u128::from(self.max_kept_events) * EVENT_BYTES } else { 0 };
+        let questions = if self.hook.is_some() { u128::from(self.max_hook_questions) * 7 * max_header } else { 0 };
+        let events = events + questions + connections(self.max_event_readers, EVENT_READER_BYTES);
+        let fixed = remembered + operators + overflow + waiting + events + 4 * receive_buffer + (4 << 20);
         let sessions = self.max_connections.bound().map_or(0, |seats| self.sessions_memory(seats));
         // At most 2^33 sockets of at most 2^69 bytes, so no step overflows. A result beyond u64 is reported as u64::MAX.
         let control = self.max_connections.bound().map_or(0, |seats| self.control_memory(seats)) + lists;

@@ -7,6 +7,8 @@
 mod check;
 mod cluster;
 pub(crate) mod fields;
+mod hook;
+mod hook_rules;
 mod host_names;
 mod listen;
 pub(crate) mod memory;
@@ -18,10 +20,12 @@ mod room;
 mod tls;
 mod types;
 mod value;
+mod without_effect;
 
 pub use self::check::{CheckedConfig, Problem, Problems};
 pub(crate) use self::fields::Config;
 pub use self::fields::Field;
+pub use self::hook::{HeaderNames, HttpUrl, OnHookFailure};
 pub use self::host_names::HostNames;
 pub use self::listen::{FileMode, Listen, ListenAddress};
 pub use self::origins::Origins;
@@ -29,5 +33,6 @@ pub use self::proxy_addresses::ProxyAddresses;
 pub use self::redis_url::{ClusterName, NodeUrl, RedisServer, RedisUrl};
 pub use self::types::{ByteSize, DuplicateLogin, Flush, Form, OnJournalError, PerUser, Secrets};
 pub use self::value::parse_duration;
+pub use crate::base::event_kind::EventKinds;
 pub use crate::base::forwarded_header::ForwardedHeader;
 pub use crate::base::limit::Limit;

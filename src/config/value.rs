@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::hook::{HeaderNames, HttpUrl, OnHookFailure};
 use super::host_names::HostNames;
 use super::listen::{FileMode, Listen};
 use super::origins::Origins;
 use super::proxy_addresses::ProxyAddresses;
 use super::redis_url::{ClusterName, NodeUrl, RedisUrl};
 use super::types::{ByteSize, DuplicateLogin, Flush, Form, OnJournalError, PerUser, Secrets};
+use crate::base::event_kind::EventKinds;
 use crate::base::forwarded_header::ForwardedHeader;
 use crate::base::limit::Limit;
 
@@ -163,6 +165,59 @@ impl Value for RedisUrl {
 
     fn show(&self) -> String {
         self.to_string()
+    }
+}
+
+impl Value for HttpUrl {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for EventKinds {
+    const FORM: Form = Form::List;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for HeaderNames {
+    const FORM: Form = Form::List;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for OnHookFailure {
+    const FORM: Form = Form::Words(&["retry", "refuse"]);
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "retry" => Ok(OnHookFailure::Retry),
+            "refuse" => Ok(OnHookFailure::Refuse),
+            _ => Err(format!("`{text}` is neither retry nor refuse")),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            OnHookFailure::Retry => "retry".into(),
+            OnHookFailure::Refuse => "refuse".into(),
+        }
     }
 }
 

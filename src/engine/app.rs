@@ -10,7 +10,8 @@ pub(crate) use super::member::{
     Authorization, Exclude, Identity, Member, Message, Pressure, Protocol, RelayRequest, Route, Sent,
 };
 use super::state::ticks::Tick;
-use crate::base::close::LeaveReason;
+use crate::base::close::{CloseReason, LeaveReason};
+use crate::base::id::ConnId;
 use crate::base::time::Time;
 use crate::ws::handshake::Request;
 
@@ -75,6 +76,15 @@ pub trait App {
     /// A journal contains the answer and no token, so a replay does not call this. It must have no effect besides its
     /// answer.
     fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization;
+
+    /// Decides about a client for which [`authorize`](Self::authorize) has returned
+    /// [`Context::await_keys`](crate::Context::await_keys): the keys were fetched again, and
+    /// [`on_reload`](Self::on_reload) was called if they have changed. By default the client is refused.
+    ///
+    /// A replay does not call this. It must have no effect besides its answer.
+    fn authorize_again(&mut self, _cx: &mut Context<'_>, _conn: ConnId, _token: &str) -> Authorization {
+        Authorization::Refuse(CloseReason::Unauthorized)
+    }
 
     /// `member` has a seat. With [`Protocol::Json`] it has been sent its `welcome`.
     fn on_join(&mut self, _cx: &mut Context<'_>, _member: &Member) {}

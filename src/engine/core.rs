@@ -23,6 +23,7 @@ use super::state::conns::Conns;
 use super::state::counters::Counters;
 use super::state::drain::Drain;
 use super::state::events::{AppEvent, AppEvents};
+use super::state::feed::Feed;
 use super::state::homes::Homes;
 use super::state::identity_data::IdentityData;
 use super::state::inbox::Inboxes;
@@ -32,6 +33,7 @@ use super::state::meters::{Addresses, Rates};
 use super::state::origins::LoggedOrigins;
 use super::state::pings::Pings;
 use super::state::posts::Posts;
+use super::state::questions::AskedQuestions;
 use super::state::readiness::{Readiness, Shedding};
 use super::state::record_mode::RecordMode;
 use super::state::sessions::{Histories, SessionStates};
@@ -93,6 +95,8 @@ pub(crate) struct Core {
     pub(super) record_mode: RecordMode,
     pub(super) call_guard: CallGuard,
     pub(super) observer: Observer,
+    pub(super) feed: Feed,
+    pub(super) questions: AskedQuestions,
 }
 
 /// What the application has decided about the message that it handles.
@@ -156,6 +160,8 @@ impl Core {
             record_mode: RecordMode::Off,
             call_guard: CallGuard::default(),
             observer: Observer::default(),
+            feed: Feed::default(),
+            questions: AskedQuestions::default(),
         };
         core.update_corking();
         core

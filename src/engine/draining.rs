@@ -158,6 +158,7 @@ impl Core {
         let drain = Drain::new(self.now(), within, self.counters.accepted, initial);
         let deadline = drain.deadline;
         self.drain = Some(drain);
+        self.feed_drain(within);
         self.update_corking();
         info!("draining: connections={initial} within {within:?}");
         self.note_drained();

@@ -8,6 +8,7 @@ use super::member::{Identity, Member, Protocol};
 use super::state::events::AppEvent;
 use super::state::timers::Expiry;
 use crate::base::close::{CloseReason, LeaveReason};
+use crate::base::event_kind::EventKind;
 use crate::base::id::{AddressKey, ConnId, ConnKey, SeatKey};
 use crate::base::session::{Position, SessionHash};
 use crate::base::time::Time;
@@ -263,14 +264,17 @@ impl Core {
         match arrival {
             Arrival::Joined => {
                 self.counters.joined += 1;
+                self.feed_member(EventKind::Joined, &member, None);
                 self.events.push_back(AppEvent::Joined(member));
             }
             Arrival::TookOver => {
                 self.counters.taken_over += 1;
+                self.feed_member(EventKind::Rejoined, &member, None);
                 self.events.push_back(AppEvent::Rejoined(member));
             }
             Arrival::Resumed { .. } => {
                 self.counters.resumed += 1;
+                self.feed_member(EventKind::Back, &member, None);
                 self.events.push_back(AppEvent::Back(member));
             }
         }

@@ -13,6 +13,7 @@ use super::seating::{Arrival, Continuity};
 use super::state::conn::ConnState;
 use super::state::events::AppEvent;
 use crate::base::close::{CloseKind, CloseReason, LeaveReason};
+use crate::base::event_kind::EventKind;
 use crate::base::id::{ConnId, ConnKey, LobbyKey, SeatKey};
 use crate::base::session::{Claim, Position};
 use crate::base::time::Time;
@@ -85,6 +86,7 @@ impl Core {
         self.note_undelivered(&member);
         info!("conn={} user={:?} lobby={} away: {}", member.conn, member.user(), member.lobby(), reason.word());
         self.counters.seats_kept += 1;
+        self.feed_member(EventKind::Away, &member, Some(reason));
         self.events.push_back(AppEvent::Away(member, reason));
     }
 

@@ -22,6 +22,7 @@ use super::state::conn::ConnState;
 use super::state::events::AppEvent;
 use crate::base::arena::Key;
 use crate::base::close::{CloseReason, LeaveReason};
+use crate::base::event_kind::EventKind;
 use crate::base::id::{ConnId, ConnKey, SeatKey};
 use crate::http::PlainResponse;
 use crate::http::file::FileResponse;
@@ -355,6 +356,7 @@ impl Core {
                 self.discard_presence_changes(member.lobby_key);
             }
         }
+        self.feed_member(EventKind::Left, &member, Some(reason));
         self.note_undelivered(&member);
         self.events.push_back(AppEvent::Left(member, reason));
     }

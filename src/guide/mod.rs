@@ -8,6 +8,7 @@
 //! - [`configuration`]: all flags, environment variables and fields of [`Config`](crate::Config)
 //! - [`deploying`]: from nothing to a public server, with a proxy, JWT, metrics and alerts
 //! - [`operating`]: starting and stopping, proxies, the log, rates, the admin API
+//! - [`backend`]: questions and events for a backend of your own
 //! - [`cluster`]: more than one machine
 //! - [`security`]: tokens, origins, threats and defences
 //!
@@ -44,6 +45,7 @@ macro_rules! pages {
 
 pages! {
     architecture = "architecture.md",
+    backend = "backend.md",
     client = "client.md",
     cluster = "cluster.md",
     configuration = "configuration.md",

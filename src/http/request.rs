@@ -27,6 +27,7 @@ pub(crate) struct SingleHeaders<'a> {
     pub(crate) origin: Option<&'a str>,
     pub(crate) authorization: Option<&'a str>,
     pub(crate) content_type: Option<&'a str>,
+    pub(crate) last_event_id: Option<&'a str>,
 }
 
 /// Result of parsing the front of the received bytes.
@@ -75,6 +76,7 @@ fn try_read(bytes: &[u8], bounds: Bounds) -> Result<Parsed<'_>, JsonResponse> {
         origin: single(head.headers, "origin")?,
         authorization: single(head.headers, "authorization")?,
         content_type: single(head.headers, "content-type")?,
+        last_event_id: single(head.headers, "last-event-id")?,
     };
     let keep_alive = head.is_http_1_1 && !head.headers.has_token("connection", "close");
     let request = HttpRequest { method: head.method, path, query, headers, body: &[], keep_alive };

@@ -62,6 +62,8 @@ pub(crate) struct Directory {
     pub(super) code_salt: u64,
     /// Codes of lobbies that were created or removed. `None` unless somebody takes them.
     pub(super) changed_lobbies: Option<Vec<SmolStr>>,
+    /// Lobbies that were opened (`true`) and closed. `None` unless somebody takes them.
+    pub(super) opened_lobbies: Option<Vec<(bool, SmolStr)>>,
 }
 
 /// The lobby and the user of a reservation that was [released](Directory::release).
@@ -97,6 +99,7 @@ impl Directory {
             last_epoch: 0,
             code_salt: 0,
             changed_lobbies: None,
+            opened_lobbies: None,
         }
     }
 
@@ -360,6 +363,9 @@ impl Directory {
         });
         if let Some(changed) = &mut self.changed_lobbies {
             changed.push(code.clone());
+        }
+        if let Some(opened) = &mut self.opened_lobbies {
+            opened.push((true, code.clone()));
         }
         self.lobby_keys.insert(code, lobby);
         if let Some(controls) = &mut self.control {

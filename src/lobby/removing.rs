@@ -55,11 +55,24 @@ impl Directory {
         self.changed_lobbies.as_mut().map_or(Vec::new(), std::mem::take)
     }
 
+    /// Notes from now on which lobbies are opened and closed, in order.
+    pub(crate) fn note_opened_lobbies(&mut self) {
+        self.opened_lobbies.get_or_insert_default();
+    }
+
+    /// Takes the codes of the lobbies that were opened (`true`) or closed (`false`) since the last call.
+    pub(crate) fn take_opened_lobbies(&mut self) -> Vec<(bool, SmolStr)> {
+        self.opened_lobbies.as_mut().map_or(Vec::new(), std::mem::take)
+    }
+
     /// Removes a lobby without seats.
     pub(super) fn remove_lobby(&mut self, key: LobbyKey) {
         let lobby = self.lobbies.remove(key);
         self.lobby_keys.remove(&lobby.code);
         self.note_changed_lobby(&lobby.code);
+        if let Some(opened) = &mut self.opened_lobbies {
+            opened.push((false, lobby.code.clone()));
+        }
         self.published.remove(key);
         self.count_updates.remove(&(lobby.presence.update_at(), lobby.epoch, key));
         if let Some(controls) = &mut self.control {

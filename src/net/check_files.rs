@@ -4,14 +4,15 @@ use std::io;
 use std::path::Path;
 
 use super::error::Error;
+use super::hook;
 use super::journal_files;
 use super::operators::read_token;
 use super::tls;
 use crate::config::{Config, Listen, ListenAddress};
 
-/// Checks the files that [`Server::bind`](super::Server::bind) would use: the operators' token and the certificate with its
-/// key are readable and valid, and the segments of the journal and the socket files can be created in their folders. Changes nothing, and listens on no
-/// address.
+/// Checks the files that [`Server::bind`](super::Server::bind) would use: the operators' token, the certificate with its key, and
+/// the secret and the certificates of the hook are readable and valid, and the segments of the journal and the socket files
+/// can be created in their folders. Changes nothing, and listens on no address.
 ///
 /// ```
 /// use lobbyd::Config;
@@ -25,7 +26,7 @@ use crate::config::{Config, Listen, ListenAddress};
 /// # Errors
 ///
 /// All problems at once, with the text that a start would report: [`Error::Token`], [`Error::Certificate`], [`Error::Key`],
-/// [`Error::Journal`] and, for socket files, [`Error::Listen`].
+/// [`Error::Journal`], [`Error::Hook`] and, for socket files, [`Error::Listen`].
 pub fn check_files(config: &Config) -> Vec<Error> {
     let token = config.admin_token_file.as_deref().filter(|_| config.admin.is_some());
     let token = token.and_then(|path| read_token(path).err());
@@ -38,7 +39,13 @@ pub fn check_files(config: &Config) -> Vec<Error> {
         ListenAddress::Unix(path) => Some(Error::Listen(address.clone(), check_socket_file(path).err()?)),
         _ => None,
     });
-    token.into_iter().chain(tls::check_files(config).err()).chain(journal).chain(sockets).collect()
+    token
+        .into_iter()
+        .chain(tls::check_files(config).err())
+        .chain(journal)
+        .chain(sockets)
+        .chain(hook::check(config).err())
+        .collect()
 }
 
 /// Returns why clients refuse the certificate at present, if they do: it has expired, or is not valid yet. The server starts

@@ -76,6 +76,12 @@ fn unix_micros() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }
 
+/// Returns the wall time in milliseconds since the Unix epoch.
+#[cfg(feature = "hook")]
+pub(super) fn unix_millis() -> u64 {
+    unix_micros() / 1000
+}
+
 /// Measures the duration of a call that blocks the loop.
 pub(super) struct Stopwatch(Instant);
 

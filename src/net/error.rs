@@ -26,6 +26,8 @@ pub enum Error {
     Journal(PathBuf, io::Error),
     /// The Redis of the cluster has no address that is known. A Redis that does not answer is not an error.
     Cluster(RedisUrl, io::Error),
+    /// The hook cannot work as configured: the option, and the problem.
+    Hook(&'static str, String),
     /// Waiting for events failed.
     Poll(io::Error),
 }
@@ -42,6 +44,7 @@ impl fmt::Display for Error {
             Error::Key(path, problem) => write!(f, "tls_key = {}: {problem}", path.display()),
             Error::Journal(path, error) => write!(f, "journal = {}: {}", path.display(), text(error)),
             Error::Cluster(url, error) => write!(f, "cluster = {url}: {}", text(error)),
+            Error::Hook(option, problem) => write!(f, "{option}: {problem}"),
             Error::Poll(error) => write!(f, "cannot wait for events: {}", text(error)),
         }
     }
@@ -50,7 +53,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Error::Config(_) | Error::Token(..) | Error::Certificate(..) | Error::Key(..) => None,
+            Error::Config(_) | Error::Token(..) | Error::Certificate(..) | Error::Key(..) | Error::Hook(..) => None,
             Error::Listen(_, error) | Error::Journal(_, error) | Error::Cluster(_, error) | Error::Poll(error) => {
                 Some(error)
             }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use mio::{Registry, Token, Waker};
 
+use super::http_report::HttpReport;
 use crate::base::id::ConnId;
 use crate::engine::app::Authorization;
 use crate::engine::state::ticks::ClockCommand;
@@ -48,7 +49,9 @@ struct Queue {
     commands: VecDeque<Command>,
     /// Bound on `commands`, without the stops.
     max_commands: usize,
-    /// Number of [`Command::Stop`] in `commands`, at most [`MAX_STOPS`].
+    /// Number of commands that the bound does not count: of [`Command::Stop`], of which there are at most [`MAX_STOPS`], and
+    /// of [`Command::Http`], of which there is at most one for each thread.
+    uncounted: usize,
     stops: usize,
 }
 
@@ -61,6 +64,8 @@ pub(super) enum Command {
     App(Vec<u8>),
     Authorized(ConnId, Authorization),
     Clock(ClockCommand),
+    /// A call of the hook has ended.
+    Http(Box<HttpReport>),
 }
 
 /// The queue already holds `max_commands` commands. The new command was not accepted.
@@ -118,6 +123,13 @@ impl Handle {
         self.try_push(Command::Clock(command))
     }
 
+    /// Reports the end of a call of the hook.
+    #[cfg_attr(not(feature = "hook"), expect(dead_code, reason = "nothing performs calls"))]
+    pub(super) fn report(&self, report: HttpReport) {
+        self.queue().push_uncounted(Command::Http(Box::new(report)));
+        self.wake();
+    }
+
     fn try_push(&self, command: Command) -> Result<(), Busy> {
         self.queue().try_push(command)?;
         self.wake();
@@ -141,11 +153,11 @@ impl Handle {
 
 impl Queue {
     fn new(max_commands: usize) -> Queue {
-        Queue { commands: VecDeque::new(), max_commands, stops: 0 }
+        Queue { commands: VecDeque::new(), max_commands, uncounted: 0, stops: 0 }
     }
 
     fn try_push(&mut self, command: Command) -> Result<(), Busy> {
-        if self.commands.len() - self.stops >= self.max_commands {
+        if self.commands.len() - self.uncounted >= self.max_commands {
             return Err(Busy);
         }
         self.commands.push_back(command);
@@ -156,12 +168,17 @@ impl Queue {
     fn push_stop(&mut self) {
         if self.stops < MAX_STOPS {
             self.stops += 1;
-            self.commands.push_back(Command::Stop);
+            self.push_uncounted(Command::Stop);
         }
     }
 
+    fn push_uncounted(&mut self, command: Command) {
+        self.uncounted += 1;
+        self.commands.push_back(command);
+    }
+
     fn take(&mut self) -> VecDeque<Command> {
-        self.stops = 0;
+        (self.uncounted, self.stops) = (0, 0);
         std::mem::take(&mut self.commands)
     }
 }

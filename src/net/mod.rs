@@ -17,15 +17,23 @@ mod addresses;
 mod check_files;
 mod clock;
 mod cluster;
+mod commands;
 mod descriptors;
+mod ending;
 mod error;
 mod files;
 mod handle;
+mod hook;
+#[cfg(feature = "hook")]
+mod http_client;
+mod http_report;
 mod journal_files;
 mod listen_socket;
 mod listener;
 mod listeners;
 mod metrics;
+#[cfg(not(feature = "hook"))]
+mod no_http_client;
 #[cfg(not(feature = "tls"))]
 mod no_tls;
 mod operators;

@@ -9,6 +9,7 @@ use mio::{Interest, Registry, Token};
 
 use super::error::Error;
 use super::files::read_file;
+use super::hook::{Events, ServerMetrics};
 use super::listen_socket::GivenSockets;
 use super::listener::Accepted;
 use super::listeners::Listeners;
@@ -16,7 +17,7 @@ use super::plain_stream::{Left, Received};
 use super::stream::Stream;
 use super::tls::Tls;
 use super::tokens::{ADMIN_LISTENERS, FIRST_ADMIN};
-use crate::admin::{self, AdminConns, DriverMetrics};
+use crate::admin::{self, AdminConns};
 use crate::base::peer::Peer;
 use crate::base::time::Time;
 use crate::config::Config;
@@ -160,12 +161,16 @@ impl Operators {
     }
 
     /// Carries out the requests. Their answers are queued until [`write`](Self::write).
-    pub(super) fn work<A: App>(&mut self, now: Time, engine: &mut Engine<A>, driver: &mut impl DriverMetrics) {
-        self.conns.work_with(now, engine, driver);
+    pub(super) fn work<A: App>(&mut self, now: Time, engine: &mut Engine<A>, mut metrics: ServerMetrics<'_>) {
+        let log = metrics.of_events.map(Events::log);
+        self.conns.work_with_events(now, engine, &mut metrics, log);
     }
 
-    /// Writes the queued answers, and drops the sockets of closed clients.
-    pub(super) fn write(&mut self, now: Time, tls: &mut Tls) {
+    /// Writes the queued answers and the events of this turn, and drops the sockets of closed clients.
+    pub(super) fn write(&mut self, now: Time, events: Option<&Events>, tls: &mut Tls) {
+        if let Some(events) = events {
+            self.conns.fill_streams(now, events.log());
+        }
         for (key, socket) in self.sockets.iter_mut().enumerate() {
             let Some(socket) = socket.as_mut() else { continue };
             while !socket.is_blocked && !self.conns.pending(key).is_empty() {

@@ -10,7 +10,8 @@ use super::clock::{Clock, os_seed};
 use super::cluster::ClusterSocket;
 use super::descriptors::warn_if_limit_is_low;
 use super::error::Error;
-use super::handle::{Command, Handle};
+use super::handle::Handle;
+use super::hook::{Events as ServerEvents, ServerMetrics};
 use super::journal_files::Files;
 use super::listen_socket::{GivenSockets, ListenSocket};
 use super::listeners::Listeners;
@@ -30,7 +31,6 @@ use crate::config::{CheckedConfig, Config};
 use crate::engine::Engine;
 use crate::engine::app::{App, Context};
 use crate::engine::driver::JournalError;
-use crate::engine::operator::OperatorCommand;
 use crate::engine::state::drain::DrainTotals;
 use crate::journal::{Recording, record};
 
@@ -60,15 +60,17 @@ pub struct Server<A> {
     /// Receive buffer shared by all connections. Nothing stays in it between two reads.
     buffer: Box<[u8]>,
     stats_at: Time,
-    handle: Handle,
+    pub(super) handle: Handle,
     #[cfg(all(feature = "signals", unix))]
     signals: Option<Signals>,
-    stopping: Stopping,
+    pub(super) stopping: Stopping,
     /// When a drain begins for which connections without a seat are waited for.
     drain_at: Option<Time>,
     wants_reload: bool,
     pub(super) operators: Option<Operators>,
-    cluster: Option<ClusterSocket>,
+    pub(super) cluster: Option<ClusterSocket>,
+    /// `None` without `admin` and without the hook.
+    pub(super) server_events: Option<ServerEvents>,
     metrics: LoopMetrics,
     /// Wakes the loop with microsecond precision. Present only when ticks are on.
     #[cfg(target_os = "linux")]
@@ -91,8 +93,8 @@ impl<A: App> Server<A> {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] with all problems, [`Error::Listen`], [`Error::Token`], [`Error::Certificate`], [`Error::Key`] or
-    /// [`Error::Journal`].
+    /// [`Error::Config`] with all problems, [`Error::Listen`], [`Error::Token`], [`Error::Certificate`], [`Error::Key`],
+    /// [`Error::Hook`] or [`Error::Journal`].
     pub fn bind(config: Config, app: A) -> Result<Server<A>, Error> {
         Server::bind_checked(config.check().map_err(Error::Config)?, app, None)
     }
@@ -102,7 +104,7 @@ impl<A: App> Server<A> {
     ///
     /// # Errors
     ///
-    /// [`Error::Listen`], [`Error::Token`] or [`Error::Journal`].
+    /// [`Error::Listen`], [`Error::Token`], [`Error::Hook`] or [`Error::Journal`].
     pub fn bind_checked(config: CheckedConfig, app: A, seed: Option<u64>) -> Result<Server<A>, Error> {
         Server::bind_with_sockets(config, app, seed, Vec::new())
     }
@@ -114,7 +116,8 @@ impl<A: App> Server<A> {
     ///
     /// # Errors
     ///
-    /// [`Error::Listen`], also for a socket whose address is not listed, [`Error::Token`] or [`Error::Journal`].
+    /// [`Error::Listen`], also for a socket whose address is not listed, [`Error::Token`], [`Error::Hook`] or
+    /// [`Error::Journal`].
     pub fn bind_with_sockets(
         config: CheckedConfig,
         app: A,
@@ -148,6 +151,7 @@ impl<A: App> Server<A> {
             }
             engine.join_cluster();
         }
+        let server_events = ServerEvents::new(&mut engine, &handle, os_seed() ^ start.unix_micros)?;
         if let Some(path) = &config.journal {
             let recorded = Files::open(path, &config).and_then(|files| record(&mut engine, start, files));
             recorded.map_err(|error| Error::Journal(path.clone(), error))?;
@@ -170,6 +174,7 @@ impl<A: App> Server<A> {
             wants_reload: false,
             operators,
             cluster,
+            server_events,
             metrics: LoopMetrics::new(start.unix_micros),
             #[cfg(target_os = "linux")]
             timerfd,
@@ -290,12 +295,17 @@ impl<A: App> Server<A> {
         if let Some(operators) = &mut self.operators {
             let tls = &mut self.sockets.tls;
             operators.read(now, self.poll.registry(), &mut self.buffer, tls);
-            operators.work(now, &mut self.engine, &mut (&mut self.metrics, &self.proxied, &*tls));
+            let (of_proxied, of_tls, of_events) = (&self.proxied, &*tls, self.server_events.as_ref());
+            let metrics = ServerMetrics { of_loop: &mut self.metrics, of_proxied, of_tls, of_events };
+            operators.work(now, &mut self.engine, metrics);
         }
         self.engine.end_turn(now, &mut self.sockets).map_err(|error| self.journal_error(error))?;
+        if let Some(events) = &mut self.server_events {
+            events.end_turn(now, &mut self.engine);
+        }
         // Answers to operators go out only after their commands are recorded.
         if let Some(operators) = &mut self.operators {
-            operators.write(now, &mut self.sockets.tls);
+            operators.write(now, self.server_events.as_ref(), &mut self.sockets.tls);
         }
         if let Some(cluster) = &mut self.cluster {
             cluster.write(now, &mut self.engine, self.poll.registry());
@@ -370,9 +380,10 @@ impl<A: App> Server<A> {
         let drain_at = self.drain_at.filter(|_| !self.engine.is_draining());
         let drain_at = drain_at.map(|at| if self.has_handshakes() { at } else { Time::ZERO });
         let cluster = self.cluster.as_ref().and_then(ClusterSocket::poll_timeout);
-        let (accept_at, header_at) = (self.listeners.poll_timeout(), self.proxied.poll_timeout());
-        let next = [self.engine.poll_timeout(), accept_at, header_at, stats_at, operators, report, drain_at, cluster];
-        let next = next.into_iter().flatten().min();
+        let events = self.server_events.as_ref().and_then(ServerEvents::poll_timeout);
+        let of_sockets = [self.listeners.poll_timeout(), self.proxied.poll_timeout(), operators, report, cluster];
+        let others = [self.engine.poll_timeout(), stats_at, drain_at, events];
+        let next = of_sockets.into_iter().chain(others).flatten().min();
         let now = self.clock.now();
         self.metrics.end_turn(now);
         #[cfg(target_os = "linux")]
@@ -417,18 +428,7 @@ impl<A: App> Server<A> {
             }
         }
         if woken {
-            for command in self.handle.take() {
-                match command {
-                    Command::Stop => self.stopping.advance(),
-                    Command::App(command) => self.engine.handle_command(now, &command),
-                    Command::Authorized(conn, answer) => self.engine.handle_authorized(now, conn, answer),
-                    Command::Clock(command) => {
-                        if let Err(refusal) = self.engine.handle_operator(now, OperatorCommand::Clock(command)) {
-                            warn!("the clock command {command:?} was refused: {refusal}");
-                        }
-                    }
-                }
-            }
+            self.carry_out_commands(now);
         }
         if self.stopping == Stopping::Draining {
             self.begin_drain(now);
@@ -447,12 +447,6 @@ impl<A: App> Server<A> {
         }
     }
 
-    /// Leaves the cluster. Stopping at once does not wait for the answer.
-    fn has_left_cluster(&mut self, now: Time) -> bool {
-        let has_left = self.cluster.as_mut().is_none_or(|cluster| cluster.leave(now));
-        has_left || self.stopping == Stopping::AtOnce
-    }
-
     fn journal_error(&self, JournalError(error): JournalError) -> Error {
         let path = self.engine.config().journal.clone();
         Error::Journal(path.expect("a recorded session has a journal path"), error)
@@ -465,7 +459,9 @@ impl<A: App> Server<A> {
             flushed.map_err(|error| self.journal_error(error))?;
         }
         Ok(match self.engine.drain_totals() {
-            Some(totals) if self.engine.is_drained() && self.has_left_cluster(now) => Status::Stopped(totals),
+            Some(totals) if self.engine.is_drained() && self.has_left_cluster(now) && self.has_told_hook(now) => {
+                Status::Stopped(totals)
+            }
             _ => Status::Running,
         })
     }

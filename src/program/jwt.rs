@@ -6,8 +6,8 @@ use super::auth_file::AuthFile;
 use super::table::OFF;
 use super::values::Values;
 
-/// The options of which one names the file of the keys.
-const FILES: [&str; 3] = ["jwt_secret_file", "jwt_key_file", "jwt_jwks_file"];
+/// The options of which one names the keys: a file, or a URL.
+const FILES: [&str; 4] = ["jwt_secret_file", "jwt_key_file", "jwt_jwks_file", "jwt_jwks_url"];
 const OTHERS: [&str; 4] = ["jwt_audience", "jwt_issuer", "jwt_leeway", "jwt_exp"];
 
 /// Returns a problem for each of these options that is set although `auth` reads none of them. They restrict access,
@@ -52,7 +52,9 @@ mod with_feature {
     const MAX_LEEWAY: Duration = Duration::from_secs(3600);
 
     /// Reads the keys and the rules of `--auth jwt`. Fails with all problems.
-    pub(crate) fn read(values: &Values) -> Result<(Auth, AuthFile), Vec<String>> {
+    ///
+    /// Keys from a URL have no file to read again.
+    pub(crate) fn read(values: &Values) -> Result<(Auth, Option<AuthFile>), Vec<String>> {
         let mut problems = Vec::new();
         let keys = keys_file(values)
             .and_then(|(name, path)| read_keys(values, name, path).map(|keys| (keys, name, path.to_owned())))
@@ -84,12 +86,16 @@ mod with_feature {
         let is_valid = match name {
             "jwt_secret_file" => |contents: &[u8]| JwtKeys::secret(contents).is_ok(),
             "jwt_key_file" => |contents: &[u8]| JwtKeys::pem(contents).is_ok(),
+            "jwt_jwks_url" => return Ok((Auth::Jwt(jwt), None)),
             _ => |contents: &[u8]| JwtKeys::jwks(contents).is_ok(),
         };
-        Ok((Auth::Jwt(jwt), AuthFile { path, max_bytes: JwtKeys::MAX_FILE, contents: "keys", is_valid }))
+        Ok((Auth::Jwt(jwt), Some(AuthFile { path, max_bytes: JwtKeys::MAX_FILE, contents: "keys", is_valid })))
     }
 
     fn read_keys(values: &Values, name: &str, path: &str) -> Result<JwtKeys, Vec<String>> {
+        if name == "jwt_jwks_url" {
+            return JwtKeys::to_fetch();
+        }
         let named = |problem: String| values.locate(name, format!("{name} = {path}: {problem}"));
         let contents = read_file(path.as_ref(), JwtKeys::MAX_FILE).map_err(|error| vec![named(error.to_string())])?;
         let keys = match name {
@@ -103,7 +109,7 @@ mod with_feature {
 
 /// Refuses `--auth jwt`.
 #[cfg(not(feature = "jwt"))]
-pub(crate) fn read(values: &Values) -> Result<(lobbyd::apps::Auth, AuthFile), Vec<String>> {
+pub(crate) fn read(values: &Values) -> Result<(lobbyd::apps::Auth, Option<AuthFile>), Vec<String>> {
     let missing = "auth = jwt: this program was built without the cargo feature `jwt`; build it with `cargo build \
                    --release --features jwt`";
     let missing = values.locate("auth", missing.to_owned());

@@ -44,8 +44,12 @@ struct StderrLog {
 /// Installs the logger. With [`Format::Json`], panics are reported as JSON too.
 pub(crate) fn log_to_stderr(levels: &Levels, format: Format) -> Result<(), SetLoggerError> {
     let filter = SimpleLogger::new().with_level(levels.default);
+    // The client of the hook logs the bytes that it sends, with tokens, at the level trace.
+    let quiet = ["ureq", "ureq_proto", "rustls"]
+        .iter()
+        .fold(filter, |filter, module| filter.with_module_level(module, levels.default.min(LevelFilter::Warn)));
     let modules = levels.modules.iter();
-    let filter = modules.fold(filter, |filter, (module, level)| filter.with_module_level(module, *level));
+    let filter = modules.fold(quiet, |filter, (module, level)| filter.with_module_level(module, *level));
     log::set_max_level(filter.max_level());
     if format == Format::Json {
         panic::set_hook(Box::new(|panicked| {

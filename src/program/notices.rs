@@ -9,10 +9,11 @@ const PREFIX: &str = "LOBBYD_";
 
 /// Returns a warning for each option that has no effect with the chosen application and authentication.
 pub(crate) fn without_effect(values: &Values, app: &str, has_tokens: bool) -> Vec<String> {
+    let asks_backend = values.text("auth") == "hook" || values.is_changed("jwt_jwks_url");
     let rules = [
-        ("auth_timeout", false, "the built-in applications answer at once".to_owned()),
+        ("auth_timeout", asks_backend, "the built-in applications answer at once".to_owned()),
         ("max_commands", false, "nothing sends commands to the built-in applications".to_owned()),
-        ("token_grace", has_tokens, "only the tokens of auth = tokens and auth = jwt expire".to_owned()),
+        ("token_grace", has_tokens, "only the tokens of auth = tokens, jwt and hook expire".to_owned()),
         ("presence_max", app == "relay", format!("app = {app} sends no presence")),
         ("presence_count_interval", app == "relay", format!("app = {app} sends no presence")),
         ("binary_sender", app == "relay", format!("app = {app} names no senders")),

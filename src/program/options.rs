@@ -121,6 +121,7 @@ impl Options {
             Error::Certificate(..) => self.values.locate("tls_cert", error.to_string()),
             Error::Key(..) => self.values.locate("tls_key", error.to_string()),
             Error::Journal(..) => self.values.locate("journal", error.to_string()),
+            Error::Hook(option, _) => self.values.locate(option, error.to_string()),
             _ => error.to_string(),
         }
     }
@@ -210,7 +211,7 @@ fn read_auth(config: &Config, values: &Values) -> Result<(Auth, Option<AuthFile>
         );
         problems.push(values.locate("tokens_file", problem));
     }
-    if app == "echo" && ["tokens", "jwt"].contains(&auth) {
+    if app == "echo" && ["tokens", "jwt", "hook"].contains(&auth) {
         let problem = format!(
             "auth = {auth}: app = echo admits every client without a token; use another --app, or leave --auth out"
         );
@@ -228,7 +229,7 @@ fn read_auth(config: &Config, values: &Values) -> Result<(Auth, Option<AuthFile>
                     contents: "tokens",
                     is_valid: |contents| Tokens::read(contents).is_ok_and(|tokens| !tokens.is_empty()),
                 };
-                read = Some((Auth::Tokens(list), file));
+                read = Some((Auth::Tokens(list), Some(file)));
             }
             Err(more) => problems.extend(more.into_iter().map(|problem| values.locate("tokens_file", problem))),
         },
@@ -236,6 +237,10 @@ fn read_auth(config: &Config, values: &Values) -> Result<(Auth, Option<AuthFile>
             Ok(checked) => read = Some(checked),
             Err(more) => problems.extend(more),
         },
+        ("hook", _) if config.hook.is_none() => {
+            problems.push(values.locate("auth", "auth = hook: name the backend with --hook".into()));
+        }
+        ("hook", _) => read = Some((Auth::Hook, None)),
         ("open", _) if !config.listen.is_local() => {
             let problem = format!(
                 "auth = open: every client could log in as any user on {}; set --auth tokens, --auth jwt, or --auth \
@@ -249,7 +254,7 @@ fn read_auth(config: &Config, values: &Values) -> Result<(Auth, Option<AuthFile>
     if !problems.is_empty() {
         return Err(problems);
     }
-    Ok(read.map_or((Auth::Open, None), |(auth, file)| (auth, Some(file))))
+    Ok(read.unwrap_or((Auth::Open, None)))
 }
 
 fn read_tokens(file: &str) -> Result<Tokens, Vec<String>> {
@@ -263,6 +268,11 @@ fn warnings(values: &Values, app: &str, auth: &Auth, config: &Config) -> Vec<Str
     warnings.extend(notices::unknown_variables(std::env::vars_os().map(|(name, _)| name.to_string_lossy().into())));
     if matches!(auth, Auth::Tokens(tokens) if tokens.is_empty()) {
         warnings.push("the list of tokens is empty: every connection is refused".into());
+    }
+    if let Some(hook) = config.hook.as_ref().filter(|hook| !hook.is_tls() && !hook.is_loopback()) {
+        warnings.push(format!(
+            "hook = {hook}: tokens and events are sent without encryption; use https:// unless the network is private"
+        ));
     }
     if values.text("auth") == "open" && config.is_proxied() {
         let name = if config.trusted_proxies > 0 { "trusted_proxies" } else { "proxy_protocol" };

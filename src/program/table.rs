@@ -37,11 +37,12 @@ const APPLICATION: &[Entry] = &[
     Entry {
         name: "auth",
         group: "Application and users",
-        form: Form::Words(&["open", "open-to-anybody", "tokens", "jwt"]),
+        form: Form::Words(&["open", "open-to-anybody", "tokens", "jwt", "hook"]),
         default: "open",
         doc: "How users are authenticated: `open` uses the token as the user id, on a loopback address only; \
               `open-to-anybody` does so on any address; `tokens` looks the token up in `tokens_file`; `jwt` accepts tokens \
-              that are signed by the key in `jwt_secret_file`, `jwt_key_file` or `jwt_jwks_file` (cargo feature jwt).",
+              that are signed by the key in `jwt_secret_file`, `jwt_key_file`, `jwt_jwks_file` or `jwt_jwks_url` (cargo \
+              feature jwt); `hook` asks the backend at `hook` about each client (cargo feature hook).",
     },
     Entry {
         name: "tokens_file",

@@ -26,7 +26,7 @@ use super::signature::{Alg, Key, self_test};
 #[derive(Clone)]
 pub struct JwtKeys {
     form: Form,
-    /// At least one. A key that is not of a set has no name, and the name in the token is ignored.
+    /// At least one, unless they are still to be fetched. A key that is not of a set has no name, and the name in the token is ignored.
     keys: Vec<NamedKey>,
     unused: Vec<String>,
 }
@@ -37,6 +37,8 @@ enum Form {
     Secret,
     Pem,
     Jwks,
+    /// The same, from a URL.
+    Fetched,
 }
 
 /// Shows the form and the number of keys, never a key.
@@ -84,6 +86,22 @@ impl JwtKeys {
         JwtKeys::read(Form::Jwks, contents)
     }
 
+    /// A set of keys that is fetched from [`jwt_jwks_url`](crate::Config::jwt_jwks_url). It has no key until then.
+    ///
+    /// # Errors
+    ///
+    /// The cryptography does not work.
+    pub fn to_fetch() -> Result<JwtKeys, Vec<String>> {
+        self_test().map_err(|problem| vec![problem])?;
+        Ok(JwtKeys { form: Form::Fetched, keys: Vec::new(), unused: Vec::new() })
+    }
+
+    /// Whether another fetch may bring the key with this name. A token without a name waits for the first keys only.
+    pub(super) fn may_be_fetched(&self, kid: Option<&str>) -> bool {
+        let is_unknown = kid.is_some_and(|kid| self.keys.iter().all(|named| named.kid.as_deref() != Some(kid)));
+        self.form == Form::Fetched && (is_unknown || self.keys.is_empty())
+    }
+
     /// Reads new contents of the same form.
     pub(super) fn read_again(&self, contents: &[u8]) -> Result<JwtKeys, Vec<String>> {
         JwtKeys::read(self.form, contents)
@@ -94,7 +112,7 @@ impl JwtKeys {
         let (keys, unused) = match form {
             Form::Secret => (single(secret(contents))?, Vec::new()),
             Form::Pem => (single(read_pem(contents))?, Vec::new()),
-            Form::Jwks => read_jwks(contents).map(|set| (set.keys, set.unused))?,
+            Form::Jwks | Form::Fetched => read_jwks(contents).map(|set| (set.keys, set.unused))?,
         };
         // At the start, instead of at the first token.
         self_test().map_err(|problem| vec![problem])?;
@@ -102,7 +120,7 @@ impl JwtKeys {
     }
 
     /// Returns the number of keys in use.
-    #[expect(clippy::len_without_is_empty, reason = "there is at least one key")]
+    #[expect(clippy::len_without_is_empty, reason = "only keys that are still to be fetched are none")]
     pub fn len(&self) -> usize {
         self.keys.len()
     }
@@ -116,7 +134,7 @@ impl JwtKeys {
     pub(super) fn key_for(&self, alg: Alg, kid: Option<&str>) -> Result<&Key, JwtRefusal> {
         let of_alg = || self.keys.iter().filter(|named| named.key.alg() == alg);
         let mut candidates = of_alg().filter(|named| match (self.form, kid) {
-            (Form::Jwks, Some(kid)) => named.kid.as_deref() == Some(kid),
+            (Form::Jwks | Form::Fetched, Some(kid)) => named.kid.as_deref() == Some(kid),
             _ => true,
         });
         match (candidates.next(), candidates.next()) {

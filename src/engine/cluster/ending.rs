@@ -3,6 +3,7 @@
 use super::super::core::Core;
 use super::super::state::events::AppEvent;
 use crate::base::close::CloseReason;
+use crate::base::event_kind::EventKind;
 use crate::base::id::SeatKey;
 use crate::base::peer::Peer;
 use crate::cluster::log::Incarnation;
@@ -34,6 +35,7 @@ impl Core {
                 self.unflushed_lobbies.push(member.lobby_key);
             }
             self.counters.seats_kept += 1;
+            self.feed_member(EventKind::Away, &member, Some(away_reason));
             self.events.push_back(AppEvent::Away(member, away_reason));
         } else {
             if reason.is_kick() && (self.config.lobby_control || has_session) {

@@ -18,6 +18,7 @@ impl Core {
         first_new: Option<SeatId>,
     ) -> Option<(String, Mark)> {
         let host = self.directory.move_host(lobby, self.now())?;
+        self.feed_host(host);
         let host = self.directory.seat(host).id;
         let is_told = |seat: SeatKey| first_new.is_none_or(|first| self.directory.seat(seat).id < first);
         // An away member reads it when it comes back.
@@ -64,6 +65,7 @@ impl Core {
                 self.send_numbered(lobby, |_, text, seq| protocol::write_countdown(text, seq, None));
             }
             StartEvent::Started => {
+                self.feed_start(lobby);
                 self.send_numbered(lobby, |core, text, seq| {
                     let directory = &core.directory;
                     let count = directory.lobby_ref(lobby).seats_count();

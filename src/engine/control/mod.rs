@@ -159,7 +159,9 @@ impl Core {
         self.flush_presence(lobby);
         self.directory.get_lobby(lobby).ok_or(ControlError::NoSuchLobby)?;
         let seat = self.directory.find_seat(lobby, to).filter(|&seat| self.directory.can_be_host(seat));
-        self.directory.set_host(seat.ok_or(ControlError::NoSuchMember)?);
+        let seat = seat.ok_or(ControlError::NoSuchMember)?;
+        self.directory.set_host(seat);
+        self.feed_host(seat);
         Ok(self.send_host(lobby, to))
     }
 

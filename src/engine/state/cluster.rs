@@ -124,6 +124,8 @@ pub(crate) struct Cluster {
     /// Whether what happens now happens on all nodes: an entry is executed, and the application is not told of something that
     /// concerns a connection of this node.
     pub(crate) is_shared: bool,
+    /// The seat that was freed last, and the node that had its connection.
+    pub(crate) freed: Option<(SeatId, Incarnation)>,
     /// By the key of a seat.
     pub(crate) holders: SideTable<SeatKey, Holder>,
     pub(crate) seats: HashMap<SeatId, SeatKey>,
@@ -165,6 +167,7 @@ impl Cluster {
             seen_at: Time::ZERO,
             is_executing: false,
             is_shared: false,
+            freed: None,
             holders: SideTable::default(),
             seats: HashMap::new(),
             waiting: BTreeMap::new(),
@@ -265,9 +268,18 @@ impl Cluster {
     /// Forgets the holder of a seat that was freed.
     pub(crate) fn seat_freed(&mut self, seat: SeatKey) {
         if let Some(holder) = self.holders.get(seat) {
+            self.freed = Some((holder.seat, holder.node));
             self.seats.remove(&holder.seat);
             self.in_flight.remove(&holder.hold);
             self.holders.remove(seat);
+        }
+    }
+
+    /// Returns the node that has the connection of a seat, or had it: of one that is away, or was freed last.
+    pub(crate) fn node_of(&self, seat: SeatKey, id: SeatId) -> Option<Incarnation> {
+        match self.freed {
+            Some((freed, node)) if freed == id => Some(node),
+            _ => self.holders.get(seat).filter(|holder| holder.seat == id).map(|holder| holder.node),
         }
     }
 }

@@ -1,8 +1,11 @@
 //! Drivers of the engine: their contract, the server with real sockets, the program, the simulator and the fuzz targets.
 
 mod contract;
+mod events;
 mod failure_reports;
 pub mod fuzzed;
+#[cfg(feature = "hook")]
+mod hook;
 #[cfg(unix)]
 mod listeners;
 mod net;

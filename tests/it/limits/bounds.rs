@@ -259,6 +259,13 @@ const HIT_ELSEWHERE: &[(&[&str], &str)] = &[
     (&["cluster_queue_bytes"], "more_than_the_queue_gives_up_the_place"),
     (&["node_url"], "a_lobby_of_a_game_with_state_has_one_home"),
     (&["cluster_state_bytes"], "a_state_beyond_its_bound_is_not_passed_on"),
+    (&["max_kept_events"], "a_reader_that_reads_nothing_costs_nothing_and_is_told_what_it_lost"),
+    (&["max_event_readers"], "events_need_the_token_and_have_a_bound_on_readers"),
+    (&["hook_timeout"], "a_question_is_given_up_after_its_timeout_and_answered_once"),
+    (&["max_hook_questions"], "a_full_queue_answers_at_once"),
+    (&["max_hook_calls"], "questions_wait_for_a_free_call_and_keep_their_order"),
+    (&["hook_batch_events", "hook_batch_wait"], "a_batch_is_sent_when_it_is_full_or_its_first_event_has_waited"),
+    (&["jwt_jwks_refresh"], "the_keys_are_fetched_at_the_start_and_then_once_in_each_interval"),
     (&["max_commands"], "a_full_queue_of_commands_returns_them"),
 ];
 
@@ -286,6 +293,13 @@ const NO_BOUNDS: &[&str] = &[
     "cluster",
     "node",
     "cluster_namespace",
+    "hook",
+    "hook_secret_file",
+    "hook_ca_file",
+    "hook_events",
+    "hook_headers",
+    "hook_on_failure",
+    "jwt_jwks_url",
     "wheel_granule",
     "stats_interval",
 ];
@@ -342,7 +356,7 @@ fn spelled_out(line: &str) -> String {
 
 #[test]
 fn every_field_has_one_row() {
-    let folders = ["tests/it", "src/sim"].map(|folder| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));
+    let folders = ["tests/it", "src/sim", "src/hook"].map(|folder| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));
     let files = folders.iter().flat_map(|folder| rust_files(folder));
     let sources: String = files.map(|path| fs::read_to_string(path).expect("a source is readable")).collect();
     for (fields, test) in HIT_ELSEWHERE {

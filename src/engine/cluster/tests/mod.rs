@@ -2,6 +2,7 @@
 
 mod bounds;
 mod drain;
+mod feed;
 mod operators;
 mod replays;
 
@@ -23,17 +24,19 @@ use crate::sim::wire::{self, Reader, Received, text};
 
 const NAMES: [&str; 3] = ["first", "second", "third"];
 
-/// An entry of the log; `node` has appended its operations, or is attached.
+/// An entry of the log; `node` has appended its operations, is attached, or has ended.
 struct Entry {
     unix_micros: u64,
     node: Option<Incarnation>,
     bytes: Option<Vec<u8>>,
+    is_end: bool,
 }
 
 impl Entry {
     fn body(&self) -> EntryBody<'_> {
         match (self.node, &self.bytes) {
             (None, _) => EntryBody::Founded,
+            (Some(node), None) if self.is_end => EntryBody::Ended { node },
             (Some(node), None) => EntryBody::Attached { node, name: NAMES[node.0 as usize - 1] },
             (Some(node), Some(bytes)) => EntryBody::Operations { node, bytes },
         }
@@ -116,7 +119,16 @@ impl World {
 
     fn append(&mut self, node: Option<Incarnation>, bytes: Option<Vec<u8>>) {
         let unix_micros = 1_600_000_000_000_000 + self.now.as_micros();
-        self.log.push(Entry { unix_micros, node, bytes });
+        self.log.push(Entry { unix_micros, node, bytes, is_end: false });
+    }
+
+    /// Ends a node: it hears of nothing any more, and the others hear of its end.
+    fn end(&mut self, node: usize) {
+        let unix_micros = 1_600_000_000_000_000 + self.now.as_micros();
+        let incarnation = self.nodes[node].incarnation;
+        self.log.push(Entry { unix_micros, node: Some(incarnation), bytes: None, is_end: true });
+        self.nodes[node].is_linked = false;
+        self.settle();
     }
 
     /// Takes turns until nothing is left to append or to execute.

@@ -18,14 +18,16 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("protocol", &["base", "config", "lobby"]),
     ("egress", &["base", "config", "lobby", "ws"]),
     ("engine", &["base", "config", "http", "cluster", "lobby", "pages", "ws", "protocol", "egress"]),
+    ("events", &["base", "engine"]),
+    ("hook", &["base", "config", "lobby", "engine", "events"]),
     // The public names of the crate. The built-in applications and the program use them as any other user does.
     ("lib.rs", &["base", "config", "http", "lobby", "ws", "protocol", "egress", "engine"]),
     // Documentation only.
     ("guide", &[]),
-    ("admin", &["base", "config", "http", "lobby", "ws", "engine"]),
+    ("admin", &["base", "config", "http", "lobby", "ws", "engine", "events"]),
     ("journal", &["base", "config", "http", "cluster", "lobby", "ws", "egress", "engine"]),
     ("apps", &["base", "lobby", "ws", "engine", "lib.rs"]),
-    ("net", &["base", "config", "http", "cluster", "lobby", "egress", "engine", "admin", "journal"]),
+    ("net", &["base", "config", "http", "cluster", "lobby", "egress", "engine", "events", "hook", "admin", "journal"]),
     ("sim", &["base", "config", "http", "cluster", "lobby", "ws", "egress", "engine", "admin", "journal", "apps"]),
     ("program", &["lib.rs", "config", "admin", "journal", "apps", "net", "sim"]),
     ("main.rs", &["program"]),

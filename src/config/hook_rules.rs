@@ -1,0 +1,32 @@
+//! The rules of the fields of events and of the hook.
+
+use std::time::Duration;
+
+use super::check::Rules;
+
+impl Rules<'_> {
+    pub(super) fn check_hook(&mut self) {
+        let config = self.config;
+        let rule = "must be set with hook: it signs what the backend is sent, so that nobody else can speak to it";
+        self.require(config.hook.is_none() || config.hook_secret_file.is_some(), "hook_secret_file", rule);
+        for (field, count, most) in [
+            ("max_kept_events", config.max_kept_events, 1 << 20),
+            ("max_event_readers", config.max_event_readers, 1 << 10),
+            ("max_hook_questions", config.max_hook_questions, 1 << 20),
+            ("max_hook_calls", config.max_hook_calls, 256),
+            ("hook_batch_events", config.hook_batch_events, 10_000),
+        ] {
+            self.require((1..=most).contains(&count), field, format!("must be from 1 to {most}"));
+        }
+        let minute = Duration::from_secs(60);
+        let is_possible = (Duration::from_millis(10)..=minute).contains(&config.hook_timeout);
+        self.require(is_possible, "hook_timeout", "must be from 10ms to 60s");
+        self.require(config.hook_batch_wait <= minute, "hook_batch_wait", "must be at most 60s");
+        let rule = "must be shorter than auth_timeout, or clients are closed before the hook can answer";
+        let is_in_time = config.hook.is_none() || config.hook_timeout < config.auth_timeout;
+        self.require(is_in_time, "hook_timeout", rule);
+        let day = Duration::from_secs(24 * 3600);
+        let is_possible = (minute..=day).contains(&config.jwt_jwks_refresh);
+        self.require(is_possible, "jwt_jwks_refresh", "must be from 60s to 24h");
+    }
+}

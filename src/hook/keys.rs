@@ -1,0 +1,257 @@
+//! When the set of keys of tokens is fetched from its URL, and which connections wait for it.
+//!
+//! ```text
+//! idle --a token with an unknown kid, or jwt_jwks_refresh over--> fetching --result--> idle; each token is checked again
+//! ```
+//!
+//! After a fetch for an unknown key, the next one begins 30 s later: clients can send tokens with any `kid`.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use log::{info, warn};
+
+use super::{CallId, HttpCall, HttpResult, wait_after};
+use crate::base::id::ConnId;
+use crate::base::time::Time;
+use crate::config::Config;
+
+/// Shortest time between the begins of two fetches because of an unknown key.
+const MIN_INTERVAL: Duration = Duration::from_secs(30);
+/// Most bytes of a set of keys.
+const MAX_SET: usize = 1 << 20;
+/// Longest duration of one fetch. It is longer than that of a question: providers of keys are far away.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection whose token names a key that is not known.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct WaitingToken {
+    pub(crate) conn: ConnId,
+    pub(crate) token: Box<str>,
+    since: Time,
+}
+
+/// Without the token.
+impl std::fmt::Debug for WaitingToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "WaitingToken({})", self.conn)
+    }
+}
+
+/// The fetches of one set of keys.
+#[derive(Debug)]
+pub(crate) struct KeyFetches {
+    refresh: Duration,
+    max_waiting: usize,
+    /// Longest time for which a connection may wait.
+    max_wait: Duration,
+    waiting: VecDeque<WaitingToken>,
+    is_fetching: bool,
+    /// When the next fetch may begin because of an unknown key.
+    not_before: Time,
+    /// When the next fetch begins in any case.
+    next_at: Time,
+    failures: u32,
+    /// The set that was read last.
+    contents: Vec<u8>,
+    stats: KeyStats,
+}
+
+/// The fetches so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct KeyStats {
+    pub(crate) fetched: u64,
+    pub(crate) failed: u64,
+    /// Tokens that could not wait: too many did, or the next fetch is too late for them.
+    pub(crate) turned_away: u64,
+}
+
+/// What follows from a fetch.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Fetched {
+    /// New contents for the application.
+    pub(crate) contents: Option<Vec<u8>>,
+    /// Tokens to check again. If the fetch has failed, their clients are asked to come back later.
+    pub(crate) tokens: Vec<WaitingToken>,
+    pub(crate) has_failed: bool,
+}
+
+impl KeyFetches {
+    /// The first fetch begins at once.
+    pub(crate) fn new(config: &Config) -> KeyFetches {
+        KeyFetches {
+            refresh: config.jwt_jwks_refresh,
+            max_waiting: config.max_hook_questions as usize,
+            max_wait: config.auth_timeout,
+            waiting: VecDeque::new(),
+            is_fetching: false,
+            not_before: Time::ZERO,
+            next_at: Time::ZERO,
+            failures: 0,
+            contents: Vec::new(),
+            stats: KeyStats::default(),
+        }
+    }
+
+    /// Lets a connection wait for the next fetch. Returns false if it cannot: its client is asked to come back later.
+    pub(crate) fn wait(&mut self, now: Time, conn: ConnId, token: Box<str>) -> bool {
+        let is_in_time = self.is_fetching || self.fetch_at() < now + self.max_wait;
+        if !is_in_time || self.waiting.len() >= self.max_waiting {
+            self.stats.turned_away += 1;
+            return false;
+        }
+        self.waiting.push_back(WaitingToken { conn, token, since: now });
+        true
+    }
+
+    /// When the next fetch for a waiting token begins.
+    fn fetch_at(&self) -> Time {
+        self.not_before.min(self.next_at)
+    }
+
+    /// Returns the call to begin, if one is due.
+    pub(crate) fn poll_call(&mut self, now: Time) -> Option<HttpCall> {
+        // The engine has ended connections that waited for too long.
+        while self.waiting.front().is_some_and(|first| first.since + self.max_wait <= now) {
+            self.waiting.pop_front();
+        }
+        if self.is_fetching || self.poll_timeout().is_none_or(|at| now < at) {
+            return None;
+        }
+        self.is_fetching = true;
+        self.not_before = now + MIN_INTERVAL;
+        Some(HttpCall { of: CallId::Keys, body: None, timeout: FETCH_TIMEOUT, max_answer: MAX_SET })
+    }
+
+    /// Returns when the next fetch begins.
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        match self.is_fetching {
+            true => None,
+            false if self.waiting.is_empty() => Some(self.next_at),
+            false => Some(self.fetch_at()),
+        }
+    }
+
+    /// Handles the result of a fetch.
+    pub(crate) fn handle_result(&mut self, now: Time, result: HttpResult) -> Fetched {
+        self.is_fetching = false;
+        let tokens = std::mem::take(&mut self.waiting).into();
+        let fault = match result {
+            Ok((200, contents)) => {
+                self.stats.fetched += 1;
+                self.failures = 0;
+                self.next_at = now + self.refresh;
+                let is_new = contents != self.contents;
+                if is_new {
+                    self.contents.clone_from(&contents);
+                }
+                return Fetched { contents: is_new.then_some(contents), tokens, has_failed: false };
+            }
+            Ok((status, _)) => format!("its status is {status}"),
+            Err(fault) => fault.to_string(),
+        };
+        self.stats.failed += 1;
+        self.failures = self.failures.saturating_add(1);
+        self.next_at = now + wait_after(self.failures).max(Duration::from_secs(1));
+        warn!("the keys cannot be fetched from jwt_jwks_url: {fault}; the old keys stay in force");
+        Fetched { contents: None, tokens, has_failed: true }
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(crate) fn stats(&self) -> &KeyStats {
+        &self.stats
+    }
+
+    /// Logs that the first fetch begins.
+    pub(crate) fn log_start(&self) {
+        info!("the keys of tokens are fetched from jwt_jwks_url, now and every {:?}", self.refresh);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hook::HttpFault;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn conn(index: usize) -> ConnId {
+        ConnId::new(index, 1).expect("in range")
+    }
+
+    fn fetches() -> KeyFetches {
+        KeyFetches::new(&Config { max_hook_questions: 3, ..Config::default() })
+    }
+
+    fn conns(fetched: &Fetched) -> Vec<ConnId> {
+        fetched.tokens.iter().map(|waiting| waiting.conn).collect()
+    }
+
+    #[test]
+    fn the_keys_are_fetched_at_the_start_and_then_once_in_each_interval() {
+        let (mut keys, now) = (fetches(), Time::ZERO);
+        assert!(keys.wait(now, conn(0), "a".into()), "the first fetch is due");
+        let call = keys.poll_call(now).expect("at once");
+        assert_eq!((call.of, call.body, call.max_answer), (CallId::Keys, None, 1 << 20));
+        assert!(keys.wait(now, conn(1), "b".into()) && keys.poll_call(now).is_none());
+        let fetched = keys.handle_result(now + SECOND, Ok((200, b"{}".to_vec())));
+        assert_eq!((conns(&fetched), fetched.contents.as_deref()), (vec![conn(0), conn(1)], Some(&b"{}"[..])));
+        assert_eq!(keys.poll_timeout(), Some(now + SECOND + Config::default().jwt_jwks_refresh));
+        let later = keys.poll_timeout().expect("a time");
+        keys.poll_call(later).expect("the refresh");
+        let fetched = keys.handle_result(later, Ok((200, b"{}".to_vec())));
+        assert_eq!(
+            fetched,
+            Fetched { contents: None, tokens: vec![], has_failed: false },
+            "the same set is not read again"
+        );
+    }
+
+    #[test]
+    fn unknown_keys_cause_one_fetch_in_30_seconds() {
+        let (mut keys, now) = (fetches(), Time::ZERO);
+        keys.poll_call(now).expect("the first");
+        keys.handle_result(now, Ok((200, Vec::new())));
+        let mut fetched = 0;
+        for second in 0..300 {
+            let now = now + second * SECOND;
+            keys.wait(now, conn(second as usize), "forged".into());
+            if keys.poll_call(now).is_some() {
+                fetched += 1;
+                keys.handle_result(now, Ok((200, Vec::new())));
+            }
+        }
+        assert_eq!(fetched, 9);
+        assert!(keys.stats().turned_away >= 9 * 20, "those that would wait longer than auth_timeout do not wait");
+    }
+
+    #[test]
+    fn tokens_wait_in_a_bounded_number_and_no_longer_than_auth_timeout() {
+        let (mut keys, now) = (fetches(), Time::ZERO);
+        let waits: Vec<bool> = (0..5).map(|index| keys.wait(now, conn(index), "t".into())).collect();
+        assert_eq!((waits, keys.waiting()), (vec![true, true, true, false, false], 3));
+        keys.poll_call(now).expect("the first");
+        let failed = keys.handle_result(now, Err(HttpFault::Timeout));
+        assert_eq!((failed.has_failed, failed.tokens.len(), failed.contents), (true, 3, None));
+        assert!(keys.wait(now, conn(9), "t".into()), "the next try is soon");
+        assert_eq!(keys.poll_timeout(), Some(now + SECOND));
+        assert_eq!((keys.poll_call(now + 11 * SECOND).is_some(), keys.waiting()), (true, 0));
+    }
+
+    #[test]
+    fn failures_are_tried_again_with_growing_waits() {
+        let (mut keys, mut now) = (fetches(), Time::ZERO);
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            keys.poll_call(now).expect("due");
+            assert!(keys.handle_result(now, Ok((503, Vec::new()))).has_failed);
+            let next = keys.poll_timeout().expect("a time");
+            waits.push((next - now).as_secs());
+            now = next;
+        }
+        assert_eq!(waits, [1, 1, 1, 2, 4, 8, 16, 30, 30]);
+    }
+}

@@ -145,7 +145,7 @@ fn options_and_variables_without_effect_are_warned_about() {
         program.log_lines.iter().filter_map(|line| line.split_once(" WARN ")).map(|(_, rest)| rest).collect();
     let expected = [
         "auth_timeout has no effect: the built-in applications answer at once",
-        "token_grace has no effect: only the tokens of auth = tokens and auth = jwt expire",
+        "token_grace has no effect: only the tokens of auth = tokens, jwt and hook expire",
         "presence_max has no effect: app = verbatim sends no presence",
         "the variable LOBBYD_MAX_CONECTIONS is not known; do you mean LOBBYD_MAX_CONNECTIONS?",
         "the variable LOBBYD_SERVICE_HOST is not known",

@@ -46,7 +46,7 @@ pub(crate) enum CallId {
 pub(crate) type HttpResult = Result<(u16, Vec<u8>), HttpFault>;
 
 /// Why a call had no result.
-#[cfg_attr(not(feature = "hook"), expect(dead_code, reason = "nothing performs calls"))]
+#[cfg_attr(not(any(feature = "hook", test)), expect(dead_code, reason = "nothing performs calls"))]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum HttpFault {
     /// The call took longer than its timeout.

@@ -27,7 +27,10 @@ fn wrong_arguments_are_reported_in_one_format() {
         (&["sim"], "sim: there is no such command; do you mean simulate?"),
         (&["zzzzz"], "zzzzz: there is no such command; see lobbyd --help"),
         (&["--app", "chess"], "invalid configuration\n  app: `chess` is none of relay, verbatim, echo"),
-        (&["--auth", "none"], "invalid configuration\n  auth: `none` is none of open, open-to-anybody, tokens, jwt, hook"),
+        (
+            &["--auth", "none"],
+            "invalid configuration\n  auth: `none` is none of open, open-to-anybody, tokens, jwt, hook",
+        ),
         (&["--listen"], "--listen: its value is missing; see lobbyd --help"),
         (
             &["--listen="],

@@ -279,6 +279,25 @@ fn the_journal_has_the_plaintext_and_replays() {
     assert!(bytes.windows(words.len()).any(|window| window == words), "the frame as it was inside TLS");
 }
 
+/// A proxy that passes TLS on puts its header in front of it.
+#[test]
+fn tls_follows_the_header_of_a_proxy() {
+    let config = Config { proxy_protocol: Some("127.0.0.1".parse().expect("an address")), ..with_tls("first") };
+    let mut server = bind(config);
+    for (number, waits) in [(1, false), (2, true)] {
+        let mut client = TlsClient::open(&server, &newest());
+        let header = format!("PROXY TCP4 192.0.2.{number} 127.0.0.1 4000 443\r\n");
+        client.socket.write_all(header.as_bytes()).expect("the socket takes it");
+        if waits {
+            for _ in 0..3 {
+                server.turn(SHORT).expect("the turn succeeds");
+            }
+        }
+        client.send(&wire::upgrade_request(&format!("/ws/chess?token=u{number}"), &[]));
+        client.expect_upgrade(&mut server);
+    }
+}
+
 #[test]
 fn operators_are_served_with_tls() {
     let config = Config { admin: Some("tls:127.0.0.1:0".parse().expect("an address")), ..with_tls("first") };

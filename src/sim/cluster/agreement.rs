@@ -10,6 +10,9 @@ use crate::config::{DuplicateLogin, Limit};
 
 /// Longest time without faults, in microseconds, until everything agrees.
 const CALM: u64 = 120_000_000;
+/// Longest time, in microseconds, in which something is always on the way between a node and Redis. Pages that are refused again and
+/// again do not let a cluster rest for long.
+const BUSY: u64 = 40_000_000;
 
 /// Number of entries whose states are known.
 const KEPT: usize = 500;
@@ -127,6 +130,9 @@ impl World {
                 }
             }
             self.read_all()?;
+            let now = self.now;
+            let (nodes, redis) = (self.nodes.iter_mut(), &self.redis);
+            nodes.filter(|node| node.is_idle(redis)).for_each(|node| node.idle_at = now);
             let is_waiting = self.pages.iter().any(|page| page.conn.is_none() || !page.is_quiet());
             let is_waiting = is_waiting || self.nodes.iter().any(|node| !node.asked.is_empty());
             if self.now >= quiet_from && !is_waiting && self.living().all(|node| node.is_idle(&self.redis)) {
@@ -147,7 +153,7 @@ impl World {
     }
 
     fn not_settled(&self) -> Result<(), String> {
-        let node = self.living().find(|node| !node.is_idle(&self.redis));
+        let node = self.living().find(|node| node.idle_at + BUSY < self.now);
         let page = self.pages.iter().find(|page| page.conn.is_none() || !page.is_quiet());
         Err(match (node, page) {
             (Some(node), _) => format!("node{} does not come to rest: {:?}", node.number, node.place),

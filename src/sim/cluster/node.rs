@@ -65,6 +65,8 @@ pub(super) struct Node {
     /// Its lease cannot have expired before.
     pub(super) safe_until: u64,
     pub(super) restart_at: u64,
+    /// When nothing was on the way between it and Redis, without faults.
+    pub(super) idle_at: u64,
     pub(super) asked: Asked,
 }
 
@@ -87,6 +89,7 @@ impl Node {
             well_since: 0,
             safe_until: 0,
             restart_at: 0,
+            idle_at: 0,
             asked: Asked::default(),
         }
     }

@@ -344,6 +344,20 @@ fn what_arrives_late_of_an_earlier_connection_ends_no_place() {
     }
 }
 
+/// Both are the second entry of a log, and the first one knows no entry before its own.
+#[test]
+fn a_node_that_has_founded_a_lost_log_is_not_taken_for_the_one_that_has_founded_another() {
+    let mut world = World::new(1, 1);
+    assert_eq!((world.nodes[0].node, world.nodes[0].index), (Some(Incarnation(2)), 0), "it knows no entry yet");
+    world.redis.restart("run 1", Some(RedisCopy::blank()));
+    world.nodes[0].stalled_until = world.now + Duration::from_secs(2);
+    world.nodes.push(Node::new(config("other", 7)));
+    world.run_until("the other one has founded a log", |nodes| nodes[1].node == Some(Incarnation(2)));
+    world.settle();
+    assert_ne!(world.nodes[0].node, world.nodes[1].node);
+    assert_eq!((world.nodes[0].detached, world.nodes[1].detached), (1, 0));
+}
+
 #[test]
 fn a_node_that_refuses_the_state_attaches_again_after_a_while() {
     let mut world = World::new(1, 2);

@@ -110,6 +110,15 @@ impl Link {
             self.detach(now, "its lease has expired, or another process has attached under its name");
             return false;
         }
+        // A node that has founded the log knows nothing before its own entry. In a log that another one has founded since a failover, its
+        // incarnation is that of the other one.
+        if let EntryBody::Attached { node, name } = entry.body
+            && node == place.node
+            && name != self.config.node
+        {
+            self.detach(now, "Redis has another log since a failover");
+            return false;
+        }
         if let EntryBody::Operations { node, .. } = entry.body
             && node == place.node
             && !place.batches.apply(batch)

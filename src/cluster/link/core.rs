@@ -43,6 +43,10 @@ pub(crate) struct Link {
     pub(super) must_send_again: bool,
     /// Appends are refused until then.
     pub(super) frozen_until: Time,
+    /// When Redis last answered this node as one that has a place.
+    pub(super) heard_at: Time,
+    /// When a node whose lease may have expired restores a blank log, if no other node has done so.
+    pub(super) restore_at: Time,
     pub(super) heartbeat_at: Time,
     pub(super) probe: Probe,
     /// States for other nodes.
@@ -128,6 +132,8 @@ impl Link {
             since_at: Time::NEVER,
             must_send_again: false,
             frozen_until: Time::ZERO,
+            heard_at: Time::ZERO,
+            restore_at: Time::NEVER,
             heartbeat_at: Time::ZERO,
             probe: Probe::default(),
             states: VecDeque::new(),

@@ -249,6 +249,7 @@ impl Link {
 
     fn begin_place(&mut self, now: Time, node: Incarnation, kept: KeptLog, is_first: bool) {
         let index = kept.last().0;
+        (self.heard_at, self.restore_at) = (now, Time::NEVER);
         let fetch = Fetch { from: None, part: 0, bytes: Vec::new(), poll_at: now, deadline: now + STATE_TIMEOUT };
         let fetch = (!is_first).then_some(fetch);
         if is_first {
@@ -269,6 +270,9 @@ impl Link {
     /// Replies of scripts that only an attached node calls.
     fn handle_reply_at_place(&mut self, now: Time, request: Request, reply: &Value) -> Result<(), Malformed> {
         let reply = items(reply)?;
+        if word(reply)? == b"OK" && request != Request::Restore {
+            (self.heard_at, self.restore_at) = (now, Time::NEVER);
+        }
         match (request, word(reply)?, reply) {
             (Request::StateGet, b"OK", [_, from, index, parts, bytes]) => {
                 let [from, index, parts] = [from, index, parts].map(Value::unsigned);
@@ -362,6 +366,16 @@ impl Link {
             }
         }
         let Some(place) = self.place.as_ref().filter(|_| request == Request::Since) else { return };
+        if index == 0 && now > self.heard_at + self.config.lease {
+            // It may have missed so much that nobody else keeps all of it: nodes that have heard of Redis later come first.
+            if self.restore_at == Time::NEVER {
+                self.restore_at = now + self.config.freeze() / 2;
+            }
+            if now < self.restore_at {
+                self.since_at = self.restore_at;
+                return;
+            }
+        }
         let from = if index == 0 { place.kept.base() } else { (index, hash) };
         if !place.kept.has(from.0, from.1) {
             return self.detach(now, "Redis has another log since a failover");

@@ -29,7 +29,7 @@
 --   O TIME INCARNATION BATCH BYTES   operations of a node
 -- Published: "INDEX HASH ENTRY", and "P INCARNATION NUMBER" for the probe of a node.
 --
--- Replies are arrays that begin with a word. OK is followed by the result. These words refuse the call, and nothing has changed:
+-- Replies are arrays that begin with a word. OK is followed by the result. These words refuse the call, and the log has not changed:
 --   AHEAD INDEX HASH    the caller knows entries after the last one, INDEX. Redis has lost them: the caller can restore them.
 --   FORK                the log differs from what the caller knows
 --   TRIMMED             the stream no longer has the entries after what the caller knows
@@ -187,8 +187,14 @@ local function check_guarded()
   return nil
 end
 
--- Returns the reply that refuses an append while appends are suspended, or nil.
+-- Returns the reply that refuses an append while appends are suspended, or nil. If Redis itself was stopped in this time, nobody could
+-- restore anything: appends are suspended anew. `seen` tells: the time ended after it, and long ago.
 local function check_frozen()
+  if frozen_for() == 0 and seen < frozen and now - seen > LEASE / 4 then
+    frozen = now + math.floor(LEASE / 6)
+    redis.call('HSET', HEAD, 'frozen', text(frozen))
+    see()
+  end
   if frozen_for() > 0 then return {'FROZEN', text(frozen_for())} end
   return nil
 end

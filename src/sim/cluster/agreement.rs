@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::node::Node;
+use super::page::Connection;
 use super::world::World;
 use crate::cluster::log::Incarnation;
 use crate::config::{DuplicateLogin, Limit};
@@ -13,9 +14,16 @@ const CALM: u64 = 120_000_000;
 /// Longest time, in microseconds, in which something is always on the way between a node and Redis. Pages that are refused again and
 /// again do not let a cluster rest for long.
 const BUSY: u64 = 40_000_000;
+/// Longest time, in microseconds, in which a page that connects is answered.
+const PATIENCE: u64 = 5_000_000;
 
 /// Number of entries whose states are known.
 const KEPT: usize = 500;
+
+/// Whether the page has connected a moment ago, and may be refused again.
+fn is_asking(conn: &Connection, now: u64) -> bool {
+    !conn.is_welcome && now < conn.heard_at + PATIENCE
+}
 
 impl World {
     /// Compares the state of a node with that of the others as of the same entry.
@@ -158,8 +166,8 @@ impl World {
         Err(match (node, page) {
             (Some(node), _) => format!("node{} does not come to rest: {:?}", node.number, node.place),
             (None, None) => "an operator is never answered".to_owned(),
-            // A page that is refused for ever waits for ever.
-            (None, Some(page)) if page.conn.is_none() => return Ok(()),
+            // A page that is refused for ever waits for ever, or has just come again.
+            (None, Some(page)) if page.conn.as_ref().is_none_or(|conn| is_asking(conn, self.now)) => return Ok(()),
             (None, page) => format!("the page of {:?} is never answered", page.map(|page| &page.name)),
         })
     }

@@ -144,7 +144,12 @@ impl<'a> Call<'a> {
         if left <= self.lease { left } else { 0 }
     }
 
-    fn check_frozen(&self) -> Result<(), Reply> {
+    fn check_frozen(&mut self) -> Result<(), Reply> {
+        let (now, seen) = (self.now, self.log.seen);
+        if self.frozen_for() == 0 && seen < self.log.frozen && now.saturating_sub(seen) > self.lease / 4 {
+            self.log.frozen = now + self.lease / 6;
+            self.log.seen = now;
+        }
         match self.frozen_for() {
             0 => Ok(()),
             left => Err(words(&[b"FROZEN", &text(left)])),

@@ -31,6 +31,28 @@ fn a_new_redis_suspends_appends_and_the_first_node_founds_the_log() {
 }
 
 #[test]
+fn the_time_in_which_redis_is_stopped_does_not_count_as_time_to_restore() {
+    if !has_redis() {
+        return;
+    }
+    let mut pair = Pair::start("stopped");
+    pair.check("hello 1000000 run1", "OK 1000000 0");
+    // It was stopped, and goes on. A node that could restore the log must find its way to it first.
+    pair.advance(16);
+    pair.check("attach a print", "FROZEN 10000000");
+    pair.advance(10);
+    pair.check("attach a print", &format!("OK 2 0 {BLANK} 1"));
+    let at = pair.position();
+    pair.check("hello 1000000 run2", "OK 3000000 2");
+    pair.advance(16);
+    pair.check(&format!("append 2 {at} 1 one"), "FROZEN 10000000");
+    pair.advance(10);
+    pair.check(&format!("append 2 {at} 1 one"), "OK 3");
+    pair.advance(16);
+    pair.check(&format!("append 2 {at} 2 two"), "OK 4");
+}
+
+#[test]
 fn batches_are_appended_once_and_in_order() {
     if !has_redis() {
         return;

@@ -306,8 +306,8 @@ async def rules_pass_promtool(server):
 
 async def named_metrics_exist(server):
     known = {key.split("{")[0] for port in (server.admin, server.node.admin) for key in scrape(port)}
-    # Only with the feature `tls`, whose tests look at them.
-    known |= {"lobbyd_tls_certificate_expiry_seconds", "lobbyd_tls_handshakes_total"}
+    # Only with the features `tls` and `hook`, whose tests look at them.
+    known |= {"lobbyd_tls_certificate_expiry_seconds", "lobbyd_tls_handshakes_total", "lobbyd_hook_events_total"}
     for path in DASHBOARD, RULES, RULES_TEST:
         with open(path, encoding="utf-8") as file:
             named = set(METRIC.findall(file.read()))

@@ -7,6 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::plan::{Plan, Tokens};
 use super::target::Target;
+use super::tls::Trust;
 
 /// Largest number of members.
 const MAX_MEMBERS: u64 = 1_000_000;
@@ -102,6 +103,13 @@ fn with_members(command: Command) -> Command {
                 .value_parser(value_parser!(IpAddr))
                 .help("Addresses of this machine to connect from, in turn: each has ports for some 28,000 connections"),
         )
+        .arg(
+            Arg::new("ca-file")
+                .long("ca-file")
+                .value_name("FILE")
+                .value_hint(clap::ValueHint::FilePath)
+                .help("Certificates in PEM that are trusted for wss://; by default those of the system"),
+        )
         .arg(number("threads", "N", "0", 0..=MAX_THREADS as u64).help("Threads; 0 chooses one for 2,500 members"))
         .arg(
             Arg::new("json")
@@ -149,8 +157,11 @@ pub(super) fn plan(matches: &ArgMatches, run: u64) -> Result<Plan, String> {
         threads => threads,
     };
     let each = rate("rate").expect("the argument has a default");
+    let has_tls = targets.iter().any(|(target, _)| target.is_tls);
+    let trust = has_tls.then(|| Trust::read(text("ca-file").as_deref())).transpose()?;
     let plan = Plan {
         targets,
+        trust,
         members,
         per_lobby,
         total_rate: rate("total-rate").unwrap_or(each * members as f64),
@@ -251,7 +262,10 @@ mod tests {
     #[test]
     fn a_plan_that_cannot_work_is_refused() {
         for (arguments, words) in [
-            ("wss://127.0.0.1:1", "needs TLS"),
+            #[cfg(not(feature = "tls"))]
+            ("wss://127.0.0.1:1", "this build has no TLS"),
+            #[cfg(feature = "tls")]
+            ("wss://127.0.0.1:1 --ca-file Cargo.toml", "no certificate in PEM"),
             ("ws://127.0.0.1:1 --rate 0", "is not a rate"),
             ("ws://127.0.0.1:1 --rate 1 --total-rate 5", "cannot be used with"),
             ("ws://127.0.0.1:1 --token ann", "need {member}"),

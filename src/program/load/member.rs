@@ -15,6 +15,7 @@ use mio::{Interest, Registry, Token};
 use super::books::{Books, Sent};
 use super::message::{Said, broadcast};
 use super::plan::{MAX_UNANSWERED, Plan};
+use super::stream::Stream;
 
 /// Bytes that one read takes at most.
 pub(super) const READ_BYTES: usize = 64 << 10;
@@ -38,7 +39,7 @@ pub(super) struct Member {
     /// Number among all members.
     pub(super) number: usize,
     pub(super) state: State,
-    stream: Option<TcpStream>,
+    stream: Option<Stream>,
     reader: Reader,
     out: Vec<u8>,
     /// Bytes of `out` that were written.
@@ -143,11 +144,14 @@ impl Member {
         self.began = now;
         self.attempts += 1;
         self.goodbye = None;
-        let address = plan.target(self.number, self.detours).1;
-        let mut stream = open(address, plan.source(self.number, address.ip()))?;
-        let _ = stream.set_nodelay(true);
-        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        self.stream = Some(stream);
+        let (target, address) = plan.target(self.number, self.detours);
+        let mut socket = open(*address, plan.source(self.number, address.ip()))?;
+        let _ = socket.set_nodelay(true);
+        registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
+        self.stream = Some(match plan.trust.as_ref().filter(|_| target.is_tls) {
+            Some(trust) => Stream::Tls(Box::new(trust.begin(&target.host, socket)?)),
+            None => Stream::Plain(socket),
+        });
         self.state = State::Connecting;
         Ok(())
     }
@@ -157,10 +161,10 @@ impl Member {
         if self.state == State::Connecting
             && let Some(stream) = &self.stream
         {
-            if let Some(error) = stream.take_error()? {
+            if let Some(error) = stream.socket().take_error()? {
                 return Err(error);
             }
-            if stream.peer_addr().is_err() {
+            if stream.socket().peer_addr().is_err() {
                 return Ok(());
             }
             self.state = State::Upgrading;
@@ -239,7 +243,7 @@ impl Member {
             self.out.clear();
             self.written = 0;
         }
-        Ok(())
+        stream.flush()
     }
 
     /// Reads once. Returns the number of bytes, 0 at the end of the stream; `None` if there is nothing to read.

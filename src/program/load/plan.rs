@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::target::Target;
+use super::tls::Trust;
 
 /// Members for each source address that the generator chooses itself. A destination and a source address have some 28,000
 /// ports on Linux.
@@ -16,6 +17,8 @@ pub(super) const MAX_UNANSWERED: usize = 16;
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) targets: Vec<(Target, SocketAddr)>,
+    /// For targets with TLS.
+    pub(super) trust: Option<Trust>,
     pub(super) members: usize,
     pub(super) per_lobby: usize,
     /// Messages per second of all members together.

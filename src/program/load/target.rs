@@ -1,4 +1,4 @@
-//! The address of a server: `ws://host:9001`, perhaps with a path in front of `/ws/{lobby}`.
+//! The address of a server: `ws://host:9001` or `wss://host`, perhaps with a path in front of `/ws/{lobby}`.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
@@ -11,6 +11,7 @@ pub(super) struct Target {
     pub(super) prefix: String,
     pub(super) host: String,
     pub(super) port: u16,
+    pub(super) is_tls: bool,
 }
 
 impl Target {
@@ -24,15 +25,11 @@ impl Target {
         let Some((scheme, rest)) = url.split_once("://") else {
             return fail("has no scheme: write ws://host:9001");
         };
-        match scheme.to_ascii_lowercase().as_str() {
-            "ws" => {}
-            "wss" => {
-                return fail(
-                    "needs TLS, which `lobbyd load` does not speak: give the address of lobbyd behind the proxy, ws://…",
-                );
-            }
+        let is_tls = match scheme.to_ascii_lowercase().as_str() {
+            "ws" => false,
+            "wss" => true,
             _ => return fail("is no WebSocket address: write ws://host:9001"),
-        }
+        };
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         if rest.contains(['?', '#', '@']) {
             return fail("has a query, a fragment or a user name: write ws://host:9001, and use --token");
@@ -42,6 +39,7 @@ impl Target {
                 Ok(port) => (host, port),
                 Err(_) => return fail("has no valid port: write ws://host:9001"),
             },
+            _ if is_tls => (authority, 443),
             _ => (authority, 80),
         };
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
@@ -53,6 +51,7 @@ impl Target {
             prefix: path.trim_end_matches('/').to_owned(),
             host: host.to_owned(),
             port,
+            is_tls,
         })
     }
 
@@ -75,13 +74,16 @@ mod tests {
     fn urls_are_parsed() {
         let check = |url: &str, authority: &str, host: &str, port: u16, prefix: &str| {
             let [authority, prefix, host] = [authority, prefix, host].map(str::to_owned);
-            assert_eq!(Target::parse(url), Ok(Target { authority, prefix, host, port }), "{url}");
+            let is_tls = url.starts_with("wss");
+            assert_eq!(Target::parse(url), Ok(Target { authority, prefix, host, port, is_tls }), "{url}");
         };
         check("ws://127.0.0.1:9001", "127.0.0.1:9001", "127.0.0.1", 9001, "");
         check("WS://game.example/", "game.example", "game.example", 80, "");
         check("ws://game.example:81/a/b/", "game.example:81", "game.example", 81, "/a/b");
         check("ws://[::1]:9001", "[::1]:9001", "::1", 9001, "");
         check("ws://[::1]", "[::1]", "::1", 80, "");
+        check("wss://game.example/a", "game.example", "game.example", 443, "/a");
+        check("wss://127.0.0.1:9443", "127.0.0.1:9443", "127.0.0.1", 9443, "");
     }
 
     #[test]
@@ -89,7 +91,6 @@ mod tests {
         for (url, words) in [
             ("127.0.0.1:9001", "has no scheme"),
             ("http://127.0.0.1:9001", "is no WebSocket address"),
-            ("wss://game.example", "needs TLS"),
             ("ws://", "names no host"),
             ("ws://:9001", "names no host"),
             ("ws://host:port", "has no valid port"),

@@ -324,8 +324,8 @@ fn documents_list_the_metrics() {
         let named: Vec<&str> =
             words.filter(|word| word.starts_with("lobbyd_") || word.starts_with("process_")).collect();
         let is_known = |word: &str| {
-            // Shown with TLS only: see `operators_are_served_with_tls`.
-            word == "lobbyd_tls_certificate_expiry_seconds"
+            // Shown with TLS or a hook only: see `operators_are_served_with_tls` and the tests of the hook.
+            ["lobbyd_tls_certificate_expiry_seconds", "lobbyd_hook_events_total"].contains(&word)
                 || scrape.families.iter().any(|family| match word.strip_prefix(&*family.name) {
                     Some("") => family.kind != "histogram",
                     Some(suffix) => family.kind == "histogram" && ["_bucket", "_sum", "_count"].contains(&suffix),

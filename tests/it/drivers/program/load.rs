@@ -61,6 +61,31 @@ fn a_hundred_members_hear_all_messages_of_each_other() {
     }
 }
 
+#[cfg(feature = "tls")]
+#[test]
+fn members_connect_with_tls_if_they_trust_the_certificate() {
+    const FILES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/tls/files");
+    let (cert, key) = (format!("{FILES}/first.pem"), format!("{FILES}/first.key"));
+    let listen = ["--listen", "127.0.0.1:0,tls:127.0.0.1:0", "--tls-cert", &cert, "--tls-key", &key];
+    let mut program = Program::start(PROGRAM, &listen);
+    let line = program.wait_for("listening on tls:");
+    let (_, address) = line.split_once("listening on tls:").expect("the line contains the address");
+    let load = |arguments: &str| {
+        let url = format!("wss://{address}");
+        let members = "--json --members 40 --per-lobby 10 --rate 2 --seconds 1 --ramp 400 --bytes 20000";
+        let arguments = members.split(' ').chain(arguments.split(' ').filter(|word| !word.is_empty()));
+        let output = command(PROGRAM).args(["load", &url]).args(arguments).output().expect("the program was built");
+        let report = serde_json::from_slice::<Value>(&output.stdout).expect("JSON");
+        (report, output.status.code())
+    };
+    let (report, code) = load(&format!("--ca-file {FILES}/ca.pem"));
+    assert_eq!(counts(&report, &["joined", "due", "delivered"]), [40, 80, 720], "{report:#}");
+    assert_eq!((counts(&report, FAULTS), code), (vec![0; 6], Some(0)), "{report:#}");
+    let (report, code) = load("");
+    assert_eq!((counts(&report, &["joined"]), code), (vec![0], Some(2)), "{report:#}");
+    check_sentence(&report, "notes", "connections failed: TLS: invalid peer certificate: UnknownIssuer");
+}
+
 #[test]
 fn the_table_shows_what_the_json_has() {
     let folder = crate::common::files::Folder::new("load-refused");
@@ -130,9 +155,12 @@ fn a_run_that_cannot_begin_ends_with_2() {
     let (nobody, code) = report(free, "--members 2 --seconds 1");
     assert_eq!((counts(&nobody, &["joined"]), code), (vec![0], Some(2)));
     check_sentence(&nobody, "notes", "no server listens there");
-    let output = command(PROGRAM).args(["load", "wss://game.example"]).output().expect("the program was built");
+    let wrong =
+        if cfg!(feature = "tls") { "--ca-file: Cargo.toml: it has no certificate" } else { "this build has no TLS" };
+    let load = ["load", "wss://127.0.0.1:1", "--ca-file", "Cargo.toml"];
+    let output = command(PROGRAM).args(load).output().expect("the program was built");
     let problem = String::from_utf8_lossy(&output.stderr);
-    assert!(problem.starts_with("lobbyd: ") && problem.contains("needs TLS"), "{problem}");
+    assert!(problem.starts_with("lobbyd: ") && problem.contains(wrong), "{problem}");
     assert_eq!(output.status.code(), Some(2));
 }
 

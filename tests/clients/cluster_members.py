@@ -141,6 +141,8 @@ def run(pipe, share, options):
 
     # Members stay away for as long, and longer.
     sessions.GRACE = options.grace
+    # The last fault may have cost a node its place, which it gets again after some leases.
+    sessions.SETTLE_SECONDS += 5 * options.lease
 
     async def main():
         await ClusterRig(pipe, share, options).run()

@@ -1,6 +1,6 @@
 //! Files that the members' port serves: the browser client, and the playground, a page to try a server out.
 //!
-//! The files are in `src/client`, and compiled into the program. Knows their paths, types, cache times and policies; no
+//! The client is in `src/client/browser`. All files are compiled into the program. Knows their paths, types, cache times and policies; no
 //! connection and no lobby.
 
 use crate::base::checksum::Checksum;
@@ -48,7 +48,7 @@ const FILES: [File; 6] = [
     File {
         path: "/lobby.js",
         media_type: JAVASCRIPT,
-        contents: include_str!("../client/lobby.js"),
+        contents: include_str!("../client/browser/lobby.js"),
         served: Served::Client,
         // Deno reads the types of a module that it loads from a server.
         lines: "X-TypeScript-Types: ./lobby.d.ts\r\n",
@@ -56,35 +56,35 @@ const FILES: [File; 6] = [
     File {
         path: "/lobby.d.ts",
         media_type: "application/typescript; charset=utf-8",
-        contents: include_str!("../client/lobby.d.ts"),
+        contents: include_str!("../client/browser/lobby.d.ts"),
         served: Served::Client,
         lines: "",
     },
     File {
         path: "/react.js",
         media_type: JAVASCRIPT,
-        contents: include_str!("../client/react.js"),
+        contents: include_str!("../client/browser/react.js"),
         served: Served::Client,
         lines: "",
     },
     File {
         path: "/",
         media_type: "text/html; charset=utf-8",
-        contents: include_str!("../client/playground/playground.html"),
+        contents: include_str!("playground/playground.html"),
         served: Served::Playground,
         lines: "",
     },
     File {
         path: "/playground.css",
         media_type: "text/css; charset=utf-8",
-        contents: include_str!("../client/playground/playground.css"),
+        contents: include_str!("playground/playground.css"),
         served: Served::Playground,
         lines: "",
     },
     File {
         path: "/playground.js",
         media_type: JAVASCRIPT,
-        contents: include_str!("../client/playground/playground.js"),
+        contents: include_str!("playground/playground.js"),
         served: Served::Playground,
         lines: "",
     },

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The browser client src/client: its size and package, the conformance vectors, and pages in Chromium against a real server.
+"""The browser client src/client/browser: its size and package, the conformance vectors, and pages in Chromium against a real server.
 
     tests/clients/run --browser-client [--seconds 300] [path/to/lobbyd]
 
@@ -20,7 +20,7 @@ from browser import HERE
 from lobbyd import Lobbyd, default_binary
 from session_pages import ONLINE, Pages
 
-CLIENT = os.path.normpath(os.path.join(HERE, "../../src/client"))
+CLIENT = os.path.normpath(os.path.join(HERE, "../../src/client/browser"))
 # Fast enough for a test: a connection without a sign of life is closed after about two seconds.
 SERVER_ARGS = ["--ping-interval", "1s", "--pong-timeout", "500ms", "--messages-per-second", "unlimited"]
 HEAP_GROWTH, RECONNECTS = 200_000, 200

@@ -19,10 +19,11 @@ const guide = codeIn('src/guide/client.md', 'html')[0];
 const classes = codeIn('src/guide/client.md', 'js').filter((code) => code.startsWith('class '));
 const client = [...classes, 'export { LobbyClient, LobbySession };'].join('\n');
 
-/// Returns the text and the type of a file of this folder or of `src/client`, `null` if there is none.
+/// Returns the text and the type of a file of this folder, of `src/client/browser` or of `tests/vectors`, `null` if there is none.
 const fileAt = (url) => {
   const [, folder, name] = /^\/(client\/|vectors\/)?(\w[\w.-]*\.(?:html|js|mjs|json))(?:\?|$)/.exec(url) ?? [];
-  const file = name && path.join(folder === 'client/' ? path.join(root, 'src/client') : path.join(__dirname, folder ?? ''), name);
+  const folders = { 'client/': 'src/client/browser', 'vectors/': 'tests/vectors' };
+  const file = name && path.join(root, folders[folder] ?? 'tests/clients', name);
   if (!file || !fs.existsSync(file)) return null;
   const kind = { html: 'text/html', json: 'application/json' }[name.split('.').pop()] ?? 'text/javascript';
   return { text: fs.readFileSync(file), type: `${kind}; charset=utf-8` };
@@ -50,7 +51,7 @@ const server = http.createServer((request, response) => {
     response.setHeader('Content-Type', 'text/javascript; charset=utf-8');
     response.end(client);
   } else if (request.url === '/vectors') {
-    const names = fs.readdirSync(path.join(__dirname, 'vectors')).filter((name) => name.endsWith('.json'));
+    const names = fs.readdirSync(path.join(root, 'tests/vectors')).filter((name) => name.endsWith('.json'));
     response.end(JSON.stringify(names));
   } else {
     const file = fileAt(request.url);

@@ -1,5 +1,5 @@
-// Runs the transcripts of vectors/ against src/client/lobby.js, in Node.js and in a page: with a fake clock, network and page.
-// vectors/README.md describes the steps.
+// Runs the transcripts of tests/vectors/ against src/client/browser/lobby.js, in Node.js and in a page: with a fake clock, network and page.
+// tests/vectors/README.md describes the steps.
 
 const real = { setTimeout: globalThis.setTimeout, MessageChannel: globalThis.MessageChannel };
 const START = 1_700_000_000_000;

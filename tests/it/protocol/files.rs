@@ -95,7 +95,7 @@ fn files_are_served_only_if_the_configuration_says_so() {
     for serve_client in [true, false] {
         let mut site = Site::new(config(serve_client, true), Relay::default());
         check_statuses(&mut site, &[CLIENT, PLAYGROUND].concat(), 200);
-        check_statuses(&mut site, &["/index.html", "/favicon.ico", "/lobby.js/", "/src/client/lobby.js", "/ws"], 404);
+        check_statuses(&mut site, &["/index.html", "/favicon.ico", "/lobby.js/", "/src/client/browser/lobby.js", "/ws"], 404);
         check_statuses(&mut site, &["/ws/chess", "/ws/lobby.js"], 426);
     }
 }
@@ -133,7 +133,7 @@ fn the_client_is_open_to_all_pages_and_kept_under_its_version() {
         let other = site.get(&format!("{path}?v=0000000000000000"));
         assert_eq!((other.status, other.header("cache-control")), (200, "public, max-age=300"));
     }
-    let source = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/client/lobby.js"));
+    let source = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/client/browser/lobby.js"));
     assert_eq!(site.get("/lobby.js").body, source.expect("the source is readable"));
 }
 

@@ -234,9 +234,9 @@ class Tally:
             self.passed += 1
             print(f"ok     {name}", flush=True)
 
-    async def check(self, name, claim):
+    async def check(self, name, claim, seconds=CLAIM_SECONDS):
         try:
-            await asyncio.wait_for(claim, CLAIM_SECONDS)
+            await asyncio.wait_for(claim, seconds)
         except Exception as error:
             detail = str(error) if isinstance(error, AssertionError) and str(error) else traceback.format_exc(limit=-3)
             self.count(name, detail)

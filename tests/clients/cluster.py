@@ -253,6 +253,8 @@ class Rig:
         self.has_begun = False
         self.begun = time.monotonic()
         self.nodes = []
+        if options.keep:
+            os.makedirs(options.keep, exist_ok=True)
         for name in NODES:
             self.nodes.append(Node(name, self))
 
@@ -309,6 +311,8 @@ class Rig:
         figures = self.expect("checked", SETTLE_SECONDS)
         for pipe in self.pipes:
             pipe.send({"stop": True})
+        # The processes of members end: nobody is left who must know which nodes live.
+        self.pipes = []
         for node in self.nodes:
             code = node.end(signal.SIGTERM)
             if code != 0:

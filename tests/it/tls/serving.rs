@@ -5,10 +5,11 @@ use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lobbyd::apps::Verbatim;
 use lobbyd::config::{ByteSize, Limit};
 use lobbyd::net::Error;
 use lobbyd::sim::wire::{self, Opcode, Received};
-use lobbyd::{Config, Exclude};
+use lobbyd::{Config, Exclude, journal};
 use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
 
@@ -219,7 +220,7 @@ fn sessions_are_resumed_also_after_a_reload() {
         let mut config = client_config(&[version]);
         config.enable_early_data = true;
         let config = Arc::new(config);
-        let kind = |server: &mut lobbyd::net::Server<lobbyd::apps::Verbatim>, user| {
+        let kind = |server: &mut lobbyd::net::Server<Verbatim>, user| {
             let mut client = TlsClient::join(server, &config, user);
             assert!(!client.tls.is_early_data_accepted());
             // The tickets come after the answer.
@@ -261,7 +262,7 @@ fn a_new_certificate_is_for_new_connections_only() {
     assert_eq!(ann.next(&mut server), Received::Text("still here".into()));
 }
 
-/// The journal has what was inside the records.
+/// The journal has what was inside the records. The replay has neither TLS nor sockets, and sends the same plaintext.
 #[test]
 fn the_journal_has_the_plaintext_and_replays() {
     let folder = Folder::new("tls-journal");
@@ -273,10 +274,15 @@ fn the_journal_has_the_plaintext_and_replays() {
     assert_eq!(bob.next(&mut server), Received::Text("plain words".into()));
     ann.send(&wire::close(1000, ""));
     ann.end(&mut server);
+    let stats = server.engine().stats();
     drop((bob, server));
-    let bytes = std::fs::read(&folder.segments()[0]).expect("the journal was written");
+    let recorded = std::fs::read(&folder.segments()[0]).expect("the journal was written");
     let words = wire::text("plain words");
-    assert!(bytes.windows(words.len()).any(|window| window == words), "the frame as it was inside TLS");
+    assert!(recorded.windows(words.len()).any(|window| window == words), "the frame as it was inside TLS");
+    let summary = journal::replay(&*recorded, Verbatim::default()).expect("nothing differs");
+    assert_eq!((summary.is_open_ended, summary.torn, &summary.stats), (false, None, &stats));
+    assert!(summary.confirmed >= 3, "two upgrades, the message and the close frame were sent: {summary}");
+    assert!(stats.counters.bytes_in > 0 && stats.counters.bytes_out > 0);
 }
 
 /// A proxy that passes TLS on puts its header in front of it.

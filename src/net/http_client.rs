@@ -16,6 +16,7 @@ use super::clock::unix_millis;
 use super::files::read_file;
 use super::handle::Handle;
 use super::http_report::HttpReport;
+use super::system_certificates::system_certificates;
 use crate::config::{Config, HttpUrl};
 use crate::hook::signature::{SIGNATURE, TIMESTAMP, read_secret, signed_bytes};
 use crate::hook::{CallId, HttpCall, HttpFault, HttpResult};
@@ -24,13 +25,6 @@ use crate::hook::{CallId, HttpCall, HttpFault, HttpResult};
 const MAX_SECRET_FILE: usize = 4096;
 /// Most bytes of a file with certificates: that of a system has about 200 KiB.
 const MAX_CA_FILE: usize = 4 << 20;
-/// Where systems keep the certificates that they trust, in one file: Debian, Alpine and Arch; Fedora; openSUSE; macOS and BSD.
-const SYSTEM_CA_FILES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
 /// Age from which an idle connection is not used again. Servers close them after some 5 s.
 const MAX_IDLE: Duration = Duration::from_secs(3);
 
@@ -222,13 +216,10 @@ fn secret(path: &Path) -> Result<Vec<u8>, String> {
 /// Reads the certificates that are trusted.
 fn roots(file: Option<&Path>) -> Result<RootCerts, (&'static str, String)> {
     let error = |problem: String| ("hook_ca_file", problem);
+    let missing = || error("the system has no file of certificates; name one with --hook-ca-file".into());
     let path = match file {
         Some(path) => path,
-        None => {
-            let system = SYSTEM_CA_FILES.iter().map(Path::new).find(|path| path.is_file());
-            system
-                .ok_or_else(|| error("the system has no file of certificates; name one with --hook-ca-file".into()))?
-        }
+        None => system_certificates().ok_or_else(missing)?,
     };
     let contents = read_file(path, MAX_CA_FILE).map_err(|cause| error(cause.to_string()))?;
     let certificates = parse_pem(&contents).filter_map(|item| match item {

@@ -53,6 +53,7 @@ mod socket_file;
 mod sockets;
 mod stopping;
 mod stream;
+mod system_certificates;
 #[cfg(target_os = "linux")]
 mod timerfd;
 #[cfg(feature = "tls")]
@@ -71,3 +72,4 @@ use self::no_tls as tls;
 pub use self::print_replay::{ReplayError, Timeline, print_replay};
 pub use self::proxy_header::{ProxiedOrigin, ProxyHeader, ProxyHeaderFault};
 pub use self::server::{Server, Status};
+pub use self::system_certificates::system_certificates;

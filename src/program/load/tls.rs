@@ -2,21 +2,15 @@
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
+use std::path::Path;
 use std::sync::Arc;
 
+use lobbyd::net::system_certificates;
 use mio::net::TcpStream;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
-
-/// Where systems keep the certificates that they trust.
-const SYSTEM_CA_FILES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
 
 /// The certificates that members trust.
 #[derive(Clone, Debug)]
@@ -29,14 +23,17 @@ impl Trust {
     ///
     /// A sentence about the file.
     pub(super) fn read(file: Option<&str>) -> Result<Trust, String> {
-        let system = || SYSTEM_CA_FILES.into_iter().find(|path| fs::exists(path).unwrap_or(false));
-        let path = file.or_else(system).ok_or("the system has no file of certificates: name one with --ca-file")?;
-        let contents = fs::read(path).map_err(|error| format!("--ca-file: {path}: {error}"))?;
+        let path = match file {
+            Some(file) => Path::new(file),
+            None => system_certificates().ok_or("the system has no file of certificates: name one with --ca-file")?,
+        };
+        let shown = path.display();
+        let contents = fs::read(path).map_err(|error| format!("--ca-file: {shown}: {error}"))?;
         let mut roots = RootCertStore::empty();
         let certificates = CertificateDer::pem_slice_iter(&contents).filter_map(Result::ok);
         roots.add_parsable_certificates(certificates);
         if roots.is_empty() {
-            return Err(format!("--ca-file: {path}: it has no certificate in PEM form"));
+            return Err(format!("--ca-file: {shown}: it has no certificate in PEM form"));
         }
         let provider = Arc::new(aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider)

@@ -11,12 +11,9 @@ use super::handle::Handle;
 #[cfg(feature = "hook")]
 use super::http_client::{self, HttpClient};
 use super::http_report::HttpReport;
-use super::metrics::LoopMetrics;
 #[cfg(not(feature = "hook"))]
 use super::no_http_client::{self as http_client, HttpClient};
-use super::proxied::ProxiedSockets;
-use super::tls::Tls;
-use crate::admin::{DriverMetrics, Exposition};
+use crate::admin::Exposition;
 use crate::base::close::CloseReason;
 use crate::base::event_kind::EventKind;
 use crate::base::id::ConnId;
@@ -269,23 +266,8 @@ fn question_body(log: &EventLog, conn: ConnId, question: &ConnectQuestion) -> Ve
     serde_json::to_vec(&object).expect("strings and maps of them always serialize")
 }
 
-/// What the driver measures: the loop, PROXY headers, TLS, and the events.
-pub(super) struct ServerMetrics<'a> {
-    pub(super) of_loop: &'a mut LoopMetrics,
-    pub(super) of_proxied: &'a ProxiedSockets,
-    pub(super) of_tls: &'a Tls,
-    pub(super) of_events: Option<&'a Events>,
-}
-
-impl DriverMetrics for ServerMetrics<'_> {
-    fn write_metrics(&mut self, metrics: &mut Exposition) {
-        (&mut *self.of_loop, self.of_proxied, self.of_tls).write_metrics(metrics);
-        self.of_events.iter().for_each(|events| events.write_metrics(metrics));
-    }
-}
-
 impl Events {
-    fn write_metrics(&self, metrics: &mut Exposition) {
+    pub(super) fn write_metrics(&self, metrics: &mut Exposition) {
         metrics.counter("lobbyd_events_total", "Events of seats, lobbies and the server.", self.log.last() as f64);
         let Some(hook) = &self.hook else { return };
         if let Some(questions) = &hook.questions {

@@ -1,12 +1,34 @@
-//! What the driver measures: the duration of turns and the figures of the process. For `GET /metrics` only: neither the
-//! engine nor a journal knows it.
+//! What the driver measures: the duration of turns and the figures of the process, and what its other parts count. For
+//! `GET /metrics` only: neither the engine nor a journal knows it.
 
+use super::hook::Events;
 #[cfg(target_os = "linux")]
 use super::process::Process;
+use super::proxied::ProxiedSockets;
+use super::tls::Tls;
 use crate::admin::{DriverMetrics, Exposition};
 use crate::base::distribution::Distribution;
 use crate::base::time::Time;
 
+/// All parts of the driver that have metrics.
+pub(super) struct ServerMetrics<'a> {
+    pub(super) of_loop: &'a mut LoopMetrics,
+    pub(super) of_proxied: &'a ProxiedSockets,
+    pub(super) of_tls: &'a Tls,
+    /// `None` if nobody can read events, and no URL is called.
+    pub(super) of_events: Option<&'a Events>,
+}
+
+impl DriverMetrics for ServerMetrics<'_> {
+    fn write_metrics(&mut self, metrics: &mut Exposition) {
+        self.of_loop.write_metrics(metrics);
+        self.of_tls.write_metrics(metrics);
+        self.of_proxied.write_metrics(metrics);
+        self.of_events.iter().for_each(|events| events.write_metrics(metrics));
+    }
+}
+
+/// The duration of turns, and the figures of the process.
 pub(super) struct LoopMetrics {
     turns: Distribution,
     /// When the present turn began.
@@ -40,9 +62,7 @@ impl LoopMetrics {
             self.turns.record((now - began).as_micros() as u64);
         }
     }
-}
 
-impl DriverMetrics for LoopMetrics {
     fn write_metrics(&mut self, metrics: &mut Exposition) {
         let help = "Duration of turns of the event loop, from the end of a wait for events to the next wait.";
         metrics.histogram("lobbyd_turn_seconds", help, &self.turns);

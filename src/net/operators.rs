@@ -9,10 +9,11 @@ use mio::{Interest, Registry, Token};
 
 use super::error::Error;
 use super::files::read_file;
-use super::hook::{Events, ServerMetrics};
+use super::hook::Events;
 use super::listen_socket::GivenSockets;
 use super::listener::Accepted;
 use super::listeners::Listeners;
+use super::metrics::ServerMetrics;
 use super::plain_stream::{Left, Received};
 use super::stream::Stream;
 use super::tls::Tls;

@@ -14,12 +14,10 @@ use log::{debug, warn};
 use mio::event::Event;
 use mio::{Interest, Registry, Token};
 
-use super::metrics::LoopMetrics;
 use super::proxy_header::{ProxiedOrigin, ProxyHeader, ProxyHeaderFault};
 use super::stream::Stream;
-use super::tls::Tls;
 use super::tokens::{FIRST_ADMIN, FIRST_AWAITING_HEADER};
-use crate::admin::{DriverMetrics, Exposition, Kind};
+use crate::admin::{Exposition, Kind};
 use crate::base::peer::Peer;
 use crate::base::time::Time;
 use crate::config::{Config, ProxyAddresses};
@@ -181,6 +179,26 @@ impl ProxiedSockets {
         None
     }
 
+    /// Nothing without `proxy_protocol`.
+    pub(super) fn write_metrics(&self, metrics: &mut Exposition) {
+        if self.proxies.is_none() {
+            return;
+        }
+        let help =
+            "PROXY headers that were accepted, by origin: of a client, or of the proxy itself, such as a health check.";
+        metrics.labelled("lobbyd_proxy_headers_total", Kind::Counter, help);
+        for (origin, count) in [("client", self.counts.clients), ("proxy", self.counts.proxies)] {
+            metrics.sample("lobbyd_proxy_headers_total", &[("origin", origin)], count as f64);
+        }
+        let help = "Connections of listed proxies that were closed before a whole PROXY header, by reason.";
+        metrics.labelled("lobbyd_proxy_closes_total", Kind::Counter, help);
+        for ((_, reason), count) in Closed::ALL.iter().zip(self.counts.closed) {
+            metrics.sample("lobbyd_proxy_closes_total", &[("reason", reason)], count as f64);
+        }
+        let help = "Connections of listed proxies whose PROXY header has not arrived yet.";
+        metrics.gauge("lobbyd_proxy_pending", help, self.waiting.len() as f64);
+    }
+
     /// Reads a socket, if it still waits. `otherwise` is what happens if its header is not complete then.
     fn read(&mut self, number: usize, otherwise: Result<Option<ProxiedOrigin>, Closed>) -> Option<(Stream, Peer)> {
         let waiting = self.waiting.get_mut(&number)?;
@@ -253,31 +271,5 @@ impl Counts {
         } else {
             debug!("peer={proxy} closed: {cause}");
         }
-    }
-}
-
-/// The metrics of the loop, those of TLS, and those of the PROXY protocol, which exist with `proxy_protocol` only.
-impl DriverMetrics for (&mut LoopMetrics, &ProxiedSockets, &Tls) {
-    fn write_metrics(&mut self, metrics: &mut Exposition) {
-        let (of_loop, proxied, tls) = self;
-        of_loop.write_metrics(metrics);
-        tls.write_metrics(metrics);
-        if proxied.proxies.is_none() {
-            return;
-        }
-        let counts = &proxied.counts;
-        let help =
-            "PROXY headers that were accepted, by origin: of a client, or of the proxy itself, such as a health check.";
-        metrics.labelled("lobbyd_proxy_headers_total", Kind::Counter, help);
-        for (origin, count) in [("client", counts.clients), ("proxy", counts.proxies)] {
-            metrics.sample("lobbyd_proxy_headers_total", &[("origin", origin)], count as f64);
-        }
-        let help = "Connections of listed proxies that were closed before a whole PROXY header, by reason.";
-        metrics.labelled("lobbyd_proxy_closes_total", Kind::Counter, help);
-        for ((_, reason), count) in Closed::ALL.iter().zip(counts.closed) {
-            metrics.sample("lobbyd_proxy_closes_total", &[("reason", reason)], count as f64);
-        }
-        let help = "Connections of listed proxies whose PROXY header has not arrived yet.";
-        metrics.gauge("lobbyd_proxy_pending", help, proxied.waiting.len() as f64);
     }
 }

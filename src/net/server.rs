@@ -11,11 +11,11 @@ use super::cluster::ClusterSocket;
 use super::descriptors::warn_if_limit_is_low;
 use super::error::Error;
 use super::handle::Handle;
-use super::hook::{Events as ServerEvents, ServerMetrics};
+use super::hook::Events as ServerEvents;
 use super::journal_files::Files;
 use super::listen_socket::{GivenSockets, ListenSocket};
 use super::listeners::Listeners;
-use super::metrics::LoopMetrics;
+use super::metrics::{LoopMetrics, ServerMetrics};
 use super::operators::Operators;
 use super::proxied::ProxiedSockets;
 #[cfg(all(feature = "signals", unix))]

@@ -18,7 +18,7 @@ use smol_str::SmolStr;
 
 use super::control::Controls;
 use super::control::listing::Pool;
-use super::presence::{Changes, CountRules, Departure, Presence};
+use super::presence::{Changes, CountRules, Departure};
 use super::published::{Published, PublishedKeys};
 use super::records::{AddressSeats, Lobby, User, UserMeter, UserSeats};
 pub(crate) use super::records::{LobbyMember, Plan, Reservation, Seat, SeatRequest};
@@ -297,7 +297,7 @@ impl Directory {
         lobby.members[position].conn = conn.key();
     }
 
-    /// Frees a seat. The departure is queued in the lobby's [`Presence`] and has still to be sent to the other members.
+    /// Frees a seat. The departure is queued in the lobby's `presence` and has still to be sent to the other members.
     pub(crate) fn leave(&mut self, seat: SeatKey, reason: LeaveReason, now: Time) {
         if self.seats[seat].is_away {
             self.end_away(seat);
@@ -348,19 +348,7 @@ impl Directory {
         let code: SmolStr = code.into();
         // The time makes the epoch new after a restart; the maximum makes it new within one microsecond.
         self.last_epoch = now.max(self.last_epoch + 1);
-        let lobby = self.lobbies.insert(Lobby {
-            code: code.clone(),
-            epoch: self.last_epoch,
-            seq: 0,
-            presence: Presence::default(),
-            locked: false,
-            members: Vec::new(),
-            sessions: None,
-            reserved: 0,
-            authorizing: 0,
-            watchers: 0,
-            reserved_watchers: 0,
-        });
+        let lobby = self.lobbies.insert(Lobby::new(code.clone(), self.last_epoch));
         if let Some(changed) = &mut self.changed_lobbies {
             changed.push(code.clone());
         }
@@ -384,7 +372,7 @@ impl Directory {
         self.published.insert(lobby, key, published);
     }
 
-    /// Takes a lobby's unsent presence changes, as [`Presence`] does.
+    /// Takes a lobby's unsent presence changes, as its `presence` does.
     pub(crate) fn take_presence_changes(&mut self, key: LobbyKey, now: Time) -> Changes {
         let lobby = &mut self.lobbies[key];
         let before = lobby.presence.update_at();

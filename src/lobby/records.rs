@@ -39,6 +39,25 @@ pub(crate) struct Lobby {
     pub(super) reserved_watchers: u16,
 }
 
+impl Lobby {
+    /// Creates a lobby without members.
+    pub(super) fn new(code: SmolStr, epoch: u64) -> Lobby {
+        Lobby {
+            code,
+            epoch,
+            seq: 0,
+            presence: Presence::default(),
+            locked: false,
+            members: Vec::new(),
+            sessions: None,
+            reserved: 0,
+            authorizing: 0,
+            watchers: 0,
+            reserved_watchers: 0,
+        }
+    }
+}
+
 /// A joined seat with a connection, as its lobby lists it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LobbyMember {

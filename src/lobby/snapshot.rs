@@ -236,20 +236,7 @@ impl Directory {
         let code = SmolStr::new(code);
         let (seq, locked, presence) = (from.count()?, from.flag()?, Presence::read(from)?);
         let update_at = presence.update_at();
-        let lobby = Lobby {
-            code: code.clone(),
-            epoch,
-            seq,
-            presence,
-            locked,
-            members: Vec::new(),
-            sessions: None,
-            reserved: 0,
-            authorizing: 0,
-            watchers: 0,
-            reserved_watchers: 0,
-        };
-        let key = self.lobbies.insert(lobby);
+        let key = self.lobbies.insert(Lobby { seq, presence, locked, ..Lobby::new(code.clone(), epoch) });
         self.lobby_keys.insert(code, key);
         if update_at != Time::NEVER {
             self.count_updates.insert((update_at, epoch, key));

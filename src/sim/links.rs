@@ -179,6 +179,14 @@ impl World {
         }
     }
 
+    /// No node has lost its place.
+    #[track_caller]
+    fn check_all_attached(&self, seed: u64) {
+        for node in &self.nodes {
+            assert_eq!(node.detached, 0, "seed {seed}: {:?}", node.problems);
+        }
+    }
+
     /// Short disturbances: none lasts for half a lease, and a copy of Redis is at most a second old.
     fn disturb_briefly(&mut self) {
         let (now, at) = (self.now, self.random.below(self.nodes.len() as u64) as usize);
@@ -253,9 +261,7 @@ fn brief_disturbances_lose_nothing_and_detach_nobody() {
         }
         world.settle();
         world.check_order();
-        for node in &world.nodes {
-            assert_eq!(node.detached, 0, "seed {seed}: {:?}", node.problems);
-        }
+        world.check_all_attached(seed);
     }
 }
 
@@ -275,9 +281,7 @@ fn a_failover_that_loses_a_tail_loses_nothing_for_the_nodes() {
         }
         world.settle();
         world.check_order();
-        for node in &world.nodes {
-            assert_eq!(node.detached, 0, "seed {seed}: {:?}", node.problems);
-        }
+        world.check_all_attached(seed);
     }
 }
 

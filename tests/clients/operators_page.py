@@ -8,22 +8,20 @@ and on a desktop, in light and in dark: no error in the console, nothing wider t
 and --readme the picture of the README.
 """
 
-import argparse
 import asyncio
 import contextlib
 import http.client
 import json
 import os
-import sys
 import tempfile
-import traceback
 import urllib.parse
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from lobbyd import Lobbyd, default_binary
-from tabs import DESKTOP, PHONE, Browser
+from lobbyd import Lobbyd
+from page_checks import Rig, main
+from tabs import DESKTOP
 
 TOKEN = "correct-horse-battery-staple"
 ADMIN = r"admin API on http://127\.0\.0\.1:(\d+)"
@@ -102,30 +100,12 @@ async def until(is_true, what, seconds=5):
         await asyncio.sleep(0.02)
 
 
-class Rig:
-    def __init__(self, binary, browser, pictures=None, readme=None):
-        self.binary, self.browser, self.pictures, self.readme = binary, browser, pictures, readme
-
+class PageRig(Rig):
     async def open(self, server, rest="", size=DESKTOP, allowed=()):
         # The browser reports each answer that is a refusal, such as that of a server without events.
         tab = await self.browser.open(server.page + rest, size, allowed=["status of 404", "status of 409", *allowed])
         await tab.until("!document.querySelector('#main').hidden || document.querySelector('#login').open")
         return tab
-
-    async def show(self, tab, name, is_in_readme=False):
-        """Checks the page in all sizes and colours, and keeps pictures of it."""
-        if self.readme and is_in_readme:
-            await tab.look((1000, 660))
-            await asyncio.sleep(0.4)
-            await tab.picture(os.path.join(self.readme, "operators.png"))
-        for size in PHONE, DESKTOP:
-            for dark in False, True:
-                await tab.look(size, dark)
-                await asyncio.sleep(0.3)
-                await tab.check()
-                if self.pictures:
-                    await tab.picture(os.path.join(self.pictures, f"{name}-{size[0]}-{'dark' if dark else 'light'}.png"))
-        await tab.look(DESKTOP)
 
 
 # ---- what a person does ----
@@ -153,6 +133,13 @@ async def confirm(tab, word=None, message=None, kind=None):
     if word is not None:
         await tab.evaluate(f"document.querySelector('#ask-word input').value = {json.dumps(word)}")
     await tab.click("#ask .main")
+
+
+async def close_with(tab, label, code, *members):
+    """Clicks a button of the lobby or user that is shown, and confirms it: the members are closed with the code."""
+    await press(tab, "#view", label)
+    await confirm(tab)
+    assert [await member.closed() for member in members] == [code] * len(members)
 
 
 async def noted(tab, part):
@@ -282,7 +269,7 @@ async def ten_lobbies_are_shown_with_their_members(rig):
         await server.members["user-3-3"].ws.close()
         await tab.until("document.querySelectorAll('#lobbies tbody tr').length === 9", 40)
         assert await tab.evaluate("kept.isConnected && document.querySelectorAll('#lobbies tbody tr')[4] === kept")
-        await rig.show(tab, "ten", is_in_readme=True)
+        await rig.show(tab, "ten", in_readme="operators")
         await look_at(tab, "user", "user-3-1")
         assert await rows(tab, "#view") == ["table-3"]
         await rig.show(tab, "user")
@@ -405,19 +392,12 @@ async def commands_about_a_lobby_are_clicked(rig):
         await shown(tab, "#ask-title", "Kick cid")
         await confirm(tab)
         assert await cid.closed() == 4003
-        await press(tab, "#view", "Ask to reconnect…")
-        await confirm(tab)
-        assert [await ann.closed(), await bob.closed()] == [4103, 4103]
+        await close_with(tab, "Ask to reconnect…", 4103, ann, bob)
         await noted(tab, "connections to close: 2")
-        ann = await server.join("chess", "ann")
-        await press(tab, "#view", "Kick all…")
-        await confirm(tab)
-        assert await ann.closed() == 4003
+        await close_with(tab, "Kick all…", 4003, await server.join("chess", "ann"))
         eve = await server.join("chess", "eve")
         await tab.until("document.querySelectorAll('#view tbody tr').length === 1")
-        await press(tab, "#view", "Close…")
-        await confirm(tab)
-        assert await eve.closed() == 4006
+        await close_with(tab, "Close…", 4006, eve)
         await shown(tab, "#view p", "No lobby of this code")
         await tab.check()
         await tab.close()
@@ -433,14 +413,10 @@ async def commands_about_a_user_are_clicked(rig):
         await press(tab, "#view", "Send…")
         await confirm(tab, message='"psst"')
         await ann.hears("direct", '"data":"psst"')
-        await press(tab, "#view", "Ask to reconnect…")
-        await confirm(tab)
-        assert await ann.closed() == 4103
+        await close_with(tab, "Ask to reconnect…", 4103, ann)
         ann = await server.join("go", "ann")
         await tab.until("document.querySelector('#view tbody a')?.textContent === 'go'")
-        await press(tab, "#view", "Kick…")
-        await confirm(tab)
-        assert await ann.closed() == 4003
+        await close_with(tab, "Kick…", 4003, ann)
         await shown(tab, "#view p", "This user is not connected now.")
         await tab.check()
         await tab.close()
@@ -530,9 +506,7 @@ async def hostile_names_are_text(rig):
             await tab.until(f"!!{found}")
             await tab.evaluate(f"{found}.click()")
             await tab.until(f"document.querySelector('#view h2').textContent.startsWith('User ') && document.querySelector('#view tbody a')?.textContent === 'chess'")
-            await press(tab, "#view", "Kick…")
-            await confirm(tab)
-            assert await server.members[user].closed() == 4003, user
+            await close_with(tab, "Kick…", 4003, server.members[user])
             others -= 1
             assert server.ask("/stats")["total_connections"] == others, user
         assert not await tab.evaluate("globalThis.hit || document.images.length || document.scripts.length > 1 || document.querySelectorAll('iframe').length")
@@ -722,16 +696,6 @@ async def memory_stays_flat_for_a_quarter_of_an_hour(rig):
         await tab.close()
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--pictures")
-    parser.add_argument("--readme")
-    parser.add_argument("--only", default="")
-    parser.add_argument("lobbyd", nargs="?", default=default_binary())
-    options = parser.parse_args()
-    return asyncio.run(run(options))
-
-
 CHECKS = [
     the_page_asks_for_the_token_and_keeps_it_in_memory_only,
     the_page_loads_nothing_from_elsewhere_and_runs_nothing_else,
@@ -752,23 +716,5 @@ CHECKS = [
 ]
 
 
-async def run(options):
-    failed = 0
-    for folder in filter(None, [options.pictures, options.readme]):
-        os.makedirs(folder, exist_ok=True)
-    async with Browser() as browser:
-        rig = Rig(options.lobbyd, browser, options.pictures, options.readme)
-        checks = [check for check in CHECKS if options.only in check.__name__]
-        for check in checks:
-            try:
-                await check(rig)
-                print(f"ok     {check.__name__.replace('_', ' ')}", flush=True)
-            except Exception:
-                failed += 1
-                print(f"FAILED {check.__name__.replace('_', ' ')}\n{traceback.format_exc()}", flush=True)
-    print(f"{len(checks) - failed} passed, {failed} failed")
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    main(CHECKS, PageRig)

@@ -8,46 +8,25 @@ desktop, in light and in dark: no error in the console, nothing wider than the s
 --readme the pictures of the README. The arena is the example that is built next to lobbyd.
 """
 
-import argparse
 import asyncio
 import contextlib
 import json
 import os
 import random
-import sys
 import tempfile
-import traceback
 import urllib.error
 import urllib.request
 
 from websockets.asyncio.client import connect
 
-from lobbyd import Lobbyd, default_binary
-from tabs import DESKTOP, PHONE, Browser, Files
+from lobbyd import Lobbyd
+from page_checks import main
+from tabs import DESKTOP, PHONE, Files
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PAGES = os.path.join(HERE, "../../examples/pages")
 # A socket that the page closes on purpose, and the picture of the page in the README, which names none.
 SOCKETS = ["WebSocket connection to", "favicon.ico"]
-
-
-class Rig:
-    def __init__(self, binary, browser, pictures=None, readme=None):
-        self.binary, self.browser, self.pictures, self.readme = binary, browser, pictures, readme
-
-    async def show(self, tab, name, is_in_readme=False):
-        """Checks a page in all sizes and colours, and keeps pictures of it."""
-        if self.readme and is_in_readme:
-            await tab.look((1000, 660))
-            await asyncio.sleep(0.4)
-            await tab.picture(os.path.join(self.readme, f"{name}.png"))
-        for size in PHONE, DESKTOP:
-            for dark in False, True:
-                await tab.look(size, dark)
-                await asyncio.sleep(0.3)
-                await tab.check()
-                if self.pictures:
-                    await tab.picture(os.path.join(self.pictures, f"{name}-{size[0]}-{'dark' if dark else 'light'}.png"))
 
 
 # ---- the playground ----
@@ -109,7 +88,7 @@ async def two_clients_talk_as_soon_as_the_page_is_open(rig):
         await tab.check()
         await press(tab, 1, "drop")
         await tab.until(f"{pane(0)}.querySelectorAll('.members .away').length === 1")
-        await rig.show(tab, "playground", is_in_readme=True)
+        await rig.show(tab, "playground", in_readme="playground")
         await tab.close()
 
 
@@ -547,7 +526,7 @@ async def the_arena_is_played_with_keys_and_with_fingers(rig):
                 for key in "ArrowRight", "ArrowDown":
                     await ann.key(key, is_down)
                 await asyncio.sleep(0.8)
-            await rig.show(ann, "arena", is_in_readme=True)
+            await rig.show(ann, "arena", in_readme="arena")
         await bob.check()
         # It keeps its place in the arena while it is loaded again.
         await bob.call("Page.reload")
@@ -572,16 +551,6 @@ async def the_page_of_the_readme_runs(rig):
             await finish(ann, bob)
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--pictures")
-    parser.add_argument("--readme")
-    parser.add_argument("--only", default="")
-    parser.add_argument("lobbyd", nargs="?", default=default_binary())
-    options = parser.parse_args()
-    return asyncio.run(run(options))
-
-
 CHECKS = [
     two_clients_talk_as_soon_as_the_page_is_open,
     a_link_opens_another_window,
@@ -601,23 +570,5 @@ CHECKS = [
 ]
 
 
-async def run(options):
-    failed = 0
-    for folder in filter(None, [options.pictures, options.readme]):
-        os.makedirs(folder, exist_ok=True)
-    async with Browser() as browser:
-        rig = Rig(options.lobbyd, browser, options.pictures, options.readme)
-        checks = [check for check in CHECKS if options.only in check.__name__]
-        for check in checks:
-            try:
-                await check(rig)
-                print(f"ok     {check.__name__.replace('_', ' ')}", flush=True)
-            except Exception:
-                failed += 1
-                print(f"FAILED {check.__name__.replace('_', ' ')}\n{traceback.format_exc()}", flush=True)
-    print(f"{len(checks) - failed} passed, {failed} failed")
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    main(CHECKS)

@@ -20,6 +20,16 @@ CHANGE_EVERY = 10.0             # mean seconds between two changes of a page
 ONLINE = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
 
 
+async def debugger(profile):
+    """Connects to the browser with this profile, which was started with --remote-debugging-port=0."""
+    path = os.path.join(profile, "DevToolsActivePort")
+    async with asyncio.timeout(60):
+        while not (os.path.exists(path) and len(lines := open(path, encoding="ascii").read().split("\n")) == 2):
+            await asyncio.sleep(0.1)
+    port, target = lines
+    return await connect(f"ws://127.0.0.1:{port}{target}", max_size=None, compression=None, ping_interval=None, proxy=None)
+
+
 class DevTools:
     """A connection to the browser; `session` names the page."""
 
@@ -186,19 +196,11 @@ class Pages:
         self.browser = chromium("about:blank", "--remote-debugging-port=0")
         profile = self.browser.__enter__()
         try:
-            port, path = await asyncio.wait_for(self.address(os.path.join(profile, "DevToolsActivePort")), 60)
-            ws = await connect(f"ws://127.0.0.1:{port}{path}", max_size=None, compression=None, ping_interval=None, proxy=None)
+            self.tools = DevTools(await debugger(profile))
         except BaseException:
             await self.__aexit__()
             raise
-        self.tools = DevTools(ws)
         return self
-
-    async def address(self, path):
-        while True:
-            if os.path.exists(path) and len(lines := open(path, encoding="ascii").read().split("\n")) == 2:
-                return lines
-            await asyncio.sleep(0.1)
 
     async def __aexit__(self, *_):
         self.browser.__exit__(None, None, None)

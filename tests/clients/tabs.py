@@ -9,11 +9,10 @@ import os
 import threading
 import time
 
-from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from browser import chromium
-from session_pages import DevTools
+from session_pages import DevTools, debugger
 
 SECONDS = 20
 PHONE, DESKTOP = (390, 844), (1280, 800)
@@ -29,19 +28,12 @@ class Browser(DevTools):
         self.process = chromium("about:blank", "--remote-debugging-port=0", "--hide-scrollbars")
         profile = self.process.__enter__()
         try:
-            port, path = await asyncio.wait_for(self.address(os.path.join(profile, "DevToolsActivePort")), 60)
-            ws = await connect(f"ws://127.0.0.1:{port}{path}", max_size=None, compression=None, ping_interval=None, proxy=None)
+            ws = await debugger(profile)
         except BaseException:
             self.process.__exit__(None, None, None)
             raise
         super().__init__(ws)
         return self
-
-    async def address(self, path):
-        while True:
-            if os.path.exists(path) and len(lines := open(path, encoding="ascii").read().split("\n")) == 2:
-                return lines
-            await asyncio.sleep(0.1)
 
     async def __aexit__(self, *_):
         self.process.__exit__(None, None, None)

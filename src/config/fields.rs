@@ -364,9 +364,9 @@ config! {
     ["Events and the hook"]
     /// Backend that is asked whether clients may connect (`auth = hook`) and is sent events: `http://` or `https://`, a host and perhaps a port and a path (cargo feature hook). Requires `hook_secret_file`.
     hook: Option<HttpUrl> = "off";
-    /// File with the secret with which calls of the hook are signed: one line of at least 16 characters.
+    /// File with the secret with which calls of the hook are signed: one line of at least 16 characters; read again on SIGHUP.
     hook_secret_file: Option<PathBuf> = "off";
-    /// File with the certificates, in PEM form, that may sign those of the backend and of `jwt_jwks_url`; with `off`, those that the system trusts.
+    /// File with the certificates, in PEM form, that may sign those of the backend and of `jwt_jwks_url`; with `off`, those that the system trusts. Read again on SIGHUP.
     hook_ca_file: Option<PathBuf> = "off";
     /// Events that the backend is sent, separated by commas: `server_started`, `joined`, `rejoined`, `away`, `back`, `left`, `lobby_opened`, `lobby_closed`, `host`, `started`, `draining`, `server_stopped`; or `all`.
     hook_events: EventKinds = "all";

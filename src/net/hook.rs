@@ -71,6 +71,12 @@ impl Events {
         Ok(Some(events))
     }
 
+    /// Reads the secret and the certificates of the hook again. Without calls of URLs nothing happens.
+    pub(super) fn reload(&mut self, config: &Config) -> Result<(), Error> {
+        let reloaded = self.hook.as_mut().map_or(Ok(()), |hook| hook.client.reload(config));
+        reloaded.map_err(|(option, problem)| Error::Hook(option, problem))
+    }
+
     pub(super) fn log(&self) -> &EventLog {
         &self.log
     }

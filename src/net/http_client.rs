@@ -30,19 +30,24 @@ const MAX_IDLE: Duration = Duration::from_secs(3);
 
 /// The threads. Each one is started when it is first needed.
 pub(super) struct HttpClient {
-    performer: Performer,
+    performer: Arc<Performer>,
     handle: Handle,
-    threads: Vec<mpsc::Sender<HttpCall>>,
+    threads: Vec<mpsc::Sender<Job>>,
     /// Threads that perform no call.
     idle: Vec<usize>,
 }
 
-/// What a thread needs to perform calls.
-#[derive(Clone)]
+/// A call for a thread, with the secret and the certificates that are in force when it begins.
+struct Job {
+    call: HttpCall,
+    performer: Arc<Performer>,
+}
+
+/// What is needed to perform calls.
 struct Performer {
-    hook: Option<Arc<HttpUrl>>,
-    keys: Option<Arc<HttpUrl>>,
-    secret: Arc<[u8]>,
+    hook: Option<HttpUrl>,
+    keys: Option<HttpUrl>,
+    secret: Vec<u8>,
     agent: Agent,
     /// Without connections that are kept open.
     fresh: Agent,
@@ -64,8 +69,18 @@ impl HttpClient {
     ///
     /// The name of the option, and the problem.
     pub(super) fn new(config: &Config, handle: Handle) -> Result<HttpClient, (&'static str, String)> {
-        let performer = Performer::new(config)?;
+        let performer = Arc::new(Performer::new(config)?);
         Ok(HttpClient { performer, handle, threads: Vec::new(), idle: Vec::new() })
+    }
+
+    /// Reads the secret and the certificates again, for calls that begin from now on.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`HttpClient::new`]. The old ones then stay in force.
+    pub(super) fn reload(&mut self, config: &Config) -> Result<(), (&'static str, String)> {
+        self.performer = Arc::new(Performer::new(config)?);
+        Ok(())
     }
 
     /// Begins a call. Fails if no thread can be started.
@@ -81,17 +96,18 @@ impl HttpClient {
             },
         };
         // A thread that has panicked takes no call.
-        self.threads[thread].send(call).map_err(|mpsc::SendError(call)| {
+        let job = Job { call, performer: Arc::clone(&self.performer) };
+        self.threads[thread].send(job).map_err(|mpsc::SendError(job)| {
             let fault = HttpFault::Failed("the thread for calls has ended".into());
-            HttpReport { thread: usize::MAX, of: call.of, result: Err(fault) }
+            HttpReport { thread: usize::MAX, of: job.call.of, result: Err(fault) }
         })
     }
 
     fn start_thread(&mut self) -> io::Result<usize> {
-        let (sender, calls) = mpsc::channel::<HttpCall>();
-        let (thread, performer, handle) = (self.threads.len(), self.performer.clone(), self.handle.clone());
+        let (sender, jobs) = mpsc::channel::<Job>();
+        let (thread, handle) = (self.threads.len(), self.handle.clone());
         thread::Builder::new().name(format!("hook-{thread}")).spawn(move || {
-            for call in calls {
+            for Job { call, performer } in jobs {
                 // Each call has a report, or its question or batch would wait for ever.
                 let result = panic::catch_unwind(AssertUnwindSafe(|| performer.perform(&call)));
                 let result = result.unwrap_or_else(|_| Err(HttpFault::Failed("the call has panicked".into())));
@@ -119,9 +135,9 @@ impl Performer {
             None => Vec::new(),
         };
         Ok(Performer {
-            hook: config.hook.clone().map(Arc::new),
-            keys: config.jwt_jwks_url.clone().map(Arc::new),
-            secret: secret.into(),
+            hook: config.hook.clone(),
+            keys: config.jwt_jwks_url.clone(),
+            secret,
             agent: agent(roots.clone(), 16),
             fresh: agent(roots, 0),
         })
@@ -142,7 +158,7 @@ impl Performer {
 
     fn try_with(&self, agent: &Agent, call: &HttpCall, timeout: Duration) -> Result<(u16, Vec<u8>), ureq::Error> {
         let url = if call.of == CallId::Keys { &self.keys } else { &self.hook };
-        let url = url.as_deref().expect("only calls of configured URLs are begun").as_str();
+        let url = url.as_ref().expect("only calls of configured URLs are begun").as_str();
         let mut response = match &call.body {
             None => agent.get(url).config().timeout_global(Some(timeout)).build().call()?,
             Some(body) => {

@@ -29,6 +29,10 @@ impl HttpClient {
         Err(missing(config))
     }
 
+    pub(super) fn reload(&mut self, _: &Config) -> Result<(), (&'static str, String)> {
+        match self.0 {}
+    }
+
     pub(super) fn begin(&mut self, _: HttpCall) -> Result<(), HttpReport> {
         match self.0 {}
     }

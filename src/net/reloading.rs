@@ -41,4 +41,14 @@ impl<A: App> Server<A> {
     pub fn reload_certificate(&mut self) -> Result<(), Error> {
         self.sockets.tls.reload(self.engine.config())
     }
+
+    /// Reads `hook_secret_file` and `hook_ca_file` again, for calls that begin from now on. A server that calls no URL ignores
+    /// it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Hook`] when a file cannot be used. The old secret and the old certificates then stay in force.
+    pub fn reload_hook(&mut self) -> Result<(), Error> {
+        self.server_events.as_mut().map_or(Ok(()), |events| events.reload(self.engine.config()))
+    }
 }

@@ -233,8 +233,8 @@ impl<A: App> Server<A> {
     }
 
     /// Returns whether SIGHUP has arrived since the last call. The program then reads the application's start-up file
-    /// again and passes it to [`reload`](Self::reload), and calls [`reload_admin_token`](Self::reload_admin_token) and
-    /// [`reload_certificate`](Self::reload_certificate).
+    /// again and passes it to [`reload`](Self::reload), and calls [`reload_admin_token`](Self::reload_admin_token),
+    /// [`reload_certificate`](Self::reload_certificate) and [`reload_hook`](Self::reload_hook).
     pub fn take_reload(&mut self) -> bool {
         std::mem::take(&mut self.wants_reload)
     }

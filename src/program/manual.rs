@@ -38,7 +38,7 @@ const SECTIONS: &[Section] = &[
             ),
             (
                 "SIGHUP",
-                "Reads the file of the tokens or keys and admin_token_file again. Everything else is read at the start only, the \
+                "Reads the file of the tokens or keys, admin_token_file, tls_cert, tls_key, hook_secret_file and hook_ca_file again. Everything else is read at the start only, the \
                  configuration file too. If there is no such file, a server that was started in a terminal drains.",
             ),
         ],

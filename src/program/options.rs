@@ -128,7 +128,13 @@ impl Options {
 
     /// Whether there is a file to read again on SIGHUP.
     pub(crate) fn has_files_to_read_again(&self) -> bool {
-        self.auth_file.is_some() || self.has_operators_token() || self.has_certificate()
+        self.auth_file.is_some() || self.has_operators_token() || self.has_certificate() || self.has_files_of_hook()
+    }
+
+    /// Whether calls of URLs need a secret or certificates from files.
+    pub(crate) fn has_files_of_hook(&self) -> bool {
+        let Config { hook, hook_secret_file, hook_ca_file, jwt_jwks_url, .. } = &*self.config;
+        (hook.is_some() || jwt_jwks_url.is_some()) && (hook_secret_file.is_some() || hook_ca_file.is_some())
     }
 
     /// Whether connections to one of the addresses begin with TLS.

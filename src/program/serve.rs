@@ -149,8 +149,8 @@ fn handle_hangup_signal<A: App>(
     }
 }
 
-/// Reads the file of the tokens or keys, the operators' token and the certificate again. Each is replaced only if its file is valid. Returns
-/// a part of a sentence about each one that is not replaced.
+/// Reads the file of the tokens or keys, the operators' token, the certificate and the files of the hook again. Each is replaced
+/// only if its file is valid. Returns a part of a sentence about each one that is not replaced.
 fn read_again<A: App>(server: &mut Server<A>, options: &Options) -> Vec<String> {
     let mut kept = Vec::new();
     if let Some(AuthFile { path, max_bytes, contents, is_valid }) = &options.auth_file {
@@ -180,6 +180,15 @@ fn read_again<A: App>(server: &mut Server<A>, options: &Options) -> Vec<String> 
     {
         kept.push("the old certificate stays in force".to_owned());
         warn!(target: TARGET, "the old certificate stays in force: {}", failure::escaped(&error.to_string()));
+    }
+    if options.has_files_of_hook() {
+        match server.reload_hook() {
+            Ok(()) => info!(target: TARGET, "the files of the hook were read again"),
+            Err(error) => {
+                kept.push("the old files of the hook stay in force".to_owned());
+                warn!(target: TARGET, "the old files of the hook stay in force: {}", failure::escaped(&error.to_string()));
+            }
+        }
     }
     kept
 }

@@ -1,5 +1,8 @@
 //! The hook of a server on real sockets, with backends of this test that answer, hang, lie, die and are flooded.
 
+#[cfg(feature = "jwt")]
+mod keys;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -18,6 +21,7 @@ use crate::common::files::{File, Folder};
 use crate::common::sockets::{Client, SHORT, on_free_port};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
+const NEW_SECRET: &str = "fedcba9876543210";
 
 /// What a backend does with a call.
 #[derive(Clone, Debug)]
@@ -41,7 +45,8 @@ impl Reply {
 struct Call {
     /// Method and target.
     line: String,
-    is_signed: bool,
+    /// The secret with which it is signed, if it is a known one.
+    secret: Option<&'static str>,
     body: Value,
 }
 
@@ -94,10 +99,13 @@ fn serve(stream: TcpStream, calls: &Sender<Call>, rule: &Rule) -> std::io::Resul
         let signed = [header("x-lobbyd-timestamp").as_bytes(), b".", &body[..]].concat();
         let tag = header("x-lobbyd-signature");
         let tag = data_encoding::HEXLOWER.decode(tag.strip_prefix("sha256=").unwrap_or_default().as_bytes());
-        let key = Key::new(HMAC_SHA256, SECRET.as_bytes());
-        let is_signed = tag.is_ok_and(|tag| verify(&key, &signed, &tag).is_ok());
+        let signs = |secret: &str| {
+            let key = Key::new(HMAC_SHA256, secret.as_bytes());
+            tag.as_ref().is_ok_and(|tag| verify(&key, &signed, tag).is_ok())
+        };
+        let secret = [SECRET, NEW_SECRET].into_iter().find(|secret| signs(secret));
         let line = first.trim_end_matches(" HTTP/1.1").to_owned();
-        let call = Call { line, is_signed, body: serde_json::from_slice(&body).unwrap_or(Value::Null) };
+        let call = Call { line, secret, body: serde_json::from_slice(&body).unwrap_or(Value::Null) };
         let reply = (rule.lock().expect("no rule panics"))(&call);
         let _ = calls.send(call);
         match reply {
@@ -206,7 +214,10 @@ fn the_backend_decides_who_may_connect_and_is_told_what_it_needs() {
     assert_eq!(try_to_join(&mut server, address, "t-own"), Err((4501, "maintenance".into())));
     assert_eq!(try_to_join(&mut server, address, "t-bob"), Err((4001, "unauthorized".into())), "of another lobby");
     let calls: Vec<Call> = backend.calls.try_iter().collect();
-    assert!(calls.iter().all(|call| call.is_signed && call.line == "POST /hook?key=of-the-url"), "{calls:?}");
+    assert!(
+        calls.iter().all(|call| call.secret == Some(SECRET) && call.line == "POST /hook?key=of-the-url"),
+        "{calls:?}"
+    );
     let question = &calls.iter().find(|call| is_question(call)).expect("a question").body;
     let expected = json!({
         "type": "connect", "boot": question["boot"], "id": question["id"], "path": "/ws/chess", "lobby": "chess",
@@ -308,7 +319,7 @@ fn events_arrive_once_and_in_order_although_the_backend_fails() {
         // The first three calls fail.
         batches.len() >= 4 && last >= Some(17)
     });
-    let is_taken = |call: &Call| call.is_signed && call.body["boot"].is_string();
+    let is_taken = |call: &Call| call.secret == Some(SECRET) && call.body["boot"].is_string();
     assert!(batches.iter().all(is_taken));
     // The first three tries failed. The second one was repeated at once on another connection.
     for call in &batches {
@@ -405,69 +416,32 @@ fn a_hook_that_cannot_work_is_refused_at_the_start() {
     assert!(matches!(Server::bind(unsigned, Relay::new(Auth::Hook)), Err(Error::Config(_))));
 }
 
-#[cfg(feature = "jwt")]
-mod keys {
-    use lobbyd::apps::{Jwt, JwtKeys};
-
-    use super::*;
-    use crate::common::jwt::{Algorithm, file, signed};
-
-    fn token(kid: &str) -> String {
-        let header = format!("{{\"alg\":\"EdDSA\",\"kid\":\"{kid}\"}}");
-        signed(Algorithm::EdDSA, &header, r#"{"sub":"ann","exp":4e9}"#)
-    }
-
-    fn bind(backend: &Backend, journal: Option<&Folder>) -> (Server<Relay>, SocketAddr) {
-        let config = Config {
-            jwt_jwks_url: Some(format!("http://{}/jwks.json", backend.address).parse().expect("a URL")),
-            journal: journal.map(Folder::journal),
-            admin: Some("127.0.0.1:0".parse().expect("an address")),
-            ..on_free_port()
-        };
-        let jwt = Jwt::new(JwtKeys::to_fetch().expect("the cryptography works"));
-        let server = Server::bind(config, Relay::new(Auth::Jwt(jwt))).expect("a free port");
-        let address = server.local_addr().expect("the server listens");
-        (server, address)
-    }
-
-    #[test]
-    fn a_token_waits_for_the_keys_and_unknown_keys_cause_no_second_fetch() {
-        let set = String::from_utf8(file("set.jwks.json")).expect("UTF-8");
-        // A key of a type that nobody knows must not spoil the set.
-        let set = set.replacen("[", r#"[{"kty":"AKP","alg":"ML-DSA-65","kid":"pq","pub":"AAAA"},"#, 1);
-        let backend = Backend::new(move |_| Reply::Answer(200, set.clone()));
-        let folder = Folder::new("hook-keys");
-        let (mut server, address) = bind(&backend, Some(&folder));
-        assert_eq!(try_to_join(&mut server, address, &token("d1")), Ok("ann".into()));
-        assert_eq!(try_to_join(&mut server, address, &token("d1")), Ok("ann".into()));
-        // The next fetch is later than auth_timeout, so these do not wait.
-        for kid in ["new", "newer", "forged"] {
-            assert_eq!(try_to_join(&mut server, address, &token(kid)), come_back());
+#[test]
+fn a_new_secret_is_for_new_calls_and_a_bad_one_changes_nothing() {
+    let secret = File::new("hook-secret-new", SECRET);
+    let backend = Backend::new(|call| match call.body["token"].as_str() {
+        Some(user) => Reply::allow(user),
+        None => Reply::Answer(200, "{}".into()),
+    });
+    let (mut server, address) = bind(config(&backend, &secret));
+    let check_signed = |server: &mut Server<Relay>, user: &str, secret: &str| {
+        assert_eq!(try_to_join(server, address, user), Ok(user.into()));
+        let questions: Vec<Call> = backend.calls.try_iter().filter(is_question).collect();
+        assert_eq!(questions.last().expect("it was asked").secret, Some(secret), "{user}");
+    };
+    check_signed(&mut server, "ann", SECRET);
+    for (user, contents) in [("bob", Some("short")), ("cid", Some("0123456789 0123456789")), ("dan", None)] {
+        match contents {
+            Some(contents) => std::fs::write(secret.path(), contents).expect("the folder can be written"),
+            None => std::fs::remove_file(secret.path()).expect("the file exists"),
         }
-        let calls: Vec<Call> = backend.calls.try_iter().collect();
-        assert_eq!(calls.len(), 1);
-        assert_eq!(calls[0].line, "GET /jwks.json");
-        assert_eq!(metric(&mut server, "lobbyd_jwks_tokens_turned_away_total"), 3.0);
-        let stats = server.engine().stats();
-        server.turn(SHORT).expect("the turn succeeds");
-        drop(server);
-        let recorded = std::fs::read(&folder.segments()[0]).expect("the journal");
-        let summary = journal::replay(&*recorded, Relay::default()).expect("nothing differs");
-        assert_eq!(summary.stats.counters.joined, stats.counters.joined);
+        let refused = server.reload_hook();
+        assert!(matches!(refused, Err(Error::Hook("hook_secret_file", _))), "{contents:?}: {refused:?}");
+        check_signed(&mut server, user, SECRET);
     }
-
-    #[test]
-    fn while_the_keys_cannot_be_fetched_clients_are_asked_to_come_back() {
-        let mut tries = 0;
-        let set = String::from_utf8(file("set.jwks.json")).expect("UTF-8");
-        let backend = Backend::new(move |_| {
-            tries += 1;
-            if tries == 1 { Reply::Answer(503, String::new()) } else { Reply::Answer(200, set.clone()) }
-        });
-        let (mut server, address) = bind(&backend, None);
-        assert_eq!(try_to_join(&mut server, address, &token("d1")), come_back());
-        // The second try is a second later, and this client waits for it.
-        assert_eq!(try_to_join(&mut server, address, &token("d1")), Ok("ann".into()));
-        assert_eq!(backend.calls.try_iter().count(), 2);
-    }
+    std::fs::write(secret.path(), format!("{NEW_SECRET}\n")).expect("the folder can be written");
+    server.reload_hook().expect("a valid secret");
+    check_signed(&mut server, "eve", NEW_SECRET);
+    // Without a hook there is nothing to read.
+    Server::bind(on_free_port(), Relay::default()).expect("a free port").reload_hook().expect("no file is read");
 }

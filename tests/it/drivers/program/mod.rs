@@ -9,6 +9,8 @@ mod errors;
 mod given_sockets;
 #[cfg(target_os = "linux")]
 mod hangup;
+#[cfg(feature = "hook")]
+mod hook;
 mod json_log;
 mod jwt;
 mod load;

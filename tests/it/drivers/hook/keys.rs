@@ -1,0 +1,65 @@
+//! Keys of tokens that are fetched from a URL.
+
+use lobbyd::apps::{Jwt, JwtKeys};
+
+use super::*;
+use crate::common::jwt::{Algorithm, file, signed};
+
+fn token(kid: &str) -> String {
+    let header = format!("{{\"alg\":\"EdDSA\",\"kid\":\"{kid}\"}}");
+    signed(Algorithm::EdDSA, &header, r#"{"sub":"ann","exp":4e9}"#)
+}
+
+fn bind(backend: &Backend, journal: Option<&Folder>) -> (Server<Relay>, SocketAddr) {
+    let config = Config {
+        jwt_jwks_url: Some(format!("http://{}/jwks.json", backend.address).parse().expect("a URL")),
+        journal: journal.map(Folder::journal),
+        admin: Some("127.0.0.1:0".parse().expect("an address")),
+        ..on_free_port()
+    };
+    let jwt = Jwt::new(JwtKeys::to_fetch().expect("the cryptography works"));
+    let server = Server::bind(config, Relay::new(Auth::Jwt(jwt))).expect("a free port");
+    let address = server.local_addr().expect("the server listens");
+    (server, address)
+}
+
+#[test]
+fn a_token_waits_for_the_keys_and_unknown_keys_cause_no_second_fetch() {
+    let set = String::from_utf8(file("set.jwks.json")).expect("UTF-8");
+    // A key of a type that nobody knows must not spoil the set.
+    let set = set.replacen("[", r#"[{"kty":"AKP","alg":"ML-DSA-65","kid":"pq","pub":"AAAA"},"#, 1);
+    let backend = Backend::new(move |_| Reply::Answer(200, set.clone()));
+    let folder = Folder::new("hook-keys");
+    let (mut server, address) = bind(&backend, Some(&folder));
+    assert_eq!(try_to_join(&mut server, address, &token("d1")), Ok("ann".into()));
+    assert_eq!(try_to_join(&mut server, address, &token("d1")), Ok("ann".into()));
+    // The next fetch is later than auth_timeout, so these do not wait.
+    for kid in ["new", "newer", "forged"] {
+        assert_eq!(try_to_join(&mut server, address, &token(kid)), come_back());
+    }
+    let calls: Vec<Call> = backend.calls.try_iter().collect();
+    assert_eq!(calls.len(), 1);
+    assert_eq!(calls[0].line, "GET /jwks.json");
+    assert_eq!(metric(&mut server, "lobbyd_jwks_tokens_turned_away_total"), 3.0);
+    let stats = server.engine().stats();
+    server.turn(SHORT).expect("the turn succeeds");
+    drop(server);
+    let recorded = std::fs::read(&folder.segments()[0]).expect("the journal");
+    let summary = journal::replay(&*recorded, Relay::default()).expect("nothing differs");
+    assert_eq!(summary.stats.counters.joined, stats.counters.joined);
+}
+
+#[test]
+fn while_the_keys_cannot_be_fetched_clients_are_asked_to_come_back() {
+    let mut tries = 0;
+    let set = String::from_utf8(file("set.jwks.json")).expect("UTF-8");
+    let backend = Backend::new(move |_| {
+        tries += 1;
+        if tries == 1 { Reply::Answer(503, String::new()) } else { Reply::Answer(200, set.clone()) }
+    });
+    let (mut server, address) = bind(&backend, None);
+    assert_eq!(try_to_join(&mut server, address, &token("d1")), come_back());
+    // The second try is a second later, and this client waits for it.
+    assert_eq!(try_to_join(&mut server, address, &token("d1")), Ok("ann".into()));
+    assert_eq!(backend.calls.try_iter().count(), 2);
+}

@@ -2,22 +2,19 @@
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
-
-const [port, file] = process.argv.slice(2);
-const secret = readFileSync(file, "utf8").trim();
-const users = { "token-of-ann": { allow: true, user: "ann", tier: "pro", role: "host", data: { rating: 1850 } } };
-
+import { buffer } from "node:stream/consumers";
+const secret = readFileSync(process.argv[3], "utf8").trim();
+const users = new Map([["token-of-ann", { allow: true, user: "ann", tier: "pro", role: "host", data: { rating: 1850 } }]]);
+const lastSeq = new Map(); // by boot
+const isNew = ({ boot, seq }) => seq > (lastSeq.get(boot) ?? 0) && lastSeq.set(boot, seq); // otherwise it is repeated
 createServer(async (request, response) => {
-  const chunks = [];
-  for await (const chunk of request) chunks.push(chunk);
-  const body = Buffer.concat(chunks);
-  const sentAt = request.headers["x-lobbyd-timestamp"] ?? "";
-  const expected = Buffer.from("sha256=" + createHmac("sha256", secret).update(`${sentAt}.`).update(body).digest("hex"));
+  const [body, sentAt] = [await buffer(request), request.headers["x-lobbyd-timestamp"] ?? ""];
+  const expected = Buffer.from(`sha256=${createHmac("sha256", secret).update(`${sentAt}.`).update(body).digest("hex")}`);
   const shown = Buffer.from(request.headers["x-lobbyd-signature"] ?? "");
   const isSigned = shown.length === expected.length && timingSafeEqual(shown, expected);
   if (!isSigned || Math.abs(Date.now() - Number(sentAt)) > 60_000) return response.writeHead(401).end();
   const call = JSON.parse(body);
-  if (call.type === "events") for (const event of call.events) console.log(JSON.stringify(event));
-  const answer = call.type === "connect" ? users[call.token] ?? { allow: false, reason: "unauthorized" } : {};
+  const answer = call.type === "connect" ? users.get(call.token) ?? { allow: false, reason: "unauthorized" } : {};
+  for (const event of call.events ?? []) if (isNew(event)) console.log(JSON.stringify(event));
   response.writeHead(200, { "Content-Type": "application/json" }).end(JSON.stringify(answer));
-}).listen(Number(port), "127.0.0.1");
+}).listen(Number(process.argv[2]), "127.0.0.1");

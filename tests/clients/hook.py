@@ -120,6 +120,7 @@ async def run_backend(tally, binary, name, folder, journal):
         await tally.check(f"{name}: it says who may connect, and hears of it", admits(backend, server))
         await tally.check(f"{name}: while it is down clients are asked to come back, and no event is lost", outage(backend, server))
         await tally.check(f"{name}: it hears of the end", ends(backend, server))
+        await tally.check(f"{name}: it skips events that are repeated", skips(backend))
     finally:
         server.close()
         backend.kill()
@@ -130,6 +131,18 @@ async def refuses(backend):
     assert backend.post(body) == 200
     assert backend.post(body, secret="x" * 32) == 401
     assert backend.post(body, sent_at=int(time.time() * 1000) - 120_000) == 401
+
+
+async def skips(backend):
+    """As after an answer that was lost: a batch comes again, with one event more. Another boot begins with 1."""
+    def batch(boot, last):
+        events = [{"boot": boot, "seq": seq, "type": "probe"} for seq in range(1, last + 1)]
+        return json.dumps({"type": "events", "boot": boot, "batch": 1, "lost": 0, "events": events}).encode()
+    for boot, last in [("a" * 16, 2), ("a" * 16, 3), ("b" * 16, 1), ("a" * 16, 3)]:
+        assert backend.post(batch(boot, last)) == 200
+    with open(backend.output, encoding="utf-8") as output:
+        lines = [json.loads(line) for line in output if '"probe"' in line]
+    assert [line["boot"][0] + str(line["seq"]) for line in lines] == ["a1", "a2", "a3", "b1"], lines
 
 
 async def admits(backend, server):

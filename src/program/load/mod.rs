@@ -138,13 +138,18 @@ fn collect(
                 ended += 1;
             }
             Ok(Report::Failed(error)) => return Err(error),
-            Err(RecvTimeoutError::Timeout) if finished == ended => {}
-            // A thread that has ended well has reported it before.
+            Err(RecvTimeoutError::Timeout) if !is_missing(finished, ended) => {}
             Err(_) => return Err(io::Error::other("a thread has panicked")),
         }
     }
     progress.clear();
     Ok(tally)
+}
+
+/// Whether one of the threads that have finished has reported no end, so that it has panicked. A thread that has reported its
+/// end may need a moment to finish.
+fn is_missing(finished: usize, reported: usize) -> bool {
+    finished > reported
 }
 
 /// A line that is rewritten, on a terminal only.
@@ -181,5 +186,16 @@ impl Progress {
         if self.is_visible {
             eprint!("\r{:110}\r", "");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_has_reported_its_end_is_not_missing_while_it_finishes() {
+        assert!(!is_missing(0, 0) && !is_missing(0, 1) && !is_missing(2, 2));
+        assert!(is_missing(1, 0) && is_missing(2, 1));
     }
 }

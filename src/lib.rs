@@ -43,6 +43,7 @@
 //!
 //! # Cargo features
 //!
+//! - `client`: the module `client`, a client without I/O for games and bots in Rust. Needs no further crate.
 //! - `signals`: [`net::Server`] can listen to SIGTERM, SIGINT and SIGHUP. On Unix only. Needs the crate `signal-hook`.
 //! - `hook`: calls of URLs, for [`Config::hook`] and [`Config::jwt_jwks_url`]. Needs the crates `ureq`, `rustls` and `aws-lc-rs`,
 //!   and a C compiler. `ureq_proto` logs the bytes that are sent, with tokens, at the level trace: leave it out, as the program does.
@@ -67,6 +68,12 @@ mod ws;
 
 pub mod admin;
 pub mod apps;
+#[cfg(feature = "client")]
+pub mod client;
+// The simulator's clients use it in every build.
+#[cfg(not(feature = "client"))]
+#[allow(dead_code, unreachable_pub, unused_imports)]
+mod client;
 pub mod config;
 pub mod guide;
 pub mod journal;

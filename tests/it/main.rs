@@ -1,6 +1,8 @@
 //! Integration tests, by topic. They use the public API only. Time is virtual, except in `drivers::net`, `drivers::program`,
 //! `operators::operating`, `journal::segments` and `tls`.
 
+#[cfg(feature = "client")]
+mod client;
 #[cfg(unix)]
 mod cluster;
 mod common;

@@ -9,6 +9,8 @@ use super::imports::{Import, circles, imports, without_module};
 /// Each folder, or file directly in `src`, with those that it may import. These stand above it in this table.
 const LAYERS: &[(&str, &[&str])] = &[
     ("base", &[]),
+    // It knows the protocol as any client does, and nothing of the server.
+    ("client", &["base"]),
     ("config", &["base"]),
     ("http", &["base"]),
     ("cluster", &["base"]),
@@ -28,7 +30,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("journal", &["base", "config", "http", "cluster", "lobby", "ws", "egress", "engine"]),
     ("apps", &["base", "lobby", "ws", "engine", "lib.rs"]),
     ("net", &["base", "config", "http", "cluster", "lobby", "egress", "engine", "events", "hook", "admin", "journal"]),
-    ("sim", &["base", "config", "http", "cluster", "lobby", "ws", "egress", "engine", "admin", "journal", "apps"]),
+    (
+        "sim",
+        &["base", "client", "config", "http", "cluster", "lobby", "ws", "egress", "engine", "admin", "journal", "apps"],
+    ),
     ("program", &["lib.rs", "config", "admin", "journal", "apps", "net", "sim"]),
     ("main.rs", &["program"]),
 ];

@@ -13,6 +13,7 @@ const PUBLIC: &[&str] = &[
     "lib.rs",
     "admin/mod.rs",
     "apps/mod.rs",
+    "client/mod.rs",
     "config/mod.rs",
     "journal/mod.rs",
     "net/mod.rs",

@@ -1,0 +1,15 @@
+//! Bounds of what a session holds. A server that exceeds them loses the client, never its memory.
+
+/// Most requests that are not settled.
+pub(super) const MAX_KEPT: usize = 64;
+/// Most bytes of the requests that are not settled.
+pub(super) const MAX_KEPT_BYTES: usize = 64 << 10;
+/// Most requests without an answer: the server allows no more in a session.
+pub(super) const MAX_IN_FLIGHT: usize = 16;
+/// Volatile messages are not sent while more bytes than this wait to be written.
+pub(super) const MAX_UNSENT_BYTES: usize = 64 << 10;
+/// Weight of the events from which on no message is read. One message may exceed it.
+pub(super) const MAX_EVENT_WEIGHT: usize = 4 << 20;
+/// Weight of what is known of a lobby, or of the list of lobbies. The server's own bounds are far below: 500 members with
+/// 64 KiB of data.
+pub(super) const MAX_VIEW_WEIGHT: usize = 16 << 20;

@@ -1,0 +1,85 @@
+//! The events that the application has not polled.
+
+use std::collections::VecDeque;
+
+use super::event::{Event, State};
+use super::limits::MAX_EVENT_WEIGHT;
+use super::weight;
+
+/// Memory of an event, without what it refers to.
+const EVENT: usize = 256;
+
+/// Events in order. Until the members are known, those about the lobby wait.
+#[derive(Debug)]
+pub(super) struct EventQueue {
+    ready: VecDeque<Event>,
+    /// Events before the first list; `None` when the list is known.
+    early: Option<VecDeque<Event>>,
+    weight: usize,
+}
+
+impl Default for EventQueue {
+    fn default() -> EventQueue {
+        EventQueue { ready: VecDeque::new(), early: Some(VecDeque::new()), weight: 0 }
+    }
+}
+
+impl EventQueue {
+    pub(super) fn pop(&mut self) -> Option<Event> {
+        let event = self.ready.pop_front()?;
+        self.weight -= weight_of(&event);
+        Some(event)
+    }
+
+    /// Whether so much waits that no message may be read.
+    pub(super) fn is_full(&self) -> bool {
+        self.weight >= MAX_EVENT_WEIGHT
+    }
+
+    /// Whether the first list is known.
+    pub(super) fn is_known(&self) -> bool {
+        self.early.is_none()
+    }
+
+    /// Reports something about the lobby.
+    pub(super) fn push(&mut self, event: Event) {
+        self.weight += weight_of(&event);
+        self.early.as_mut().unwrap_or(&mut self.ready).push_back(event);
+    }
+
+    /// Reports a change, unless the first list is not known: it has all of them.
+    pub(super) fn push_change(&mut self, event: Event) {
+        if self.is_known() {
+            self.push(event);
+        }
+    }
+
+    /// Reports something about the session, which does not wait for the first list.
+    pub(super) fn push_at_once(&mut self, event: Event) {
+        // An application that never polls gets no further states of the connection.
+        if self.is_full() && matches!(&event, Event::Connection { state, .. } if *state != State::Closed) {
+            return;
+        }
+        self.weight += weight_of(&event);
+        self.ready.push_back(event);
+    }
+
+    /// The first list is known: the events that have waited for it follow.
+    pub(super) fn release(&mut self) {
+        self.ready.extend(self.early.take().into_iter().flatten());
+    }
+}
+
+fn weight_of(event: &Event) -> usize {
+    let inner = match event {
+        Event::Message(message) => message.json.len() + message.kind.as_ref().map_or(0, String::len),
+        Event::Binary(bytes) => bytes.len(),
+        Event::Data { changes, .. } | Event::Settings { changes, .. } => weight::of_map(changes),
+        Event::Settled { result: Ok(ack), .. } => weight::of_map(&ack.fields),
+        Event::Settled { result: Err(error), .. } | Event::Error(error) => weight::of_map(error.details()),
+        Event::Start(seats) => seats.iter().map(|seat| EVENT + seat.user.len() + seat.conn.len()).sum(),
+        Event::Leave { reason, .. } => reason.len(),
+        _ => 0,
+    };
+    EVENT + inner
+}

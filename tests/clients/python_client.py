@@ -1,0 +1,486 @@
+#!/usr/bin/env python3
+"""The Python client src/client/python: its package and types, the conformance vectors, the bot of the guide, and members of a real server.
+
+    tests/clients/run --python-client [--members 300] [path/to/lobbyd]
+
+`--members` is the number of lobbies that one process joins. Prints a line per claim; exit 0 if all hold.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import re
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+
+from lobbyd import Lobbyd, default_binary
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+CLIENT = os.path.normpath(os.path.join(HERE, "../../src/client/python"))
+GUIDE = os.path.join(HERE, "../../src/guide/client.md")
+CERTIFICATES = os.path.join(HERE, "../it/tls/files")
+sys.path.insert(0, CLIENT)
+
+from lobby import Lobby, LobbyError, join  # noqa: E402
+
+SERVER_ARGS = ["--lobby-control", "on", "--messages-per-second", "unlimited", "--bytes-per-second", "unlimited", "--max-connections", 2000,
+               "--attempts-per-minute", "unlimited", "--max-message-bytes", "2MiB", "--max-outbound-bytes", "8MiB"]
+SECONDS = 15
+MAX_BYTES_PER_LOBBY, MAX_IDLE_SECONDS, MAX_MICROSECONDS = 100_000, 0.5, 200
+USE = """
+from lobbyd import Lobby, LobbyError, Member, join
+async def use() -> int:
+    lobby = await join("ws://127.0.0.1/ws/chess", token=lambda: "ann")
+    await lobby.request("move", {"to": "e4"}, timeout=3)
+    members: list[Member] = [*lobby.members.values()]
+    return len(members) + lobby.now()
+"""
+
+
+class Network:
+    """A TCP proxy to the server, which can cut its connections, or no longer pass anything on."""
+
+    def __init__(self, port, tls=None):
+        self.server_port, self.tls = port, tls
+        self.writers, self.opened = set(), 0
+        self.passes = asyncio.Event()
+        self.passes.set()
+        self.first_answer = None
+
+    async def __aenter__(self):
+        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0, ssl=self.tls)
+        self.port = self.server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_):
+        self.server.close()
+        self.cut()
+
+    def url(self, lobby):
+        return f"{'wss' if self.tls else 'ws'}://localhost:{self.port}/ws/{lobby}"
+
+    def cut(self):
+        for writer in self.writers:
+            writer.transport.abort()
+
+    async def serve(self, reader, writer):
+        self.opened += 1
+        if self.first_answer:
+            writer.write(self.first_answer)
+            self.first_answer = None
+            return writer.close()
+        upstream_reader, upstream = await asyncio.open_connection("127.0.0.1", self.server_port)
+        ours = {writer, upstream}
+        self.writers |= ours
+        await asyncio.gather(self.pipe(reader, upstream), self.pipe(upstream_reader, writer))
+        self.writers -= ours
+
+    async def pipe(self, reader, writer):
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                await self.passes.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+def equal(got, wanted, what):
+    assert got == wanted, f"{what}: {got!r} instead of {wanted!r}"
+
+
+async def until(what, holds, seconds=SECONDS):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        await asyncio.sleep(0.01)
+
+
+def heard_by(lobby, *names):
+    """Returns the list of a lobby's events, in brief, to which new ones are appended."""
+    heard = []
+    for name in names:
+        lobby.on(name, lambda *values, name=name: heard.append((name, *(getattr(value, "user", value) for value in values))))
+    return heard
+
+
+# ---- claims ----
+
+async def members_talk(server):
+    ann = await join(server.url("talk"), token="ann")
+    async with Lobby(server.url("talk"), token=lambda: asyncio.sleep(0, "Zoë 🎲")) as zoe:
+        texts, blobs = [], []
+
+        async def answer(data, meta):
+            texts.append((data, meta.sender, meta.is_direct))
+            await zoe.request("direct", {"to": meta.sender, "data": "hello"})
+
+        zoe.on("chat", answer)
+        zoe.on("binary", blobs.append)
+        equal([who.user for who in ann.members.values()], ["ann", "Zoë 🎲"], "the members")
+        equal((await ann.request("chat", "Grüße 👋")).keys(), {"seq"}, "the ack")
+        data, meta = await asyncio.wait_for(anext(aiter(ann)), SECONDS)
+        equal((data, meta.sender, meta.is_direct), ("hello", "Zoë 🎲", True), "what ann hears")
+        equal(texts, [({"data": "Grüße 👋"}, "ann", False)], "what Zoë hears")
+        assert ann.bytes(bytes(range(256))) and ann.send("chat", {"to": 1})
+        await until("binary", lambda: blobs)
+        equal(blobs, [bytes(range(256))], "the binary message")
+        await ann.request("chat", "x" * 1_500_000)
+        await until("a message above a mebibyte", lambda: len(texts) == 3)
+        try:
+            await ann.request("direct", {"to": "nobody", "data": 1})
+        except LobbyError as error:
+            equal(error.code, "user_not_found", "the error")
+        for rubbish in {"type": "x"}, {"x": float("nan")}, {"x": "\ud800"}:
+            with contextlib.suppress(ValueError):
+                ann.request("chat", rubbish)
+                raise AssertionError(f"{rubbish} was sent")
+    await until("the leave", lambda: len(ann.members) == 1)
+    await ann.leave()
+
+
+async def lobby_control_and_lists(server):
+    ann = await join(server.url("~new"), token="ann")
+    heard = heard_by(ann, "data", "host", "settings")
+    async with Lobby.list(server.url("~lobbies"), tags={"game": "duel"}) as lists:
+        equal(lists.lobbies, [], "the list")
+        await ann.configure({"listed": True, "tags": {"game": "duel"}})
+        async for lobbies, _more in lists:
+            if lobbies:
+                break
+    equal([entry["code"] for entry in lobbies], [ann.code], "the listed lobbies")
+    found = await Lobby.find(server.url("~lobbies"), tags={"game": "duel"})
+    equal([entry["code"] for entry in found["lobbies"]], [ann.code], "the lobbies that were found")
+    bob = await join(server.url(f"{ann.code}?create=0"), token="bob")
+    await bob.me.set({"ready": 1})
+    await bob.me.set({"ready": True})
+    await ann.set({"round": 1})
+    await ann.hand_over(ann.members[bob.me.conn])
+    equal((ann.host.user, bob.me.host, bob.data), ("bob", True, {"round": 1}), "what is known")
+    equal([entry[:2] for entry in heard if entry[0] != "settings"],
+          [("data", {"ready": 1}), ("data", {"ready": True}), ("data", {"round": 1}), ("host", "bob")], "what ann heard")
+    await bob.kick("ann", ban=True)
+    await until("the kick", lambda: ann.state == "closed")
+    with contextlib.suppress(LobbyError):
+        await join(server.url(ann.code), token="ann")
+        raise AssertionError("a banned user joins")
+    await bob.leave()
+
+
+async def callbacks_that_fail_are_reported(server):
+    reported = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
+    ann, bob = await join(server.url("fail"), token="ann"), await join(server.url("fail"), token="bob")
+
+    def fail(error):
+        raise error
+
+    async def fail_later(_data, _meta):
+        raise KeyError("later")
+
+    bob.on("move", lambda *_: fail(ValueError("at once")))
+    bob.on("move", fail_later)
+    bob.on("move", lambda *_: fail(asyncio.CancelledError()))
+    heard = heard_by(bob, "move", "connection")
+    await ann.request("move", {"to": "e4"})
+    await ann.request("move", {"to": "e5"})
+    await until("both moves", lambda: len(heard) == 2 and len(reported) == 6)
+    equal({type(error) for error in reported}, {ValueError, KeyError, asyncio.CancelledError}, "what was reported")
+    equal((bob.state, [entry[1] for entry in heard]), ("open", [{"to": "e4"}, {"to": "e5"}]), "what bob hears")
+    asyncio.get_running_loop().set_exception_handler(None)
+    await asyncio.gather(ann.leave(), bob.leave())
+
+
+async def a_cut_connection_loses_and_doubles_nothing(server):
+    async with Network(server.port) as network:
+        ann, bob = await join(network.url("cut"), token="ann"), await join(server.url("cut"), token="bob")
+        ours, theirs = heard_by(ann, "n", "gap"), heard_by(bob, "n", "gap", "leave")
+        requests = []
+        for number in range(300):
+            requests += [ann.request("n", {"n": number}, timeout=60), bob.request("n", {"n": number})]
+            if number % 60 == 30:
+                network.cut()
+            await asyncio.sleep(0.002 if number % 60 == 30 else 0)
+            while len(ann._kept) > 50:
+                await asyncio.sleep(0.01)
+        acks = await asyncio.gather(*requests)
+        await until("the last message", lambda: len(ours) >= 300 and len(theirs) >= 300)
+        equal([entry[1]["n"] for entry in theirs], [*range(300)], "what bob hears")
+        equal([entry[1]["n"] for entry in ours], [*range(300)], "what ann hears")
+        assert network.opened >= 5 and all("seq" in ack or ack == {} for ack in acks), network.opened
+        await asyncio.gather(ann.leave(), bob.leave())
+
+
+async def a_program_that_is_restarted_comes_back_to_its_seat(server):
+    bob = await join(server.url("restart"), token="bob")
+    ann = await join(server.url("restart"), token="ann")
+    heard, conn, session = heard_by(bob, "join", "leave"), ann.me.conn, ann.session
+    await ann.leave(keep_seat=True)
+    await bob.request("direct", {"to": "ann", "data": "while you were away"})
+    ann = await join(server.url("restart"), token="ann", was=session)
+    data, meta = await asyncio.wait_for(anext(aiter(ann)), SECONDS)
+    equal((ann.me.conn, heard, data, meta.is_direct), (conn, [], "while you were away", True), "the seat")
+    assert ann.session != session
+    await asyncio.gather(ann.leave(), bob.leave())
+
+
+async def a_silent_connection_is_given_up_and_the_seat_kept(server):
+    """The server's pings are not answered either: its own connection is cut by the proxy, not by a close frame."""
+    async with Network(server.port) as network:
+        bob = await join(server.url("silent"), token="bob")
+        ann = await join(network.url("silent"), token="ann", heartbeat=0.4)
+        heard, states, conn = heard_by(bob, "leave"), heard_by(ann, "connection"), ann.me.conn
+        network.passes.clear()
+        await until("the client notices", lambda: ann.state == "waiting", 5)
+        await bob.request("n", 1)
+        network.passes.set()
+        data, _ = await asyncio.wait_for(anext(aiter(ann)), SECONDS)
+        equal((data, ann.me.conn, heard, states[0][2].code), ({"data": 1}, conn, [], 1006), "after the silence")
+        await asyncio.gather(ann.leave(), bob.leave())
+
+
+async def a_blocked_event_loop_ends_no_connection(server):
+    ann = await join(server.url("block"), token="ann", heartbeat=0.4)
+    states = heard_by(ann, "connection")
+    request = ann.request("n", 1, timeout=0.3)
+    for _ in range(3):
+        await asyncio.sleep(0.45)
+        time.sleep(1.5)
+    await request
+    await asyncio.sleep(0.5)
+    equal(states, [], "what has happened")
+    await ann.leave()
+
+
+async def retry_after_of_a_refused_upgrade_is_respected(server):
+    async with Network(server.port) as network:
+        network.first_answer = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        lobby = Lobby(network.url("busy"), token="ann").connect()
+        states = heard_by(lobby, "connection")
+        begun = time.monotonic()
+        await lobby.ready
+        assert time.monotonic() - begun >= 1 and states[0][1] == "waiting" and "503" in str(states[0][2].error), states
+        await lobby.leave()
+
+
+async def join_can_be_cancelled_and_misses_no_event(server):
+    silent = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    before = asyncio.all_tasks()
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(join(f"ws://127.0.0.1:{port}/ws/chess", token="ann"), 0.2)
+        raise AssertionError("it joined")
+    await until("no task is left", lambda: asyncio.all_tasks() - before == set())
+    silent.close()
+    bob = await join(server.url("early"), token="bob")
+    heard = []
+    for _ in range(20):
+        joining = asyncio.gather(asyncio.wait_for(join(server.url("early"), token="ann"), SECONDS))
+        # Direct messages arrive between `welcome` and the list, or soon after.
+        while not joining.done():
+            bob.send("direct", {"to": "ann", "data": len(heard)})
+            await asyncio.sleep(0)
+        [ann] = await joining
+        ann.on("direct", lambda data, _meta: heard.append(data))
+        await bob.request("direct", {"to": "ann", "data": "last"})
+        await until("the last one", lambda: heard and heard[-1] == "last")
+        heard.clear()
+        await ann.leave()
+    with contextlib.suppress(LobbyError):
+        await join(server.url("no!lobby"), token="ann")
+        raise AssertionError("it joined")
+    await bob.leave()
+
+
+async def iterators_end(server):
+    refused = Lobby(server.url("no!lobby"), token="ann").connect()
+    equal([entry async for entry in refused], [], "an iterator of a lobby that refuses")
+    ann, bob = await join(server.url("iterate"), token="ann"), await join(server.url("iterate"), token="bob")
+    lazy = aiter(bob)
+    first = asyncio.ensure_future(anext(lazy))
+    await asyncio.sleep(0)
+    for number in range(1100):
+        ann.send("n", number)
+        if number % 50 == 0:
+            await ann.request("ping-pong")
+    equal((await first)[0], {"data": 0}, "the first message")
+    await asyncio.sleep(0.2)
+    try:
+        while True:
+            await anext(lazy)
+    except LobbyError as error:
+        equal(error.code, "overflow", "the error")
+    ended = asyncio.ensure_future(anext(aiter(bob), "the end"))
+    await asyncio.sleep(0)
+    await bob.leave()
+    equal(await asyncio.wait_for(ended, 1), "the end", "the iterator")
+    await ann.leave()
+
+
+async def volatile_messages_are_dropped_when_nothing_is_read(server):
+    async with Network(server.port) as network:
+        ann = await join(network.url("flood"), token="ann", heartbeat=None)
+        network.passes.clear()
+        sent = 0
+        for _ in range(1_000):
+            sent += ann.send("n", "x" * 100_000)
+            await asyncio.sleep(0)
+            if not ann.send("n", ""):
+                break
+        assert sent < 1_000 and ann._link.unsent_bytes < 300_000, (sent, ann._link.unsent_bytes)
+        network.passes.set()
+        await until("it is sent", lambda: ann.send("n", ""))
+        await ann.leave()
+
+
+async def wss_checks_the_certificate(server):
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(os.path.join(CERTIFICATES, "first.pem"), os.path.join(CERTIFICATES, "first.key"))
+    trusting = ssl.create_default_context(cafile=os.path.join(CERTIFICATES, "ca.pem"))
+    async with Network(server.port, tls) as network:
+        async with Lobby(network.url("tls"), token="ann", ssl=trusting) as ann:
+            await ann.configure({"listed": True})
+            found = await Lobby.find(network.url("~lobbies"), ssl=trusting)
+            assert found["lobbies"], found
+        stranger = Lobby(network.url("tls"), token="bob").connect()
+        states = heard_by(stranger, "connection")
+        await until("the attempt fails", lambda: states)
+        assert isinstance(states[0][2].error, ssl.SSLCertVerificationError), states
+        await stranger.leave()
+
+
+async def compression_is_the_users_choice(server):
+    seen = []
+
+    class Watched(Lobby):
+        async def _connect(self, url, **options):
+            ws = await super()._connect(url, **options)
+            seen.append(ws.request.headers.get("Sec-WebSocket-Extensions"))
+            return ws
+
+    for options in {}, {"compression": "deflate"}:
+        async with Watched(server.url("deflate"), token="ann", **options) as ann:
+            await ann.request("n", "x" * 1000)
+    equal([offer and offer.split(";")[0] for offer in seen], [None, "permessage-deflate"], "the offers")
+
+
+async def many_lobbies_are_cheap(server, members):
+    before, begun, tasks = resident_bytes(), time.monotonic(), asyncio.all_tasks()
+    lobbies = await asyncio.gather(*(join(server.url(f"many-{n // 10}"), token=f"user-{n}") for n in range(members)))
+    memory = (resident_bytes() - before) / members
+    heard = [heard_by(lobby, "n") for lobby in lobbies]
+    print(f"{members} lobbies joined in {time.monotonic() - begun:.2f} s, {memory:.0f} bytes each")
+    rounds, processor = 10, time.process_time()
+    for number in range(rounds):
+        await asyncio.gather(*(lobby.request("n", {"n": number}) for lobby in lobbies))
+    await until("all is heard", lambda: all(len(entries) == rounds * 9 for entries in heard))
+    each = (time.process_time() - processor) / (members * rounds * 10)
+    assert all(sorted(entry[1]["n"] for entry in entries) == sorted([*range(rounds)] * 9) for entries in heard)
+    processor = time.process_time()
+    await asyncio.sleep(3)
+    idle = time.process_time() - processor
+    print(f"{each * 1e6:.1f} µs of processor time for each message that is sent or heard, {idle:.3f} s in 3 idle seconds")
+    await asyncio.gather(*(lobby.leave() for lobby in lobbies))
+    equal(asyncio.all_tasks() - tasks, set(), "tasks that are left")
+    assert memory < MAX_BYTES_PER_LOBBY and idle < MAX_IDLE_SECONDS and each * 1e6 < MAX_MICROSECONDS
+
+
+def resident_bytes():
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def the_bot_of_the_guide_answers(server):
+    with open(GUIDE, encoding="utf-8") as file:
+        [bot] = re.findall(r"```python\n(.*?)```", file.read(), re.S)
+    equal(bot.count("ws://127.0.0.1:9001"), 1, "addresses in the bot")
+    bot = bot.replace("127.0.0.1:9001", f"127.0.0.1:{server.port}").replace("from lobbyd import", "from lobby import")
+    ann = await join(server.url("chat"), token="ann")
+    heard = heard_by(ann, "chat", "leave")
+    process = await asyncio.create_subprocess_exec(sys.executable, "-B", "-c", bot, env=os.environ | {"PYTHONPATH": CLIENT})
+    try:
+        await until("the bot joins", lambda: ann.count == 2)
+        for text in "!who", "nothing for a bot", "!roll":
+            await ann.request("chat", text)
+        bob = await join(server.url("chat"), token="bob")
+        await until("three answers", lambda: len(heard) == 3)
+        texts = [entry[1]["data"] for entry in heard]
+        assert "ann" in texts[0] and re.search(r"ann.* [1-6]\b", texts[1]) and "bob" in texts[2], texts
+        assert process.returncode is None
+        await asyncio.gather(ann.leave(), bob.leave())
+    finally:
+        process.kill()
+        await process.wait()
+
+
+CLAIMS = [members_talk, lobby_control_and_lists, callbacks_that_fail_are_reported, a_cut_connection_loses_and_doubles_nothing,
+          a_program_that_is_restarted_comes_back_to_its_seat, a_silent_connection_is_given_up_and_the_seat_kept,
+          a_blocked_event_loop_ends_no_connection, retry_after_of_a_refused_upgrade_is_respected, join_can_be_cancelled_and_misses_no_event,
+          iterators_end, volatile_messages_are_dropped_when_nothing_is_read, wss_checks_the_certificate, compression_is_the_users_choice,
+          the_bot_of_the_guide_answers]
+
+
+def run(*command, **more):
+    """Returns the error of a command, "" if it succeeds."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, **more)
+    return "" if done.returncode == 0 else f"exit code {done.returncode}\n{done.stdout}"
+
+
+def the_package():
+    """It installs, and has types."""
+    with tempfile.TemporaryDirectory(prefix="package-") as folder:
+        installed = os.path.join(folder, "installed")
+        # The backend of the build is one of the pinned packages.
+        yield "the package installs", run(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps",
+                                          "--no-build-isolation", "--target", installed, CLIENT)
+        paths = os.environ | {"PYTHONPATH": installed, "MYPYPATH": installed}
+        yield "it imports", run(sys.executable, "-c", "from lobbyd import Lobby, join", cwd=folder, env=paths)
+        with open(os.path.join(folder, "use.py"), "w", encoding="utf-8") as file:
+            file.write(USE)
+        mypy = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", os.path.join(folder, "cache")]
+        yield "a program type-checks under --strict", run(*mypy, "use.py", cwd=folder, env=paths)
+    with tempfile.TemporaryDirectory(prefix="types-") as folder:
+        yield "the client type-checks under --strict", run(*mypy[:4], "--cache-dir", folder, "--python-version", "3.10", "lobby.py", cwd=CLIENT)
+
+
+def the_vectors():
+    done = subprocess.run([sys.executable, "-B", os.path.join(HERE, "vectors.py")], stdout=subprocess.PIPE, text=True, check=False)
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    for report in reports:
+        skipped = f" (skipped: {report['skipped']})" if "skipped" in report else ""
+        yield report["name"] + skipped, report["error"]
+    yield "vectors.py runs to its end", "" if done.returncode == 0 and reports else f"exit code {done.returncode}"
+
+
+async def main(options):
+    failed = passed = 0
+
+    def count(name, error):
+        nonlocal failed, passed
+        print(f"ok   {name}" if not error else f"FAIL {name}: {error}", flush=True)
+        failed, passed = failed + bool(error), passed + (not error)
+
+    for name, error in [*the_package(), *the_vectors()]:
+        count(name, error)
+    with Lobbyd(options.lobbyd, *SERVER_ARGS) as server:
+        claims = [(claim.__name__, claim(server)) for claim in CLAIMS]
+        claims.append((many_lobbies_are_cheap.__name__, many_lobbies_are_cheap(server, options.members)))
+        for name, claim in claims:
+            try:
+                await asyncio.wait_for(claim, 4 * SECONDS)
+                count(name, "")
+            except Exception as error:
+                count(name, str(error) if isinstance(error, AssertionError) and str(error) else repr(error))
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--members", type=int, default=300)
+    parser.add_argument("lobbyd", nargs="?", default=default_binary())
+    sys.exit(asyncio.run(main(parser.parse_args())))

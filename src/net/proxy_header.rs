@@ -138,10 +138,10 @@ impl ProxyHeader {
             Ok(None)
         } else if self.is_line() && is_beginning(LINE_PREFIX) {
             match self.bytes.as_slice() {
-                line if line.len() > MAX_LINE => Err(ProxyHeaderFault::TooLong),
-                [line @ .., b'\r', b'\n'] => parse_line(line).map(Some),
-                line if line.len() == MAX_LINE => Err(ProxyHeaderFault::TooLong),
-                line if line[..line.len() - 1].contains(&b'\r') => Err(ProxyHeaderFault::Malformed),
+                [line @ .., b'\r', b'\n'] if line.len() + 2 <= MAX_LINE => parse_line(line).map(Some),
+                // Of a line that lacks fields, some bytes behind its end may have been read: it is not too long because of them.
+                line if line[..line.len().min(MAX_LINE) - 1].contains(&b'\r') => Err(ProxyHeaderFault::Malformed),
+                line if line.len() >= MAX_LINE => Err(ProxyHeaderFault::TooLong),
                 _ => Ok(None),
             }
         } else if !self.is_line() && is_beginning(SIGNATURE) {
@@ -389,6 +389,11 @@ mod tests {
             check(&line(text), Err(Malformed));
         }
         check(b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\r\n", Err(Malformed));
+        // Fields are missing, so more bytes than the line has left may be read with it.
+        for (fields, length) in (0..4).flat_map(|fields| (20..=105).map(move |length| (fields, length))) {
+            let text = format!("PROXY TCP6{}", " f".repeat(fields));
+            check(&line(&format!("{text:f<length$}")), Err(Malformed));
+        }
         // The longest line has 107 bytes with its end.
         check(&line(&format!("PROXY UNKNOWN {}", "x".repeat(91))), Ok(""));
         check(&line(&format!("PROXY UNKNOWN {}", "x".repeat(92))), Err(TooLong));

@@ -1,5 +1,6 @@
 //! The command line of `lobbyd load`, and the plan that it describes.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 
@@ -26,7 +27,8 @@ pub(crate) fn command() -> Command {
              a server that stops for a second shows a second, and not one slow message.\n\
              Members go to lobbies of their own, named by --lobby, and leave at the end.\n\
              Exit codes: 0 nothing was lost, and the rate was reached; 1 something was lost or refused, members were closed\n\
-             for good, or the rate was not reached; 2 not started, for example because no server was reached.",
+             for good, or the rate was not reached; 2 not started, for example because no server was reached, or because it has\n\
+             refused a token.",
         )
         .arg(
             Arg::new("url")
@@ -86,7 +88,7 @@ fn with_members(command: Command) -> Command {
                 .value_name("FILE")
                 .conflicts_with("token")
                 .value_hint(clap::ValueHint::FilePath)
-                .help("File with one token per line, for one member each"),
+                .help("File with one token per line, for one member each; if one is refused, no member talks"),
         )
         .arg(
             Arg::new("lobby")
@@ -205,13 +207,21 @@ fn check_names(plan: &Plan) -> Result<(), String> {
     Ok(())
 }
 
-fn read_tokens(file: &str, members: usize) -> Result<Vec<String>, String> {
+/// Reads tokens with the numbers of their lines. No problem shows a line: it is a secret.
+fn read_tokens(file: &str, members: usize) -> Result<Vec<(usize, String)>, String> {
     let contents = fs::read_to_string(file).map_err(|error| format!("--token-file: {error}"))?;
-    let tokens: Vec<String> =
-        contents.lines().map(str::trim).filter(|line| !line.is_empty()).take(members).map(str::to_owned).collect();
-    // No line is shown: it is a secret.
+    let lines = (1..).zip(contents.lines().map(str::trim)).filter(|(_, line)| !line.is_empty());
+    let tokens: Vec<(usize, String)> = lines.take(members).map(|(number, line)| (number, line.to_owned())).collect();
     if tokens.len() < members {
         return Err(format!("--token-file has {} tokens, and {members} members need one each", tokens.len()));
+    }
+    let mut seen = BTreeMap::new();
+    for (number, token) in &tokens {
+        if let Some(earlier) = seen.insert(token, number) {
+            return Err(format!(
+                "--token-file: lines {earlier} and {number} have the same token: each member needs its own"
+            ));
+        }
     }
     Ok(tokens)
 }

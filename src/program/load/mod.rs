@@ -1,7 +1,7 @@
 //! `lobbyd load`: a load generator that checks what the members receive.
 //!
 //! Exit 0: nothing was lost, and the rate was reached. 1: something was lost or refused, members were closed for good, or the
-//! rate was not reached. 2: it did not start, or no member has joined.
+//! rate was not reached. 2: it did not start, no member has joined, or a token was refused.
 //!
 //!     command ──► plan ──► worker (one for each thread): member, receiving, books ──► tally ──► report
 
@@ -39,7 +39,7 @@ use self::clock::Clock;
 use self::no_tls as tls;
 use self::plan::Plan;
 use self::tally::{Interval, Tally};
-use self::worker::{Report, Shared};
+use self::worker::{NEVER, Report, Shared};
 use super::failure::failed;
 
 /// Exit code of a run that did not begin.
@@ -69,7 +69,7 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     let _ = io::stdout().write_all(text.as_bytes());
     match problems.is_empty() {
         true => ExitCode::SUCCESS,
-        false if tally.count.joined == 0 => ExitCode::from(NOT_STARTED),
+        false if tally.count.joined == 0 || !tally.refused_tokens.is_empty() => ExitCode::from(NOT_STARTED),
         false => ExitCode::FAILURE,
     }
 }
@@ -121,7 +121,9 @@ fn collect(
     let (mut interval, mut collected) = (Interval::new(), 0);
     while ended < plan.threads {
         if shared.begin.load(Ordering::Acquire) == 0 && shared.settled.load(Ordering::Acquire) == plan.threads {
-            shared.begin.store(clock.micros() + BEGIN_MICROS, Ordering::Release);
+            let is_complete = shared.refused_tokens.load(Ordering::Acquire) == 0;
+            let begin = if is_complete { clock.micros() + BEGIN_MICROS } else { NEVER };
+            shared.begin.store(begin, Ordering::Release);
         }
         let finished = threads.iter().filter(|thread| thread.is_finished()).count();
         match reports.recv_timeout(Duration::from_millis(20)) {

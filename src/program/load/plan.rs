@@ -43,7 +43,8 @@ pub(super) struct Plan {
 pub(super) enum Tokens {
     /// A text with `{member}` and `{lobby}`.
     Template(String),
-    Listed(Vec<String>),
+    /// Those of a file, each with the number of its line.
+    Listed(Vec<(usize, String)>),
 }
 
 impl Plan {
@@ -59,8 +60,16 @@ impl Plan {
     /// Returns the token of a member.
     pub(super) fn token(&self, member: usize) -> String {
         match &self.tokens {
-            Tokens::Listed(tokens) => tokens[member].clone(),
+            Tokens::Listed(tokens) => tokens[member].1.clone(),
             Tokens::Template(template) => self.filled(template, member),
+        }
+    }
+
+    /// Returns where the token of a member is from.
+    pub(super) fn origin_of_token(&self, member: usize) -> String {
+        match &self.tokens {
+            Tokens::Listed(tokens) => format!("line {}", tokens[member].0),
+            Tokens::Template(_) => format!("member {member}"),
         }
     }
 

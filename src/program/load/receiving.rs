@@ -40,6 +40,16 @@ impl Ended {
         matches!(self, Ended::Failed(_) | Ended::EndOfStream | Ended::Closed(1001, _))
     }
 
+    /// Whether the server, or a proxy, does not accept the token.
+    pub(super) fn refuses_token(&self, goodbye: Option<&Goodbye>) -> bool {
+        match self {
+            Ended::Status(status, _) => [401, 403].contains(status),
+            Ended::Closed(code, _) => [4001, 4003].contains(code),
+            Ended::EndOfStream => goodbye.is_some_and(|goodbye| [4001, 4003].contains(&goodbye.code)),
+            Ended::Failed(_) => false,
+        }
+    }
+
     /// Counts the end, and returns how long the member waits before it comes back; `None` if it must not.
     pub(super) fn count_and_wait(self, member: &Member, tally: &mut Tally, backoff: u64) -> Option<u64> {
         let goodbye = member.goodbye.as_ref();

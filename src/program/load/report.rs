@@ -17,13 +17,15 @@ const BUSY: f64 = 0.85;
 const LATE_MICROS: u64 = 20_000;
 /// With more messages per second than this, a member may have as many without an answer as it is allowed to.
 const MANY_PER_MEMBER: f64 = 10.0;
+/// Most refused tokens that are named.
+const SHOWN: usize = 10;
 /// Columns of the distributions.
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
 
 /// Why a run has failed, one sentence each.
 pub(super) fn problems(plan: &Plan, tally: &Tally) -> Vec<String> {
     let count = &tally.count;
-    let mut problems = Vec::new();
+    let mut problems: Vec<String> = refused_tokens(plan, tally).into_iter().collect();
     for (number, what) in [
         (count.lost, "messages were lost: acknowledged, and not received by a member that stayed"),
         (count.doubled, "messages were received twice"),
@@ -50,6 +52,25 @@ pub(super) fn problems(plan: &Plan, tally: &Tally) -> Vec<String> {
         problems.push(format!("{} of {} messages were sent: the rate was not reached{cause}", count.sent, count.due));
     }
     problems
+}
+
+/// Which tokens were refused, as a sentence. The notes say why.
+fn refused_tokens(plan: &Plan, tally: &Tally) -> Option<String> {
+    let mut refused = tally.refused_tokens.clone();
+    refused.sort_unstable();
+    let shown: Vec<String> = refused.iter().take(SHOWN).map(|&member| plan.origin_of_token(member)).collect();
+    let more = match refused.len() - shown.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!refused.is_empty()).then(|| {
+        format!(
+            "{} of {} tokens were refused, so no member has talked: {}{more}",
+            refused.len(),
+            plan.members,
+            shown.join(", ")
+        )
+    })
 }
 
 /// How connections ended or were refused, one sentence each. That alone is no failure: members come back.
@@ -229,7 +250,7 @@ pub(super) fn json(plan: &Plan, tally: &Tally) -> String {
         "joined": count.joined, "resumed": count.resumed, "rejoined": count.rejoined,
         "due": count.due, "sent": count.sent, "acked": count.acked, "delivered": count.delivered,
         "lost": count.lost, "doubled": count.doubled, "out_of_order": count.out_of_order,
-        "unrecovered": count.unrecovered, "unanswered": count.unanswered, "unknown": count.unknown,
+        "refused_tokens": tally.refused_tokens.len(), "unrecovered": count.unrecovered, "unanswered": count.unanswered, "unknown": count.unknown,
         "refused": tally.refused, "closed": closed, "statuses": statuses, "failed": tally.failed,
         "busiest_thread": (tally.busiest * 1000.0).round() / 1000.0,
         "micros": latencies,

@@ -26,6 +26,8 @@ pub(super) struct Tally {
     pub(super) statuses: BTreeMap<u16, u64>,
     /// Connections that failed without an answer, by error.
     pub(super) failed: BTreeMap<String, u64>,
+    /// Members whose token was refused when they connected for the first time.
+    pub(super) refused_tokens: Vec<usize>,
     /// The largest share of its time that a thread was busy in while members talked, from 0 to 1.
     pub(super) busiest: f64,
 }
@@ -85,6 +87,7 @@ impl Tally {
             closed: BTreeMap::new(),
             statuses: BTreeMap::new(),
             failed: BTreeMap::new(),
+            refused_tokens: Vec::new(),
             busiest: 0.0,
         }
     }
@@ -111,6 +114,7 @@ impl Tally {
         sum(&mut self.closed, &other.closed);
         sum(&mut self.statuses, &other.statuses);
         sum(&mut self.failed, &other.failed);
+        self.refused_tokens.extend(&other.refused_tokens);
         self.busiest = self.busiest.max(other.busiest);
     }
 }

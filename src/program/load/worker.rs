@@ -40,9 +40,14 @@ const TIMER: Token = Token(usize::MAX);
 pub(super) struct Shared {
     /// Threads all of whose members are welcomed or given up.
     pub(super) settled: AtomicUsize,
-    /// When members begin to talk; 0 while it is not known.
+    /// Tokens that were refused, of the members of these threads.
+    pub(super) refused_tokens: AtomicUsize,
+    /// When members begin to talk; 0 while it is not known, and [`NEVER`] if they do not.
     pub(super) begin: AtomicU64,
 }
+
+/// No member talks.
+pub(super) const NEVER: u64 = u64::MAX;
 
 pub(super) enum Report {
     Interval(Interval),
@@ -250,6 +255,9 @@ impl Worker {
         let backoff = (100_000 << member.attempts.min(10)).min(MAX_BACKOFF_MICROS);
         let has_failed = matches!(ended, Ended::Failed(_));
         member.detours += usize::from(ended.has_no_answer());
+        if !member.was_joined && ended.refuses_token(member.goodbye.as_ref()) {
+            self.tally.refused_tokens.push(member.number);
+        }
         let wait = ended.count_and_wait(member, &mut self.tally, backoff);
         let can_come_back = match self.phase {
             // A server that refuses the first connections is not there.
@@ -343,15 +351,18 @@ impl Worker {
                         }
                     }
                     self.phase = Phase::Settled;
+                    self.shared.refused_tokens.fetch_add(self.tally.refused_tokens.len(), Ordering::AcqRel);
                     self.shared.settled.fetch_add(1, Ordering::AcqRel);
                 }
             }
-            Phase::Settled => {
-                let begin = self.shared.begin.load(Ordering::Acquire);
-                if begin > 0 {
-                    self.begin(begin);
+            Phase::Settled => match self.shared.begin.load(Ordering::Acquire) {
+                0 => {}
+                NEVER => {
+                    self.leave();
+                    self.phase = Phase::Leave { until: now + LEAVE_MICROS };
                 }
-            }
+                begin => self.begin(begin),
+            },
             Phase::Talk { end } => {
                 self.end_slow_handshakes(now);
                 if now >= end {

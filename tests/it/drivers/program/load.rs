@@ -125,6 +125,39 @@ fn tokens_come_from_a_file() {
     let problem = String::from_utf8_lossy(&output.stderr);
     assert_eq!(problem, "lobbyd: --token-file has 2 tokens, and 3 members need one each\n");
     assert_eq!(output.status.code(), Some(2));
+    std::fs::write(&tokens, "secret-one\nother\n\nsecret-one\n").expect("the folder is ours");
+    let output = load(program.address, &format!("{with} --members 3"));
+    let problem = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(problem, "lobbyd: --token-file: lines 1 and 4 have the same token: each member needs its own\n");
+    assert_eq!(output.status.code(), Some(2));
+}
+
+/// A run with fewer members than were asked for would measure something else.
+#[test]
+fn no_member_talks_if_a_token_is_refused() {
+    let folder = crate::common::files::Folder::new("load-refused-tokens");
+    let [list, tokens] = ["list", "tokens"].map(|name| folder.0.join(name));
+    let accepted: Vec<String> = (0..20).map(|user| format!("secret-{user} user-{user}\n")).collect();
+    std::fs::write(&list, accepted.concat()).expect("the folder is ours");
+    let lines: Vec<String> = (0..34)
+        .map(|line| if line % 2 == 0 { format!("secret-{}\n", line / 2) } else { format!("other-{line}\n") })
+        .collect();
+    std::fs::write(&tokens, lines.concat()).expect("the folder is ours");
+    let list = list.to_str().expect("UTF-8");
+    let program = Program::start(PROGRAM, &["--listen", "127.0.0.1:0", "--auth", "tokens", "--tokens-file", list]);
+    let with = format!("--token-file {} --seconds 60 --rate 5 --per-lobby 10 --threads 2", tokens.display());
+    let (few, code) = report(program.address, &format!("{with} --members 4"));
+    assert_eq!(
+        (counts(&few, &["joined", "refused_tokens", "due", "sent"]), code),
+        (vec![2, 2, 0, 0], Some(2)),
+        "{few:#}"
+    );
+    check_sentence(&few, "problems", "2 of 4 tokens were refused, so no member has talked: line 2, line 4");
+    check_sentence(&few, "notes", "2 connections were closed with 4001 unauthorized");
+    let (many, code) = report(program.address, &format!("{with} --members 34"));
+    assert_eq!((counts(&many, &["joined", "refused_tokens", "sent"]), code), (vec![17, 17, 0], Some(2)), "{many:#}");
+    check_sentence(&many, "problems", "17 of 34 tokens were refused, so no member has talked: line 2, line 4, line 6");
+    check_sentence(&many, "problems", "line 20 and 7 more");
 }
 
 #[test]

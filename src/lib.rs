@@ -139,7 +139,8 @@ pub mod operator {
 
     pub use crate::engine::operator::{
         ControlSummary, KickTarget, LobbyChange, LobbyControlView, LobbyView, NewLobby, OperatorAnswer,
-        OperatorCommand, OperatorRefusal, OperatorReport, Page, Payload, PingReport, SeatView, SettingsText,
+        OperatorCommand, OperatorRefusal, OperatorReport, Order, Page, Payload, PingReport, SeatView, SettingsText,
+        SortLobbies, SortMembers,
     };
 }
 

@@ -32,14 +32,22 @@ pub(super) fn carry_out<A: App>(
         AdminRequest::Page(file) => file.response(),
         AdminRequest::Stats => answers::stats(engine, now),
         AdminRequest::Metrics => metrics::answer(engine, now, driver),
-        AdminRequest::Lobbies(search, PageQuery { limit, after }) => {
-            answers::lobbies(&engine.lobbies_with(&search, after, limit))
+        AdminRequest::Lobbies(search, order, PageQuery { limit, after }) => {
+            let page = match order {
+                None => Some(engine.lobbies_with(&search, after, limit)),
+                Some(order) => engine.sorted_lobbies(&search, order, after.unwrap_or(0), limit),
+            };
+            page.map_or_else(too_many_to_sort, |page| answers::lobbies(&page))
         }
-        AdminRequest::Lobby(code, PageQuery { limit, after }) => match engine.lobby(&code) {
+        AdminRequest::Lobby(code, order, PageQuery { limit, after }) => match engine.lobby(&code) {
             None => refused(OperatorRefusal::NoSuchLobby),
             Some(view) => {
-                let (members, control) = (engine.lobby_members(&code, after, limit), engine.lobby_control(&code));
-                answers::lobby(&view, control.as_ref(), &members)
+                let members = match order {
+                    None => Some(engine.lobby_members(&code, after, limit)),
+                    Some(order) => engine.sorted_members(&code, order, after.unwrap_or(0), limit),
+                };
+                let control = engine.lobby_control(&code);
+                members.map_or_else(too_many_to_sort, |members| answers::lobby(&view, control.as_ref(), &members))
             }
         },
         AdminRequest::Bans(code) => match (engine.lobby(&code), engine.lobby_control(&code)) {
@@ -62,6 +70,10 @@ pub(super) fn carry_out<A: App>(
         },
     };
     Outcome::Answer(answer)
+}
+
+fn too_many_to_sort() -> JsonResponse {
+    JsonResponse::error(409, "too_many", "a list of more than 20000 entries is not sorted: ask without `sort`")
 }
 
 /// Returns the ticket of a report, and the answer that it is.

@@ -11,7 +11,9 @@ use super::page::PageFile;
 use super::streams::read_query;
 use crate::base::id::SeatId;
 use crate::base::number::integer;
-use crate::engine::operator::{KickTarget, LobbyChange, NewLobby, OperatorCommand, Payload, SettingsText};
+use crate::engine::operator::{
+    KickTarget, LobbyChange, NewLobby, OperatorCommand, Order, Payload, SettingsText, SortLobbies, SortMembers,
+};
 use crate::engine::state::ticks::ClockCommand;
 use crate::events::reader::EventQuery;
 use crate::http::probe::Probe;
@@ -36,8 +38,8 @@ pub(super) enum AdminRequest {
     Stats,
     Metrics,
     /// The lobbies whose code or name contains the text.
-    Lobbies(String, PageQuery),
-    Lobby(String, PageQuery),
+    Lobbies(String, Option<Order<SortLobbies>>, PageQuery),
+    Lobby(String, Option<Order<SortMembers>>, PageQuery),
     User(String, PageQuery),
     /// The users that are banned from a lobby.
     Bans(String),
@@ -112,40 +114,78 @@ fn query_request(segments: &[&str], query: &str) -> Result<AdminRequest, JsonRes
         // Any query is ignored: a scraper may be configured to send parameters.
         return Ok(AdminRequest::Metrics);
     }
-    let (search, page_query) = page_query(query)?;
+    let ListQuery { search, sort, page } = list_query(query)?;
     if search.is_some() && *segments != ["lobbies"] {
         return Err(JsonResponse::bad_request("only the list of lobbies can be searched"));
     }
+    if sort.is_some() && !matches!(segments, ["lobbies"] | ["lobbies", _]) {
+        return Err(JsonResponse::bad_request("only the lists of lobbies and of their members can be sorted"));
+    }
     Ok(match *segments {
         ["stats"] => AdminRequest::Stats,
-        ["lobbies"] => AdminRequest::Lobbies(search.unwrap_or_default().into_owned(), page_query),
-        ["lobbies", code] => AdminRequest::Lobby(code.into(), page_query),
+        ["lobbies"] => {
+            let sort =
+                sort.map(|sort| order(sort, LOBBY_SORTS, "sort must be members, away, seq or age")).transpose()?;
+            AdminRequest::Lobbies(search.unwrap_or_default().into_owned(), sort, page)
+        }
+        ["lobbies", code] => {
+            let sort =
+                sort.map(|sort| order(sort, MEMBER_SORTS, "sort must be queued_bytes or idle_ms")).transpose()?;
+            AdminRequest::Lobby(code.into(), sort, page)
+        }
         ["lobbies", code, "bans"] => AdminRequest::Bans(code.into()),
-        ["users", user] => AdminRequest::User(user.into(), page_query),
+        ["users", user] => AdminRequest::User(user.into(), page),
         _ => unreachable!("read() passes only the paths of queries"),
     })
 }
 
-/// Reads the query of a list: the text to search for, if there is one, and the page.
-fn page_query(query: &str) -> Result<(Option<Cow<'_, str>>, PageQuery), JsonResponse> {
-    let mut page_query = PageQuery { limit: DEFAULT_LIMIT, after: None };
-    let mut search = None;
+const LOBBY_SORTS: &[(&str, SortLobbies)] = &[
+    ("members", SortLobbies::Members),
+    ("away", SortLobbies::Away),
+    ("seq", SortLobbies::Seq),
+    ("age", SortLobbies::Age),
+];
+const MEMBER_SORTS: &[(&str, SortMembers)] = &[("queued_bytes", SortMembers::Queued), ("idle_ms", SortMembers::Idle)];
+
+/// Reads the name of a number, with a minus in front if the largest one comes first.
+fn order<B: Copy>(sort: &str, all: &[(&str, B)], rule: &str) -> Result<Order<B>, JsonResponse> {
+    let (name, is_descending) = sort.strip_prefix('-').map_or((sort, false), |name| (name, true));
+    let known = all.iter().find(|(known, _)| *known == name);
+    let order = known.map(|&(_, by)| Order { by, is_descending });
+    order.ok_or_else(|| JsonResponse::bad_request(&format!("{rule}, perhaps with - in front")))
+}
+
+/// The query of a list.
+struct ListQuery<'a> {
+    /// The text to search for.
+    search: Option<Cow<'a, str>>,
+    sort: Option<&'a str>,
+    page: PageQuery,
+}
+
+fn list_query(query: &str) -> Result<ListQuery<'_>, JsonResponse> {
+    let mut page = PageQuery { limit: DEFAULT_LIMIT, after: None };
+    let (mut search, mut sort) = (None, None);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         match (key, value.parse::<u64>()) {
-            ("limit", Ok(limit)) if (1..=MAX_LIMIT as u64).contains(&limit) => page_query.limit = limit as usize,
+            ("limit", Ok(limit)) if (1..=MAX_LIMIT as u64).contains(&limit) => page.limit = limit as usize,
             ("limit", _) => return Err(JsonResponse::bad_request("limit must be from 1 to 1000")),
-            ("after", Ok(after)) => page_query.after = Some(after),
+            ("after", Ok(after)) => page.after = Some(after),
             ("after", _) => return Err(JsonResponse::bad_request("after must be the `next` of an earlier page")),
             ("search", _) => {
                 let text = percent_decode(value, true).filter(|text| text.len() <= MAX_SEARCH_BYTES);
                 let rule = "search must be percent-encoded UTF-8 of at most 64 bytes";
                 search = Some(text.ok_or_else(|| JsonResponse::bad_request(rule))?);
             }
-            _ => return Err(JsonResponse::bad_request("the query may hold limit and after; of /lobbies also search")),
+            ("sort", _) => sort = Some(value),
+            _ => {
+                let rule = "the query may hold limit and after; of /lobbies also search and sort, of a lobby also sort";
+                return Err(JsonResponse::bad_request(rule));
+            }
         }
     }
-    Ok((search, page_query))
+    Ok(ListQuery { search, sort, page })
 }
 
 fn command(segments: &[&str], request: &HttpRequest<'_>) -> Result<AdminRequest, JsonResponse> {

@@ -50,6 +50,7 @@ mod segment_rotation;
 mod sending;
 mod sessions;
 mod slow_consumer;
+mod sorting;
 pub(crate) mod state;
 mod teardown;
 mod ticking;

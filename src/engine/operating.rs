@@ -21,6 +21,7 @@ use crate::base::close::CloseReason;
 use crate::base::id::{ConnId, LobbyKey, SeatKey};
 use crate::base::time::Time;
 use crate::lobby::control::settings::SettingsChange;
+use crate::lobby::sessions::LostConn;
 use crate::protocol;
 use crate::ws::frame::Outgoing;
 
@@ -294,7 +295,7 @@ impl Core {
         true
     }
 
-    fn lobby_view(&self, key: LobbyKey) -> LobbyView {
+    pub(super) fn lobby_view(&self, key: LobbyKey) -> LobbyView {
         let lobby = self.directory.lobby_ref(key);
         LobbyView {
             code: lobby.code.to_string(),
@@ -323,16 +324,12 @@ impl Core {
         Page { items, next }
     }
 
-    fn seat_view(&self, key: SeatKey) -> SeatView {
+    pub(super) fn seat_view(&self, key: SeatKey) -> SeatView {
         let seat = self.directory.seat(key);
         let away = self.directory.away(key);
-        let (conn, lost) = (self.directory.conn_of(key), away.map(|away| &away.lost));
-        // In a cluster, the node that had the connection of an away seat may be another one.
-        let lost = lost.filter(|_| !self.is_clustered());
+        let (conn, lost) = (self.directory.conn_of(key), self.lost(key));
         let slot = conn.map(|conn| &self.conns[conn.key()]);
-        let last_heard = slot.map(|slot| slot.health.last_heard()).or(lost.map(|lost| lost.last_heard));
         let address = conn.map(|conn| self.conns.address(conn.key()));
-        let queued_bytes = conn.map(|conn| self.egress.queued_size(conn.key()).bytes);
         SeatView {
             user: self.directory.user_of(key).to_string(),
             lobby: self.directory.lobby_ref(seat.lobby).code.to_string(),
@@ -343,8 +340,25 @@ impl Core {
             node: self.node_of(key),
             peer: slot.map(|slot| slot.peer.peer()).or(lost.map(|lost| lost.peer)),
             address: address.or(lost.map(|lost| lost.address)),
-            queued_bytes: queued_bytes.or(lost.map(|_| 0)),
-            idle: last_heard.map(|at| self.now() - at),
+            queued_bytes: self.seat_queued_bytes(key),
+            idle: self.seat_idle(key),
         }
+    }
+
+    /// The last connection of a seat that is away. In a cluster, the node that had it may be another one.
+    fn lost(&self, key: SeatKey) -> Option<&LostConn> {
+        self.directory.away(key).map(|away| &away.lost).filter(|_| !self.is_clustered())
+    }
+
+    pub(super) fn seat_queued_bytes(&self, key: SeatKey) -> Option<usize> {
+        let conn = self.directory.conn_of(key);
+        conn.map(|conn| self.egress.queued_size(conn.key()).bytes).or(self.lost(key).map(|_| 0))
+    }
+
+    /// Time since something was heard of a member.
+    pub(super) fn seat_idle(&self, key: SeatKey) -> Option<Duration> {
+        let conn = self.directory.conn_of(key);
+        let last_heard = conn.map(|conn| self.conns[conn.key()].health.last_heard());
+        last_heard.or(self.lost(key).map(|lost| lost.last_heard)).map(|at| self.now() - at)
     }
 }

@@ -318,6 +318,62 @@ pub struct Page<T> {
     pub next: Option<u64>,
 }
 
+/// The order of a sorted list.
+///
+/// ```
+/// use lobbyd::apps::Relay;
+/// use lobbyd::driver::Start;
+/// use lobbyd::operator::{Order, SortLobbies};
+/// use lobbyd::sim::wire;
+/// use lobbyd::{Config, Engine, Time};
+///
+/// let (config, start) = (Config::default().check()?, Start { unix_micros: 0, seed: 1 });
+/// let (mut engine, now) = (Engine::new(config, start, Relay::default()), Time::ZERO);
+/// for path in ["/ws/go?token=ann", "/ws/chess?token=bob", "/ws/chess?token=cid"] {
+///     let conn = engine.handle_accept(now, "127.0.0.1:4000".parse().unwrap()).unwrap();
+///     engine.handle_bytes(now, conn, &wire::upgrade_request(path, &[]));
+/// }
+/// let order = Order { by: SortLobbies::Members, is_descending: true };
+/// let page = engine.sorted_lobbies("", order, 0, 1).expect("there are few lobbies");
+/// assert_eq!((page.items[0].code.as_str(), page.items[0].members, page.next), ("chess", 2, Some(1)));
+/// # Ok::<(), lobbyd::config::Problems>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order<B> {
+    /// What the entries are sorted by.
+    pub by: B,
+    /// Whether the largest value comes first.
+    pub is_descending: bool,
+}
+
+/// What lobbies are sorted by.
+///
+/// [`Order`] has an example.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SortLobbies {
+    /// The number of members.
+    Members,
+    /// The number of members that are away.
+    Away,
+    /// The last sequence number.
+    Seq,
+    /// The time since the lobby was created.
+    Age,
+}
+
+/// What the members of a lobby are sorted by.
+///
+/// They are sorted as lobbies are: [`Order`] has an example.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SortMembers {
+    /// The bytes that are queued for the connection.
+    Queued,
+    /// The time since something was heard.
+    Idle,
+}
+
 /// A lobby, as an operator sees it.
 ///
 /// [`OperatorCommand`] has an example.

@@ -46,6 +46,16 @@ impl Directory {
         (found, (next < end).then(|| LobbyKey::new(next - 1)))
     }
 
+    /// Returns all lobbies whose code or name contains `text`. `None` if there are more than `max` lobbies, or more than `MAX_KEYS`
+    /// keys would be looked at.
+    pub(crate) fn lobbies_with(&self, text: &str, max: usize) -> Option<Vec<LobbyKey>> {
+        if self.lobbies.len() > max || self.lobbies.capacity() > MAX_KEYS {
+            return None;
+        }
+        let keys = self.lobbies.iter().map(|(key, _)| key);
+        Some(keys.filter(|&key| text.is_empty() || self.has_in_name(key, text)).collect())
+    }
+
     fn has_in_name(&self, lobby: LobbyKey, text: &str) -> bool {
         let name = self.control(lobby).and_then(|control| control.settings.name.as_deref());
         contains(&self.lobbies[lobby].code, text) || name.is_some_and(|name| contains(name, text))

@@ -349,6 +349,47 @@ async def ten_thousand_lobbies_do_not_freeze_the_page(rig):
         await tab.close()
 
 
+async def lists_are_sorted_by_their_headers(rig):
+    """All lobbies are sorted, not those of one page."""
+    async with Server(rig.binary, "--max-lobbies", "21000", "--max-connections", "21000", "--lobby-control", "on") as server:
+        for number in range(20_000 - 2):
+            assert "epoch" in server.ask("/lobbies", {"code": f"L{number:05}", "ttl_ms": 600_000})
+        await server.join("two", "ann")
+        bob = await server.join("two", "bob")
+        await server.join("one", "cid")
+        tab = await rig.open(server)
+        await tab.until("document.querySelectorAll('#lobbies tbody tr').length === 50")
+        marks = "[...document.querySelectorAll('{} th')].map((th) => th.ariaSort)"
+
+        async def sort(table, label, first, expected):
+            await press(tab, table, label)
+            await tab.until(f"[...document.querySelectorAll('{table} tbody a')].slice(0, {len(first)}).map((one) => one.textContent).join() === {json.dumps(','.join(first))}")
+            assert await tab.evaluate(marks.format(table)) == expected, label
+
+        none = [None] * 5
+        await sort("#lobbies", "Members", ["two", "one", "L00000"], [None, "descending", None, None, None])
+        await press(tab, "#pages", "Next")
+        await tab.until("document.querySelector('#lobbies tbody a').textContent === 'L00048'")
+        await sort("#lobbies", "Age", ["L00000", "L00001"], [None, None, None, None, "descending"])
+        await shown(tab, "#pages", "page 1")
+        await sort("#lobbies", "Age", ["one", "two", "L19997"], [None, None, None, None, "ascending"])
+        # The members of a lobby have headers of their own.
+        await look_at(tab, "lobby", "two")
+        await asyncio.sleep(1.2)
+        await bob.ws.send('{"type":"ping"}')
+        await sort("#view", "Idle", ["ann", "bob"], [None, None, "descending", None])
+        await sort("#view", "Idle", ["bob", "ann"], [None, None, "ascending", None])
+        assert await tab.evaluate(marks.format("#lobbies")) == none[:4] + ["ascending"]
+        await rig.show(tab, "sorted")
+        # With one lobby more they are too many to be sorted: the page says so, and goes on without.
+        await (await server.join("more", "dan")).hears("welcome", "more")
+        await shown(tab, "#state", "more than 20000 entries is not sorted")
+        await shown(tab, "#state", "ready")
+        await tab.until(f"{marks.format('#lobbies')}.every((mark) => !mark)")
+        await tab.check()
+        await tab.close()
+
+
 async def commands_about_a_lobby_are_clicked(rig):
     async with Server(rig.binary) as server:
         ann, bob = [await server.join("chess", user) for user in ("ann", "bob")]
@@ -702,6 +743,7 @@ CHECKS = [
     an_empty_server_is_shown,
     ten_lobbies_are_shown_with_their_members,
     ten_thousand_lobbies_do_not_freeze_the_page,
+    lists_are_sorted_by_their_headers,
     commands_about_a_lobby_are_clicked,
     commands_about_a_user_are_clicked,
     commands_about_the_server_are_clicked,

@@ -1,5 +1,4 @@
-// The operators' page. It asks the API of its own server, and nothing else. The token is in a variable of this module only.
-// Names are inserted as text.
+// The operators' page. It asks its own server only. The token is in a variable of this module. Names are inserted as text.
 
 const POLL_MS = 2_000;
 const LONGEST_WAIT_MS = 30_000;
@@ -72,7 +71,7 @@ let login = 0;
 
 const refusal = (status, message) => Object.assign(new Error(message), { status });
 
-// An id as a part of a path. These two cannot be written in one: they would lead to another path.
+// An id as a part of a path. These two would lead to another path.
 function segment(id) {
   if (id === "." || id === "..") throw refusal(400, "no path can contain this id");
   return encodeURIComponent(id);
@@ -139,7 +138,7 @@ addEventListener("pageshow", ({ persisted }) => persisted && poll());
 let timer = 0;
 let failures = 0;
 let isPolling = false;
-// The last figures, the newest ones last.
+// The last figures, oldest first.
 const polls = [];
 
 function state(kind, text) {
@@ -159,6 +158,8 @@ async function poll() {
     follow();
   } catch (error) {
     if (error.status !== 401) {
+      // Perhaps too many to be sorted.
+      if (error.status === 409) lobbies.sort = view.sort = "";
       failures += 1;
       follower?.abort();
       state("bad", `${error.status ? error.message : "the server does not answer"}; asked again after ${wait() / 1000} s`);
@@ -182,7 +183,7 @@ document.onvisibilitychange = () => {
 
 function take(stats, metrics) {
   const lines = metrics.split("\n").filter((line) => line && !line.startsWith("#")).map((line) => line.split(/ (?=\S+$)/));
-  // A server that was started again counts from 0.
+  // After a restart, a server counts from 0.
   if (stats.uptime_ms < polls.at(-1)?.stats.uptime_ms) polls.length = 0;
   polls.push({ stats, samples: new Map(lines.map(([key, value]) => [key, Number(value)])) });
   if (polls.length > WINDOW + 1) polls.shift();
@@ -256,7 +257,7 @@ class Chart {
     set(this.value, texts.at(-1));
     this.rest.replaceChildren(...(legend.length > 1 ? legend.map((text) => el("i", {}, text)) : [highest]));
     this.root.title = highest;
-    this.svg.setAttribute("aria-label", `${this.title}: ${legend.join(", ")}; ${highest}`);
+    this.svg.ariaLabel = `${this.title}: ${legend.join(", ")}; ${highest}`;
   }
 
   path(now, line, top) {
@@ -288,22 +289,35 @@ const charts = [
   ["Memory", bytes, { "": latest(sample("process_resident_memory_bytes")) }],
 ].map((chart) => new Chart(...chart));
 
+// ---- sorting ----
+
+// The headers of a list. A click on one sorts the whole list by it, the next click the other way round.
+function headers(columns, of, load) {
+  const sort = ({ target: { value } }) => {
+    Object.assign(of, { sort: of.sort === `-${value}` ? value : `-${value}`, before: [] });
+    attempt(load);
+  };
+  of.headers = columns.map(([text, value]) => el("th", {}, value ? button(text, sort, { value }) : text));
+  return el("thead", {}, el("tr", {}, ...of.headers));
+}
+
 // ---- lobbies ----
 
 // `before`: where the pages up to this one begin.
-const lobbies = { search: "", before: [], next: null, isCostly: false };
+const lobbies = { search: "", sort: "", before: [], next: null, isCostly: false };
+$("#lobbies").prepend(headers([["Lobby"], ["Members", "members"], ["Away", "away"], ["Last seq", "seq"], ["Age", "age"]], lobbies, loadLobbies));
 
-const query = (limit, after, more) => new URLSearchParams({ limit, ...more, ...(after !== undefined && { after }) });
+const query = (of) => new URLSearchParams(Object.entries(of).filter(([, value]) => (value ?? "") !== ""));
 
 async function loadLobbies() {
-  const { search, before } = lobbies;
+  const { search, sort, before } = lobbies;
   const begin = before.at(-1);
   const found = [];
   let [next, requests] = [begin, 0];
   do {
-    const page = await call(`lobbies?${query(PAGE - found.length, next, search && { search })}`);
-    // Something else is asked for meanwhile.
-    if (search !== lobbies.search || begin !== lobbies.before.at(-1)) return;
+    const page = await call(`lobbies?${query({ limit: PAGE - found.length, after: next, search, sort })}`);
+    // Something else is asked for.
+    if (search !== lobbies.search || sort !== lobbies.sort || begin !== lobbies.before.at(-1)) return;
     found.push(...page.lobbies);
     next = page.next;
     if ((requests += 1) > 3) drawLobbies(found, next, "searching…");
@@ -313,13 +327,13 @@ async function loadLobbies() {
   drawLobbies(found, next, search || begin !== undefined ? "No such lobby." : "There are no lobbies.");
 }
 
-const cells = (first) => [el("td", {}, ...first), ...["n", "n", "n"].map((className) => el("td", { className }))];
+const cells = (count, ...first) => [el("td", {}, ...first), ...Array.from({ length: count }, () => el("td"))];
 
 function drawLobbies(found, next, otherwise) {
-  list($("#lobbies tbody"), found, ({ lobby }) => lobby, ({ lobby }) => el("tr", {}, ...cells([link("lobby", lobby), el("span")])),
-    (row, { members, away, seq, locked, watchers, name: title, has_password, listed, reserved }) => {
+  list($("#lobbies tbody"), found, ({ lobby }) => lobby, ({ lobby }) => el("tr", {}, ...cells(4, link("lobby", lobby), el("span"))),
+    (row, { members, away, seq, epoch, locked, watchers, name: title, has_password, listed, reserved }) => {
       tags($("span", row), [title && name(title), locked && "locked", watchers && `${watchers} watching`, reserved && `${reserved} reserved`, has_password && "password", listed && "listed"]);
-      [members, away, seq].forEach((number, at) => set(row.cells[at + 1], String(number)));
+      [members, away, seq, age(Math.max(0, Date.now() - epoch / 1000))].forEach((value, at) => set(row.cells[at + 1], String(value)));
     });
   show("#lobbies", found.length);
   show("#no-lobbies", !found.length);
@@ -332,7 +346,7 @@ function tags(parent, all) {
   if (parent.textContent !== shown.map((tag) => tag.textContent).join("")) parent.replaceChildren(...shown);
 }
 
-// Buttons to the next page of a list and back.
+// Buttons to other pages of a list, and marks on its headers.
 function drawPages(nav, of, next, load) {
   of.next = next;
   const go = (change) => () => {
@@ -344,6 +358,10 @@ function drawPages(nav, of, next, load) {
   nav.children[0].disabled = !of.before.length;
   nav.children[1].disabled = next === null;
   set(nav.children[2], `page ${of.before.length + 1}`);
+  for (const th of of.headers) {
+    const { value } = th.firstChild;
+    th.ariaSort = { [value]: "ascending", [`-${value}`]: "descending" }[of.sort] ?? null;
+  }
 }
 
 async function attempt(load) {
@@ -364,14 +382,14 @@ $("#text").oninput = ({ target }) => target.value || $("#search").requestSubmit(
 
 // ---- one lobby, one user ----
 
-const view = { kind: null, id: "", before: [], next: null };
+const view = { kind: null, id: "", sort: "", before: [], next: null };
 
 // The address names what is shown, for the browser's way back.
 function route() {
   const [, kind = null, encoded = ""] = /^#(lobby|user)\/(.+)$/s.exec(location.hash) ?? [];
   $("#view").replaceChildren();
   try {
-    Object.assign(view, { kind, id: decodeURIComponent(encoded), before: [] });
+    Object.assign(view, { kind, id: decodeURIComponent(encoded), sort: "", before: [] });
   } catch {
     view.kind = null;
   }
@@ -382,30 +400,30 @@ function route() {
 }
 
 async function loadView() {
-  const { kind, id, before } = view;
+  const { kind, id, sort, before } = view;
   if (!kind) return;
   const begin = before.at(-1);
   let answer = null;
   try {
-    answer = await call(`${kind === "lobby" ? "lobbies" : "users"}/${segment(id)}?${query(PAGE, begin)}`);
+    answer = await call(`${kind === "lobby" ? "lobbies" : "users"}/${segment(id)}?${query({ limit: PAGE, after: begin, sort })}`);
   } catch (error) {
     if (![400, 404].includes(error.status)) throw error;
   }
-  if (kind === view.kind && id === view.id && begin === view.before.at(-1)) drawView(answer);
+  if (kind === view.kind && id === view.id && sort === view.sort && begin === view.before.at(-1)) drawView(answer);
 }
 
 function drawView(answer) {
   const { kind, id } = view;
   const isLobby = kind === "lobby";
   const root = $("#view");
-  const columns = [isLobby ? "Member" : "Lobby", "Queued", "Idle", ""].map((text, at) => el("th", { className: at ? "n" : "" }, text));
+  const columns = [[isLobby ? "Member" : "Lobby"], ["Queued", isLobby && "queued_bytes"], ["Idle", isLobby && "idle_ms"], [""]];
   if (!root.firstChild) {
     root.append(
       el("h2", {}, isLobby ? "Lobby " : "User ", name(id), el("span")),
       el("p", { className: "empty" }, isLobby ? "No lobby of this code exists now." : "This user is not connected now."),
       el("div", { className: "buttons" }),
       el("dl"),
-      el("div", { className: "wide" }, el("table", {}, el("thead", {}, el("tr", {}, ...columns)), el("tbody"))),
+      el("div", { className: "wide" }, el("table", {}, headers(columns, view, loadView), el("tbody"))),
       el("nav"),
       ...["Settings", "Data of the lobby", "Bans"].map((title) => el("details", {}, el("summary", {}, title), el("pre"))),
     );
@@ -428,7 +446,7 @@ function drawView(answer) {
 }
 
 function seatRow({ user, lobby }) {
-  const row = el("tr", {}, ...cells([user ? link("user", user) : link("lobby", lobby), el("span"), el("div", { className: "hint" })]));
+  const row = el("tr", {}, ...cells(3, user ? link("user", user) : link("lobby", lobby), el("span"), el("div", { className: "hint" })));
   if (user) row.lastChild.append(kick("users", user, { ariaLabel: `Kick ${user}` }));
   return row;
 }
@@ -548,8 +566,9 @@ async function send(user) {
 const danger = { className: "danger" };
 const KICKED = "Closes these connections with 4003 kicked. The pages do not come back.";
 const RECONNECTED = "Closes these connections with 4103 reconnect. The pages come back.";
-const kick = (kind, id, more) => action("Kick…", id, `${kind}/${segment(id)}/kick`, { reconnect: false }, { text: KICKED, outcome: closing, ...danger, ...more });
-const reconnect = (kind, id) => action("Ask to reconnect…", id, `${kind}/${segment(id)}/kick`, { reconnect: true }, { text: RECONNECTED, outcome: closing });
+const ending = (label, reconnect, text) => (kind, id, more) => action(label, id, `${kind}/${segment(id)}/kick`, { reconnect }, { text, outcome: closing, ...more });
+const kick = (kind, id, more) => ending("Kick…", false, KICKED)(kind, id, { ...danger, ...more });
+const reconnect = ending("Ask to reconnect…", true, RECONNECTED);
 
 const lobbyButtons = (id) => [
   button("Publish…", () => publish(id)),
@@ -566,7 +585,7 @@ const userButtons = (id) => [
   kick("users", id),
 ];
 
-// ---- commands about the server ----
+// ---- the server ----
 
 // A publication to all lobbies, which takes a while.
 let job = null;
@@ -582,7 +601,9 @@ async function publishToAll() {
   const one = async ({ lobby }) => {
     try {
       const answer = await call(`lobbies/${segment(lobby)}/publish`, body);
-      [done, queued, dropped] = [done + 1, queued + answer.queued, dropped + answer.dropped];
+      done += 1;
+      queued += answer.queued;
+      dropped += answer.dropped;
     } catch (error) {
       if (!error.status || error.status === 401) throw error;
       // A lobby that has ended meanwhile was not missed.
@@ -591,7 +612,7 @@ async function publishToAll() {
   };
   try {
     while (after !== null && !why) {
-      const { lobbies, next } = await call(`lobbies?${query(1000, after)}`);
+      const { lobbies, next } = await call(`lobbies?${query({ limit: 1000, after })}`);
       while (lobbies.length && !why) {
         await Promise.all(lobbies.splice(0, PUBLISH_AT_ONCE).map(one));
         set($("#job span"), `Published to ${count(done)} lobbies`);
@@ -679,6 +700,5 @@ $("#hold").onclick = ({ target }) => {
   else follow();
 };
 
-for (const input of document.querySelectorAll("input:not(#token), textarea")) Object.assign(input, { autocomplete: "off", autocapitalize: "none", spellcheck: false });
 route();
 poll();

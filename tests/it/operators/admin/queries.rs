@@ -151,6 +151,101 @@ fn lobbies_are_searched_by_a_part_of_their_code_or_name() {
     }
 }
 
+/// The `lobby` or `user` of each entry of all pages.
+fn sorted(operator: &mut super::Operator, world: &mut World<Relay>, path: &str) -> Vec<String> {
+    let (mut found, mut next) = (Vec::new(), 0);
+    loop {
+        let page = operator.ask(world, &get(&format!("{path}&limit=2&after={next}"))).body;
+        let (list, key) = if page["lobbies"].is_array() { ("lobbies", "lobby") } else { ("users", "user") };
+        let list = page[list].as_array().unwrap_or_else(|| panic!("{path}: {page}"));
+        assert!(list.len() <= 2);
+        found.extend(list.iter().map(|entry| entry[key].as_str().expect("a string").to_owned()));
+        match page["next"].as_u64() {
+            Some(after) => next = after,
+            None => return found,
+        }
+    }
+}
+
+#[test]
+fn lobbies_and_members_are_sorted_over_all_pages() {
+    let config = Config { seat_grace: Duration::from_secs(60), ..config() };
+    let mut world = World::new(config.clone(), Relay::default());
+    let mut operator = operator(&config);
+    world.steps(
+        r#"
+        ann, bob, cid join chess
+        dan joins go
+        advance 1s
+        eve, fay join bridge
+        gus joins go-2
+        fay > {"type":"broadcast","data":1}
+        eve < message
+        fay > {"type":"broadcast","data":2}
+        eve < message
+        "#,
+    );
+    for (path, expected) in [
+        ("/lobbies?sort=-members", &["chess", "bridge", "go", "go-2"][..]),
+        ("/lobbies?sort=members", &["go", "go-2", "bridge", "chess"]),
+        ("/lobbies?sort=-seq", &["bridge", "chess", "go", "go-2"]),
+        ("/lobbies?sort=-age", &["chess", "go", "bridge", "go-2"]),
+        ("/lobbies?sort=age", &["go-2", "bridge", "go", "chess"]),
+        ("/lobbies?sort=-away", &["chess", "go", "bridge", "go-2"]),
+        ("/lobbies?sort=-age&search=go", &["go", "go-2"]),
+    ] {
+        assert_eq!(sorted(&mut operator, &mut world, path), expected, "{path}");
+    }
+    world.steps(
+        r#"
+        advance 2s
+        bob > {"type":"ping"}
+        bob < pong
+        advance 1s
+        ann > {"type":"ping"}
+        ann < pong
+        "#,
+    );
+    for (path, expected) in [
+        ("/lobbies/chess?sort=idle_ms", &["ann", "bob", "cid"]),
+        ("/lobbies/chess?sort=-idle_ms", &["cid", "bob", "ann"]),
+        ("/lobbies/chess?sort=-queued_bytes", &["ann", "bob", "cid"]),
+    ] {
+        assert_eq!(sorted(&mut operator, &mut world, path), expected, "{path}");
+    }
+    for bad in [
+        "/lobbies?sort=code",
+        "/lobbies?sort=",
+        "/lobbies/chess?sort=members",
+        "/users/ann?sort=idle_ms",
+        "/stats?sort=age",
+    ] {
+        operator.refused(&mut world, &get(bad), 400, "bad_request");
+    }
+}
+
+/// Sorting looks at all lobbies, so there is a bound.
+#[test]
+fn more_than_20_000_lobbies_are_not_sorted() {
+    let config = Config {
+        lobby_control: true,
+        max_lobbies: Limit::at_most(30_000),
+        max_connections: Limit::at_most(30_000),
+        ..config()
+    };
+    let mut world = World::new(config.clone(), Relay::default());
+    let mut operator = operator(&config);
+    let create = |world: &mut World<Relay>, n: usize| {
+        let new = NewLobby { code: Some(format!("L{n:05}")), ..NewLobby::new(Duration::from_secs(60)) };
+        world.engine.handle_operator(world.now, OperatorCommand::Create(new)).expect("there is room");
+    };
+    (0..20_000).for_each(|n| create(&mut world, n));
+    let page = operator.ask(&mut world, &get("/lobbies?sort=age&limit=1")).body;
+    assert_eq!((&page["lobbies"][0]["lobby"], &page["next"]), (&json!("L19999"), &json!(1)));
+    create(&mut world, 20_000);
+    operator.refused(&mut world, &get("/lobbies?sort=age&limit=1"), 409, "too_many");
+}
+
 /// A page looks at 10,000 lobbies, whether they match or not.
 #[test]
 fn a_search_through_many_lobbies_comes_in_pages_that_may_be_empty() {

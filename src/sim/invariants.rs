@@ -73,6 +73,7 @@ pub(super) fn after_turn<A: App>(world: &mut World<A>) -> Result<(), String> {
         ticks.check(now, inbox_bytes)?;
     }
     server.models.check_members(now, server.config())?;
+    server.check_events()?;
     check_control(server, clients)?;
     let models = &server.models;
     // A session that has come back from another address may go on counting for the earlier one.

@@ -37,6 +37,7 @@ impl<A: App> Server<A> {
     pub(super) fn new(seed: u64, config: CheckedConfig, app: AppUnderTest<A>, models: Models) -> Server<A> {
         let mut engine = Engine::new(config, start(seed), app);
         engine.observe();
+        engine.start_feed();
         Server {
             engine,
             models,
@@ -62,6 +63,14 @@ impl<A: App> Server<A> {
         };
         self.models.feed(events, record);
         result
+    }
+
+    /// At the end of a turn: takes the events for operators, as a driver does, and checks them.
+    pub(super) fn check_events(&mut self) -> Result<(), String> {
+        let events = self.engine.take_feed();
+        self.models.reported.check_turn(&events)?;
+        let lobbies = self.engine.lobbies(None, usize::MAX).items.into_iter().map(|lobby| lobby.code);
+        self.models.reported.check_state(&self.models.seats, lobbies)
     }
 
     /// Passes a command to the application. Returns the number of receivers.

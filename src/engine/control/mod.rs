@@ -160,8 +160,11 @@ impl Core {
         self.directory.get_lobby(lobby).ok_or(ControlError::NoSuchLobby)?;
         let seat = self.directory.find_seat(lobby, to).filter(|&seat| self.directory.can_be_host(seat));
         let seat = seat.ok_or(ControlError::NoSuchMember)?;
+        let is_other = !self.directory.is_host(seat);
         self.directory.set_host(seat);
-        self.feed_host(seat);
+        if is_other {
+            self.feed_host(seat);
+        }
         Ok(self.send_host(lobby, to))
     }
 

@@ -14,6 +14,7 @@ use super::locks::LockModel;
 use super::operators::OperatorModel;
 use super::pressure::PressureModel;
 use super::rates::RateModel;
+use super::reported::ReportedModel;
 use super::seats::SeatModel;
 use super::sessions::SessionModel;
 use super::ticks::TickModel;
@@ -49,6 +50,7 @@ pub(crate) struct Models {
     pub(crate) latest: LatestModel,
     pub(crate) counters: CounterModel,
     pub(crate) wall_clock: WallClock,
+    pub(crate) reported: ReportedModel,
     /// Occurrences of each behaviour.
     pub(crate) behaviours: BehaviourCounts,
     /// Whether a lobby may be so large that its members are told only their number.
@@ -102,6 +104,7 @@ impl Models {
             latest: LatestModel::default(),
             counters: CounterModel::default(),
             wall_clock: WallClock::new(),
+            reported: ReportedModel::default(),
             behaviours: BehaviourCounts::new(),
             may_be_counted: config.presence_max < 16,
             messages: 0,
@@ -139,6 +142,7 @@ impl Models {
         }
         let mut shown_ticks = record.shown_ticks.into_iter();
         for Observed { at, event } in events {
+            self.reported.told(&event);
             let outcome = match event {
                 ObservedEvent::Joined(member) => self.joined(&member, at),
                 ObservedEvent::TookOver(member) => self.took_over(&member, at),

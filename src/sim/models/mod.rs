@@ -19,6 +19,7 @@ pub(crate) mod pressure;
 pub(crate) mod published;
 pub(crate) mod rates;
 pub(crate) mod relay;
+pub(crate) mod reported;
 pub(crate) mod seats;
 pub(crate) mod sessions;
 pub(crate) mod ticks;

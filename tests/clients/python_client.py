@@ -243,17 +243,63 @@ async def a_silent_connection_is_given_up_and_the_seat_kept(server):
         await asyncio.gather(ann.leave(), bob.leave())
 
 
+async def a_full_connection_is_given_up(server):
+    """Pings wait for room in the socket, and so does the close."""
+    async with Network(server.port) as network:
+        ann = await join(network.url("full"), token="ann", heartbeat=0.4)
+        bob = await join(network.url("full"), token="bob", heartbeat=None)
+        network.passes.clear()
+        while ann.send("n", "x" * 1_000_000) | bob.send("n", "x" * 1_000_000):
+            await asyncio.sleep(0)
+        await until("the client notices", lambda: ann.state == "waiting", 5)
+        begun = time.monotonic()
+        await bob.leave()
+        assert time.monotonic() - begun < 10
+        network.passes.set()
+        await ann.ready
+        await until("it is back", lambda: ann.state == "open")
+        await ann.leave()
+
+
+async def a_callback_may_leave(server):
+    async with Network(server.port) as network:
+        bob, ann = await join(server.url("callback"), token="bob"), await join(network.url("callback"), token="ann")
+        heard = heard_by(ann, "leave", "connection")
+        # Told with the state after a gap, so that the client is in the middle of a message.
+        ann.on("data", lambda *_: ann.leave())
+        network.passes.clear()
+        network.cut()
+        for number in range(300):
+            await bob.request("n", number)
+        await bob.set({"round": 1})
+        await bob.leave()
+        network.passes.set()
+        await until("ann leaves", lambda: heard and heard[-1][:2] == ("connection", "closed"))
+        await asyncio.sleep(0.2)
+        assert ("leave", "bob", "unknown") in heard, heard
+        equal((ann.state, ann._link, heard[-1][1]), ("closed", None, "closed"), "after a callback has left")
+        lobby = Lobby(network.url("callback"), token="ann")
+        lobby.on("connection", lambda *_: lobby.leave())
+        tasks, opened = asyncio.all_tasks(), network.opened
+        lobby.connect()
+        await until("no task is left", lambda: asyncio.all_tasks() - tasks == set())
+        equal((lobby.state, network.opened), ("closed", opened), "a lobby that is left at once")
+
+
 async def a_blocked_event_loop_ends_no_connection(server):
-    ann = await join(server.url("block"), token="ann", heartbeat=0.4)
-    states = heard_by(ann, "connection")
-    request = ann.request("n", 1, timeout=0.3)
-    for _ in range(3):
-        await asyncio.sleep(0.45)
-        time.sleep(1.5)
-    await request
-    await asyncio.sleep(0.5)
-    equal(states, [], "what has happened")
-    await ann.leave()
+    async with Network(server.port) as network:
+        ann = await join(network.url("block"), token="ann", heartbeat=0.4)
+        states = heard_by(ann, "connection")
+        for _ in range(3):
+            request = ann.request("n", 1, timeout=0.5)
+            network.passes.clear()
+            await asyncio.sleep(0.45)
+            # The answers to a ping and to the request arrive only after their times, which are over.
+            network.passes.set()
+            time.sleep(1.5)
+            await request
+        equal(states, [], "what has happened")
+        await ann.leave()
 
 
 async def retry_after_of_a_refused_upgrade_is_respected(server):
@@ -274,22 +320,19 @@ async def join_can_be_cancelled_and_misses_no_event(server):
     with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(join(f"ws://127.0.0.1:{port}/ws/chess", token="ann"), 0.2)
         raise AssertionError("it joined")
-    await until("no task is left", lambda: asyncio.all_tasks() - before == set())
+    await until("no task is left", lambda: asyncio.all_tasks() - before == set(), 3)
     silent.close()
-    bob = await join(server.url("early"), token="bob")
-    heard = []
-    for _ in range(20):
-        joining = asyncio.gather(asyncio.wait_for(join(server.url("early"), token="ann"), SECONDS))
-        # Direct messages arrive between `welcome` and the list, or soon after.
-        while not joining.done():
-            bob.send("direct", {"to": "ann", "data": len(heard)})
-            await asyncio.sleep(0)
-        [ann] = await joining
-        ann.on("direct", lambda data, _meta: heard.append(data))
-        await bob.request("direct", {"to": "ann", "data": "last"})
-        await until("the last one", lambda: heard and heard[-1] == "last")
-        heard.clear()
-        await ann.leave()
+    bob, ann = await join(server.url("early"), token="bob"), await join(server.url("early"), token="ann")
+    for number in range(10):
+        await ann.leave(keep_seat=True)
+        # It arrives before the list.
+        await bob.request("direct", {"to": "ann", "data": number})
+        joining = asyncio.wait_for(join(server.url("early"), token="ann", was=ann.session), SECONDS)
+        [ann] = await asyncio.gather(joining)
+        heard = heard_by(ann, "direct")
+        await until("it is heard", lambda: heard, 2)
+        equal([entry[1] for entry in heard], [number], "what ann hears")
+    await ann.leave()
     with contextlib.suppress(LobbyError):
         await join(server.url("no!lobby"), token="ann")
         raise AssertionError("it joined")
@@ -417,10 +460,9 @@ async def the_bot_of_the_guide_answers(server):
         await process.wait()
 
 
-CLAIMS = [members_talk, lobby_control_and_lists, callbacks_that_fail_are_reported, a_cut_connection_loses_and_doubles_nothing,
-          a_program_that_is_restarted_comes_back_to_its_seat, a_silent_connection_is_given_up_and_the_seat_kept,
-          a_blocked_event_loop_ends_no_connection, retry_after_of_a_refused_upgrade_is_respected, join_can_be_cancelled_and_misses_no_event,
-          iterators_end, volatile_messages_are_dropped_when_nothing_is_read, wss_checks_the_certificate, compression_is_the_users_choice,
+CLAIMS = [members_talk, lobby_control_and_lists, callbacks_that_fail_are_reported, a_callback_may_leave, a_cut_connection_loses_and_doubles_nothing,
+          a_program_that_is_restarted_comes_back_to_its_seat, a_silent_connection_is_given_up_and_the_seat_kept, a_full_connection_is_given_up,
+          a_blocked_event_loop_ends_no_connection, retry_after_of_a_refused_upgrade_is_respected, join_can_be_cancelled_and_misses_no_event, iterators_end, volatile_messages_are_dropped_when_nothing_is_read, wss_checks_the_certificate, compression_is_the_users_choice,
           the_bot_of_the_guide_answers]
 
 

@@ -562,7 +562,9 @@ class Lobby:
         link = self._link = _Link(self)
         self._after("connect", CONNECT_SECONDS, lambda: self._lost(link, Closed(1006, "")))
         self._become("connecting")
-        link.start()
+        # A callback may have left the lobby.
+        if link is self._link:
+            link.start()
 
     def _address(self) -> str:
         """The address of the next attempt."""
@@ -595,7 +597,7 @@ class Lobby:
             return
         self._drop()
         goodbye = link.goodbye
-        code, reason = (goodbye["code"], goodbye["reason"]) if goodbye else end[:2]
+        code, reason = (goodbye["code"], goodbye.get("reason", "")) if goodbye else end[:2]
         url, reconnect = (goodbye.get("url"), goodbye.get("reconnect")) if goodbye else (None, None)
         # The server of the lobby. If it cannot be reached, the first address knows where the lobby is then.
         self._home = url or (self._home if link.is_welcome else None)
@@ -751,6 +753,9 @@ class Lobby:
         self._has_gap = False
 
     def _opened(self) -> None:
+        # A callback of what has just been told may have left the lobby.
+        if self.state == "closed":
+            return
         if not self._is_known:
             self._ready.set_result(self)
             self._emit_early(EARLY_TURNS)
@@ -887,7 +892,7 @@ class Lobby:
         self._say(_encode("health_pong", {"timestamp": message["timestamp"]}))
 
     def _dismissed(self, message: Json) -> None:
-        if self._link:
+        if self._link and type(message["code"]) is int:
             self._link.goodbye = message
 
     # ---- what tests and tools replace, in a subclass ----
@@ -1010,19 +1015,21 @@ class _Link:
         """Gives the connection up if the server does not answer pings."""
         while self.lobby.heartbeat:
             await asyncio.sleep(self.lobby.heartbeat)
+            ping = asyncio.ensure_future(self.ping(ws))
             try:
-                pong = asyncio.ensure_future(await ws.ping())
-            except ConnectionClosed:
-                return
-            await asyncio.wait([pong], timeout=self.lobby.heartbeat / 2)
-            if not pong.done():
-                # The event loop may have been blocked: what has arrived meanwhile is read first.
-                await asyncio.wait([pong], timeout=0.1)
-            if not pong.done():
-                pong.cancel()
-                return self.lobby._lost(self, Closed(1006, ""))
-            if not pong.cancelled():
-                pong.exception()
+                await asyncio.wait([ping], timeout=self.lobby.heartbeat / 2)
+                if not ping.done():
+                    # The event loop may have been blocked: what has arrived meanwhile is read first.
+                    await asyncio.wait([ping], timeout=0.1)
+                if not ping.done():
+                    return self.lobby._lost(self, Closed(1006, ""))
+            finally:
+                ping.cancel()
+
+    async def ping(self, ws: ClientConnection) -> None:
+        """Waits for room in the socket, too."""
+        with contextlib.suppress(ConnectionClosed):
+            await (await ws.ping())
 
     def is_open(self) -> bool:
         return self.ws is not None and self.ws.state is State.OPEN
@@ -1059,7 +1066,11 @@ class _Link:
     async def finish(self, ws: ClientConnection, code: int) -> None:
         if self.writer:
             await asyncio.wait([self.writer], timeout=CLOSE_SECONDS)
-        await ws.close(code)
+        # The library waits for room in the socket without a limit.
+        closing = asyncio.ensure_future(ws.close(code))
+        await asyncio.wait([closing], timeout=2 * CLOSE_SECONDS)
+        if not closing.done():
+            ws.transport.abort()
 
 
 def _encode(kind: str, payload: Any) -> bytes:

@@ -84,6 +84,7 @@ class ClusterRig(Rig):
             pass
 
     async def run(self):
+        self.books.watch_loop()
         receiving = asyncio.create_task(self.receive())
         await self.expect("addresses")
         for start in range(0, len(self.members), JOINING_AT_ONCE):

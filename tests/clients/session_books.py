@@ -12,6 +12,7 @@ checks those of a page. `Books.check` compares the books of all members at the e
 - Presence lists that are kept up to date by diffs equal those that the server sends, and at the end the truth.
 """
 
+import asyncio
 import collections
 import json
 
@@ -317,6 +318,11 @@ class Books:
         self.problems.append(text)
         if len(self.problems) <= 20:
             print(f"PROBLEM {text}", flush=True)
+
+    def watch_loop(self):
+        """What a client or a task of the rig reports to the event loop is a problem."""
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, context: self.problem(f"{context['message']}: {context.get('exception')!r}"))
 
     def lose(self, text, number=1):
         self.lost += number

@@ -1,21 +1,48 @@
-"""A client that resumes its session, with Python's `websockets`: `/ws/{lobby}?session=…&epoch=…&seq=…&n=…`.
+"""Members of the rigs are users of src/client/python/lobby.py. What such a client sends, receives and settles goes to its `SessionBook`.
 
-It gives its requests rising numbers, sends those that are not answered again after a resume, and settles the others by the fields
-`done` and `refused` of `welcome`. Everything it receives and settles also goes to its `SessionBook`.
+Beside the book, a `Session` keeps its own account of what the server has answered, and compares it with what the client tells about each
+request.
 """
 
 import asyncio
 import collections
 import json
-import secrets
+import os
+import sys
+from urllib.parse import urlsplit, urlunsplit
 
-from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.exceptions import ConnectionClosed
 
-IN_FLIGHT = 16
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../src/client/python"))
+
+from lobby import Lobby, LobbyError  # noqa: E402
+
 OPEN_TIMEOUT = 4.0
-BACKOFF, LONGEST_BACKOFF = 0.05, 1.0    # far shorter than a real client's: the test wants many resumes
-FINAL = range(4000, 4100)
+SHORTER_WAITS = 0.1         # far shorter than a real client's: the test wants many resumes
+
+
+class WatchedLobby(Lobby):
+    """The client, with a session that sees its messages and can cut its connection."""
+
+    def __init__(self, session, **options):
+        super().__init__(f"{session.url()}/ws/{session.lobby}", **options)
+        self.watcher, self.ws = session, None
+
+    async def _connect(self, url, **options):
+        self.watcher.connecting()
+        # The server may be another one each time.
+        address = urlunsplit(urlsplit(url)._replace(netloc=urlsplit(self.watcher.url()).netloc))
+        self.ws = await super()._connect(address, **options)
+        return self.ws
+
+    def _random(self):
+        return self.watcher.rng.random() * SHORTER_WAITS
+
+    def _trace(self, is_sent, frame):
+        if is_sent:
+            self.watcher.sent(json.loads(frame))
+        else:
+            self.watcher.received(json.loads(frame), len(frame.encode()))
 
 
 class Session:
@@ -23,254 +50,201 @@ class Session:
         # A function is asked for each connection, so that a session can move to another server.
         self.url = url if callable(url) else lambda: url
         self.lobby, self.user, self.book, self.rng = lobby, user, book, rng
-        self.name, self.was = secrets.token_urlsafe(24), was
-        self.patience = rng.uniform(1.0, 7.0)       # seconds of silence before a probe
-        self.position = None                        # (epoch, seq)
-        self.n = 0                                  # number of the last direct message
-        self.ref = 0
-        self.pending = {}                           # by ref: (id, message), sent and not settled
-        self.waiting = collections.deque()          # (id, kind, message) without a number yet
+        self.loop = asyncio.get_running_loop()
+        self.asked = {}                             # by id of a message: its kind, its receiver, and its refs
+        self.unsettled = set()                      # ids of messages
+        self.unanswered = {}                        # by ref: the message
+        self.expected = {}                          # by ref: the outcome that the server has told
+        self.lists = set()                          # refs of requests for a list
         self.settled_refs = collections.deque(maxlen=8)     # (ref, message, is refused)
         self.repeats = collections.Counter()        # refs that were sent again although they are settled
-        self.outgoing = None                        # of the connection, once it is welcome
-        self.wakes = asyncio.Event()
-        self.is_open = asyncio.Event()
         self.closed = None                          # (code, reason) of the final close
-        self.is_stopped = False
-        self.ws = None
-        self.epoch = None
-        self.awaits_state = False
-        self.presence = None                        # future of the answer to a request for a list
+        self.has_ended = asyncio.Event()
+        self.is_stopped = self.has_joined = self.awaits_state = False
         self.paused_until = 0.0
-        self.task = asyncio.create_task(self.run())
+        patience = rng.uniform(1.0, 7.0)            # seconds of silence before a ping
+        self.client = WatchedLobby(self, token=self.token, was=was, heartbeat=patience, open_timeout=OPEN_TIMEOUT, proxy=None)
+        self.client.on("connection", self.changed)
+        self.client.connect()
 
     # ---- the connection ----
 
-    def address(self):
-        address = f"{self.url()}/ws/{self.lobby}?token={self.user}&session={self.name}"
-        if self.was:
-            address += f"&was={self.was}"
-        if self.position:
-            address += "&epoch={}&seq={}&n={}".format(*self.position, self.n)
-        return address
+    async def token(self):
+        """Is asked for each attempt. So a member that pauses has none."""
+        await asyncio.sleep(self.paused_until - self.loop.time())
+        return self.user
 
-    async def run(self):
-        attempt, loop = 0, asyncio.get_running_loop()
-        while not self.is_stopped and self.closed is None:
-            self.book.connecting(loop.time())
-            opened, code, reason = await self.connection()
-            self.book.disconnected(loop.time())
-            if self.is_stopped:
-                break
-            attempt = 0 if opened else attempt + 1
-            if code in FINAL or code == 1000:
-                self.closed = (code, reason)
-                break
-            wait = self.rng.random() * min(LONGEST_BACKOFF, BACKOFF * 2 ** attempt)
-            await asyncio.sleep(max(wait, self.paused_until - loop.time()))
-        self.is_open.clear()
+    def connecting(self):
+        self.book.connecting(self.loop.time())
 
-    async def connection(self):
-        """One connection until its end. Returns whether it was welcome, and the close code and reason."""
-        try:
-            self.ws = await connect(self.address(), ping_interval=None, compression=None, max_size=None, proxy=None,
-                                    open_timeout=OPEN_TIMEOUT, close_timeout=1)
-        except InvalidHandshake as error:
-            self.book.books.counts[f"refused: {error}"] += 1
-            return False, 1006, ""
-        except (OSError, TimeoutError, EOFError, ConnectionClosed):
-            return False, 1006, ""
-        if self.is_stopped:
-            self.ws.transport.abort()
-        opened, self.heard_at = False, asyncio.get_running_loop().time()
-        helpers = [asyncio.create_task(self.probe(self.ws))]
-        try:
-            async for text in self.ws:
-                if self.is_stopped:
-                    break
-                self.heard_at = asyncio.get_running_loop().time()
-                message = json.loads(text)
-                if message["type"] == "welcome":
-                    opened = True
-                    self.outgoing = collections.deque()
-                    helpers.append(asyncio.create_task(self.write(self.ws, self.outgoing)))
-                self.receive(message, len(text.encode()))
-        except ConnectionClosed:
-            pass
-        finally:
-            self.outgoing = None
-            self.is_open.clear()
-            for helper in helpers:
-                helper.cancel()
-            self.ws.transport.abort()
-        rcvd = self.ws.protocol.close_rcvd
-        return opened, rcvd.code if rcvd else 1006, rcvd.reason if rcvd else ""
+    def changed(self, state, why):
+        if state in ("waiting", "closed"):
+            self.book.disconnected(self.loop.time())
+            if why.error:
+                self.book.books.counts[f"failed attempts: {type(why.error).__name__}"] += 1
+        if state == "closed":
+            self.has_ended.set()
+            if not self.is_stopped:
+                self.closed = why[:2]
 
-    async def write(self, ws, outgoing):
-        try:
-            while True:
-                while outgoing:
-                    await ws.send(outgoing.popleft())
-                self.wakes.clear()
-                await self.wakes.wait()
-        except ConnectionClosed:
-            pass
-
-    async def probe(self, ws):
-        """Gives the connection up if it stays silent."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(self.patience / 2)
-            if loop.time() - self.heard_at > self.patience + 1.5:
-                self.book.books.counts["given up by the client"] += 1
-                return ws.transport.abort()
-            if loop.time() - self.heard_at > self.patience:
-                self.put({"type": "ping", "ref": "probe"})
+    def is_open(self):
+        return self.client.state == "open"
 
     def drop(self):
         """Cuts the connection from the client's side."""
-        if self.ws:
-            self.ws.transport.abort()
+        if self.client.ws:
+            self.client.ws.transport.abort()
 
     def pause(self, seconds):
-        self.paused_until = asyncio.get_running_loop().time() + seconds
+        self.paused_until = self.loop.time() + seconds
         self.drop()
 
+    async def leave(self):
+        self.book.has_left = True
+        await asyncio.wait([self.client.leave()], timeout=5)
+
+    async def ended(self, seconds):
+        await asyncio.wait([asyncio.ensure_future(self.has_ended.wait())], timeout=seconds)
+
     def stop(self):
-        """The page is gone: nothing that still arrives is read. Unsettled requests are lost with it."""
+        """The program is gone: nothing that still arrives is read. Requests that are not settled are lost with it."""
         if not self.is_stopped:
             self.is_stopped = True
             self.drop()
-            self.abandon()
-
-    def abandon(self):
-        for message_id, _ in self.pending.values():
-            self.book.settled(message_id, "unknown")
-        for message_id, kind, message in self.waiting:
-            self.book.requested(None, message_id, kind, message.get("to"), 0)
-            self.book.settled(message_id, "unsent")
-        self.pending.clear()
-        self.waiting.clear()
-        self.book.end(asyncio.get_running_loop().time())
+            self.client.leave(keep_seat=True)
+            self.book.end(self.loop.time())
 
     # ---- requests ----
 
-    def put(self, message):
-        if self.outgoing is not None:
-            self.outgoing.append(json.dumps(message))
-            self.wakes.set()
-
     def request(self, message_id, kind, message):
-        """Executed exactly once, if the session lives."""
-        self.waiting.append((message_id, kind, message))
-        self.pump()
+        """Executed exactly once, if the session lives. The message contains the id."""
+        self.asked[message_id] = (kind, message.get("to"), [])
+        self.unsettled.add(message_id)
+        payload = {name: value for name, value in message.items() if name != "type"}
+        # A member waits as long as it takes, so that every outcome is the server's.
+        self.client.request(message["type"], payload, timeout=None).add_done_callback(lambda future: self.settled(message_id, future))
 
     def quiet(self, message):
         """A message without an answer: executed at most once."""
-        if self.is_open.is_set():
-            self.put(message)
-
-    def pump(self):
-        while self.waiting and len(self.pending) < IN_FLIGHT and self.is_open.is_set():
-            message_id, kind, message = self.waiting.popleft()
-            self.ref += 1
-            self.pending[self.ref] = (message_id, message)
-            self.book.requested(self.ref, message_id, kind, message.get("to"), asyncio.get_running_loop().time())
-            self.put(message | {"ref": self.ref})
+        if self.is_open():
+            self.client.send(message["type"], {name: value for name, value in message.items() if name != "type"})
 
     def repeat(self):
         """Sends a request again that has been answered. The server must not execute it, and say so."""
-        if self.settled_refs and self.is_open.is_set():
-            ref, message, refused = self.rng.choice(self.settled_refs)
+        if self.settled_refs and self.is_open():
+            ref, message, _ = self.rng.choice(self.settled_refs)
             self.repeats[ref] += 1
-            self.put(message | {"ref": ref})
+            asyncio.ensure_future(self.misbehave(self.client.ws, message))
 
-    def settle(self, ref, outcome, is_used=True):
-        message_id, message = self.pending.pop(ref)
+    async def misbehave(self, ws, message):
+        try:
+            await ws.send(json.dumps(message))
+        except ConnectionClosed:
+            pass
+
+    async def list(self):
+        """Asks for the members until a list arrives."""
+        await self.client.request("presence", timeout=None)
+
+    def settled(self, message_id, future):
+        """The client has settled a request."""
+        self.unsettled.discard(message_id)
+        kind, to, refs = self.asked.pop(message_id)
+        error = future.exception()
+        if error and not isinstance(error, LobbyError):
+            return self.book.problem(f"{message_id}: {error!r}")
+        code = error and error.code
+        if not refs:
+            if code not in ("closed", "queue_full"):
+                self.book.problem(f"{message_id} was never sent, but settled: {code or future.result()}")
+            self.book.requested(None, message_id, kind, to, 0)
+            return self.book.settled(message_id, "unsent")
+        ref = refs[-1]
+        expected = self.expected.pop(ref, None)
+        # What the client says, and what the server has said.
+        outcome = {None: expected if expected in ("acked", "done") else "acked", "unknown": "unknown", "closed": "unknown"}.get(code, "refused")
+        if code == "closed" and expected not in (None, "unknown"):
+            self.book.problem(f"{message_id} is settled as closed, but the server has told: {expected}")
+        if code != "closed" and outcome != expected:
+            self.book.problem(f"{message_id} is settled as {code or future.result()}, but the server has told: {expected}")
         self.book.settled(message_id, outcome)
-        # A request whose number is not used up would be executed if it were sent again.
-        if outcome != "unknown" and is_used:
-            self.settled_refs.append((ref, message, outcome == "refused"))
-        self.pump()
+        self.unanswered.pop(ref, None)
+
+    # ---- what the client sends ----
+
+    def sent(self, message):
+        ref = message.get("ref")
+        if not isinstance(ref, int):
+            return
+        if message["type"] == "presence":
+            self.lists.add(ref)
+            return
+        message_id = message["id"] if "id" in message else message["data"]["id"]
+        kind, to, refs = self.asked[message_id]
+        if ref in refs:
+            self.book.books.counts["sent again"] += 1
+        elif ref in self.book.refs or refs and self.expected.get(refs[-1]) != "limited":
+            self.book.problem(f"{message_id} is sent as ref {ref}, before it was {refs}")
+        else:
+            refs.append(ref)
+            self.book.requested(ref, message_id, kind, to, self.loop.time())
+        self.unanswered[ref] = message
 
     # ---- what arrives ----
 
-    def receive(self, message, size):
-        self.book.receive(message, size, asyncio.get_running_loop().time())
+    def received(self, message, size):
+        self.book.receive(message, size, self.loop.time())
         kind = message["type"]
         if kind == "welcome":
             self.welcomed(message)
         elif kind == "presence_state":
-            self.listed(message)
+            self.awaits_state, self.has_joined = False, True
         elif kind in ("ack", "error"):
             self.answered(message)
-        elif kind == "direct":
-            self.n = message["n"]
-        if kind in ("message", "presence_diff", "ack") and message.get("seq") is not None:
-            self.moved(message["seq"])
-
-    def moved(self, seq):
-        epoch, last = self.position or (None, 0)
-        self.position = (self.epoch, max(seq, last) if epoch == self.epoch else seq)
 
     def welcomed(self, welcome):
-        self.awaits_state, self.epoch = True, welcome["epoch"]
-        self.was = None
-        self.n = welcome["n"]
-        if welcome["resumed"]:
-            done, refused = welcome["done"], int(welcome["refused"], 16)
-            for ref in [ref for ref in self.pending if ref <= done]:
+        self.awaits_state = True
+        done, refused = welcome["done"], int(welcome["refused"], 16)
+        if not welcome["resumed"]:
+            self.settled_refs.clear()
+        for ref in list(self.unanswered):
+            if not welcome["resumed"]:
+                self.tell(ref, "unknown")
+            elif ref <= done:
                 if done - ref >= 64:
                     self.book.problem(f"ref {ref} is too far below done {done}")
-                self.settle(ref, "refused" if refused >> (done - ref) & 1 else "done")
-            self.ref = max(self.ref, done)
-        else:
-            self.position = None
-            self.settled_refs.clear()
-            for ref in list(self.pending):
-                self.settle(ref, "unknown")
-        self.is_open.set()
-        for ref, (_, message) in self.pending.items():
-            self.book.books.counts["sent again"] += 1
-            self.put(message | {"ref": ref})
-        self.pump()
+                self.tell(ref, "refused" if refused >> (done - ref) & 1 else "done")
 
-    def listed(self, state):
-        self.awaits_state = False
-        self.moved(state["seq"])
+    def tell(self, ref, outcome, is_used=True):
+        message = self.unanswered.pop(ref)
+        self.expected[ref] = outcome
+        # A request whose number is not used up would be executed if it were sent again.
+        if outcome != "unknown" and is_used:
+            self.settled_refs.append((ref, message, outcome != "acked" and outcome != "done"))
 
     def answered(self, answer):
         ref = answer.get("ref")
         refused = answer["type"] == "error"
-        if ref == "list" and self.presence and not self.presence.done():
-            self.presence.set_result(None)
+        counts = self.book.books.counts
         if answer.get("repeated"):
             known = {known: refusal for known, _, refusal in self.settled_refs}
             if not self.repeats[ref]:
                 self.book.problem(f"unexpected {answer}")
             elif ref in known and known[ref] != refused:
                 self.book.problem(f"{answer}, but before it was {'refused' if known[ref] else 'executed'}")
-            self.book.books.counts["repeated"] += 1
-        elif ref in self.pending:
+            counts["repeated"] += 1
+        elif ref in self.unanswered:
             if refused:
-                self.book.books.counts[f"error {answer['code']}"] += 1
-            is_used = not refused or answer["code"] not in self.book.books.unused
-            self.settle(ref, "refused" if refused else "acked", is_used)
+                counts[f"error {answer['code']}"] += 1
+            is_limited = refused and answer["code"] == "rate_limited"
+            is_used = not refused or answer["code"] not in self.book.books.unused and not is_limited
+            self.tell(ref, "limited" if is_limited else "refused" if refused else "acked", is_used)
+        elif ref in self.lists:
+            pass
         elif refused and ref is None and answer["code"] in self.book.books.tolerated:
-            self.book.books.counts[f"error {answer['code']} without a ref"] += 1
+            counts[f"error {answer['code']} without a ref"] += 1
         elif refused:
             self.book.problem(f"unexpected {answer}")
         elif not self.awaits_state and isinstance(ref, int):
             # Only a replay acknowledges what `done` has settled.
             self.book.problem(f"unexpected {answer}")
-
-    async def list(self):
-        """Asks for the members until a list arrives."""
-        while True:
-            await self.is_open.wait()
-            self.presence = asyncio.get_running_loop().create_future()
-            self.put({"type": "presence", "ref": "list"})
-            try:
-                return await asyncio.wait_for(self.presence, 2)
-            except TimeoutError:
-                pass

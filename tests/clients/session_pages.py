@@ -6,13 +6,12 @@ import itertools
 import json
 import os
 import random
-import time
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from browser import HERE, chromium
-from session_books import SessionBook
+from session_reports import Reports
 
 CHANGES = {"freeze": 4, "offline": 3, "reload": 3}
 PAGES = [("lobby_page.html", "sockets"), ("session_page.html", "sockets"), ("lobby_page.html", "events")]
@@ -55,15 +54,16 @@ class DevTools:
         return answer["result"]
 
 
-class Page:
+class Page(Reports):
     """One page: a member as those of sessions.py."""
+
+    is_page = True
 
     def __init__(self, pages, rig, lobby, number):
         self.pages, self.rig, self.lobby = pages, rig, lobby
         self.user = f"page{number}"
         self.file, self.transport = PAGES[number % len(PAGES)]
         self.random = random.Random(f"{rig.seed} page {number}")
-        self.book = self.previous = None
         self.is_frozen = False
         self.taking = asyncio.Lock()
         lobby.members.append(self)
@@ -100,30 +100,6 @@ class Page:
                 for event in await self.evaluate(f"{function}()") or []:
                     self.enter(*event)
 
-    def enter(self, at, kind, *values):
-        now = at / 1000 - time.time() + asyncio.get_running_loop().time()
-        book = self.book
-        if kind == "open":
-            if book and book.is_active:
-                book.end(now)
-            self.book = SessionBook(self.rig.books, self.lobby.name, self.user, self.previous, is_page=True)
-            self.previous = None
-        elif kind == "receive":
-            book.receive(*values, now)
-        elif kind == "asked":
-            message_id, message_kind, to = values
-            book.requested(None, message_id, message_kind, to, now)
-        elif kind == "settled":
-            message_id, ref, outcome = values
-            book.refs[ref] = message_id
-            book.settled(message_id, outcome)
-        elif kind == "gap":
-            self.rig.books.counts["gaps that pages were told"] += 1
-        elif kind == "problem":
-            self.rig.books.problem(f"{self.user}: {values[0]}")
-        elif values[0] == "closed":
-            self.rig.ends["{} {}".format(*values[1:])] += 1
-
     async def live(self):
         while self.rig.talks():
             await asyncio.sleep(self.random.expovariate(1 / CHANGE_EVERY))
@@ -152,27 +128,14 @@ class Page:
 
     async def reload(self):
         await self.take("end")
-        await self.give_up()
+        self.give_up()
         self.previous = self.book
         await self.call("Page.reload")
 
-    async def give_up(self):
-        """The page's requests that are not settled are lost with it."""
-        requests = self.rig.books.requests
-        for message_id in [key for key, request in requests.items() if request.user == self.user and request.outcome is None]:
-            self.book.settled(message_id, "unknown")
-        self.book.end(asyncio.get_running_loop().time())
-
     # ---- as of `Member` ----
-
-    def has_joined(self):
-        return self.book is not None and self.book.segment is not None
 
     async def is_settled(self):
         return await self.evaluate("unsettled()") == 0
-
-    def is_open(self):
-        return self.has_joined()
 
     def repair(self):
         """The page opens a new session itself."""

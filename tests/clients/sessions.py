@@ -47,7 +47,11 @@ SERVER_ARGS = ["--admin", "127.0.0.1:0", "--seat-grace", f"{GRACE:g}s", "--max-l
 
 
 class Member:
-    """A user. It has one session after the other."""
+    """A user. It has one session after the other, each with a client of its own.
+
+    `Rig` asks of members of any kind for `user`, `has_joined`, `is_settled`, `is_open`, `repair`, `live`, `list` and `stop`, and has opened
+    them with `open`. Those that are no Python objects report what they do: see `session_reports.py`.
+    """
 
     def __init__(self, rig, lobby, number):
         self.rig, self.lobby, self.user = rig, lobby, f"u{number}"
@@ -59,7 +63,7 @@ class Member:
 
     def open(self, was=None):
         book = SessionBook(self.rig.books, self.lobby.name, self.user, was and was.book)
-        self.session = Session(self.rig.url, self.lobby.name, self.user, book, self.random, was and was.name)
+        self.session = Session(self.rig.url, self.lobby.name, self.user, book, self.random, was and was.client.session)
         return self.session
 
     async def live(self):
@@ -98,11 +102,11 @@ class Member:
         elif kind == "nobody":
             session.request(message_id, "direct", {"type": "direct", "to": "nobody", "data": data})
         elif kind == "rubbish":
-            session.request(message_id, "rubbish", {"type": "broadcast"})
+            session.request(message_id, "rubbish", {"type": "broadcast", "id": message_id})
         elif kind == "quiet":
             session.quiet({"type": "broadcast", "data": data})
         elif kind == "ping":
-            session.quiet({"type": "ping", "ref": "ping"})
+            session.quiet({"type": "ping"})
         else:
             session.repeat()
 
@@ -121,26 +125,23 @@ class Member:
             session.stop()
             self.open(was=session)
         elif kind == "leave":
-            session.book.has_left = True
-            session.quiet({"type": "leave"})
-            await asyncio.wait([session.task], timeout=5)
+            await session.leave()
             session.stop()
             self.open()
         elif kind == "second login":
             # The older page gets 4004, or is closed.
             self.open()
-            await asyncio.wait([session.task], timeout=2)
+            await session.ended(2)
             session.stop()
 
-
     def has_joined(self):
-        return self.session.position is not None
+        return self.session.has_joined
 
     async def is_settled(self):
-        return self.is_open() and not self.session.pending and not self.session.waiting
+        return self.is_open() and not self.session.unsettled
 
     def is_open(self):
-        return self.session.is_open.is_set()
+        return self.session.is_open()
 
     def repair(self):
         if self.session.closed:
@@ -184,6 +185,7 @@ class Rig:
         await asyncio.sleep(seconds)
 
     async def run(self, seconds):
+        self.books.watch_loop()
         self.until = time.monotonic() + 3600
         for member in self.members:
             member.open()

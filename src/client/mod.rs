@@ -1,7 +1,7 @@
 //! A client of a lobby without I/O: for games, bots and load tests in Rust.
 //!
 //! A [`Session`] has the words and the behaviour of the browser client, `lobby.js`: it comes back to its seat after a lost
-//! connection, has each request executed exactly once, and says when something was missed. The [guide](crate::guide::client)
+//! connection, has each request executed exactly once, and says when something was missed. The [guide](crate::guide::clients)
 //! describes both.
 //!
 //! It opens no socket and reads no clock. A driver does that:

@@ -4,7 +4,8 @@
 //!
 //! - [`protocol`]: the messages, close codes and seats
 //! - [`lobbies`]: data, host, settings and start of lobbies, without code on the server
-//! - [`client`]: writing a client that reconnects
+//! - [`clients`]: the clients for pages, Python, Godot and Rust
+//! - [`client`]: writing a client in another language
 //! - [`configuration`]: all flags, environment variables and fields of [`Config`](crate::Config)
 //! - [`deploying`]: from nothing to a public server, with a proxy, JWT, metrics and alerts
 //! - [`operating`]: starting and stopping, proxies, the log, rates, the admin API
@@ -47,6 +48,7 @@ pages! {
     architecture = "architecture.md",
     backend = "backend.md",
     client = "client.md",
+    clients = "clients.md",
     cluster = "cluster.md",
     configuration = "configuration.md",
     contributing = "contributing.md",

@@ -37,7 +37,7 @@ def equal(got, wanted, what):
 
 def guide_code():
     """The example of the guide."""
-    with open(os.path.join(ROOT, "src/guide/client.md"), encoding="utf-8") as guide:
+    with open(os.path.join(ROOT, "src/guide/clients.md"), encoding="utf-8") as guide:
         [code] = [part.split("\n```")[0] for part in guide.read().split("\n```gdscript\n")[1:]]
     return code
 

@@ -15,7 +15,7 @@ const codeIn = (file, language) => {
   return text.split(`\n\`\`\`${language}\n`).slice(1).map((part) => part.split('\n```')[0]);
 };
 const chat = codeIn('README.md', 'html')[0];
-const guide = codeIn('src/guide/client.md', 'html')[0];
+const guide = codeIn('src/guide/clients.md', 'html')[0];
 const classes = codeIn('src/guide/client.md', 'js').filter((code) => code.startsWith('class '));
 const client = [...classes, 'export { LobbyClient, LobbySession };'].join('\n');
 

@@ -22,7 +22,7 @@ from lobbyd import Lobbyd, default_binary
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CLIENT = os.path.normpath(os.path.join(HERE, "../../src/client/python"))
-GUIDE = os.path.join(HERE, "../../src/guide/client.md")
+GUIDE = os.path.join(HERE, "../../src/guide/clients.md")
 CERTIFICATES = os.path.join(HERE, "../it/tls/files")
 sys.path.insert(0, CLIENT)
 

@@ -5,7 +5,7 @@ extends Node
 ##
 ## Add it to the tree, where it works in [method Node._process], also while the game is paused.
 ## Connect its signals and call [method join]. README.md describes the installation,
-## src/guide/client.md the API, and src/guide/protocol.md the messages.
+## src/guide/clients.md the API, and src/guide/protocol.md the messages.
 ## [codeblock]
 ## var lobby := Lobby.new()
 ##

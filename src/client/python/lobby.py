@@ -1,6 +1,6 @@
 """The client of lobbyd for Python: a member of a lobby that comes back to its seat when its connection is lost.
 
-One file; depends on `websockets`. README.md shows its use, src/guide/client.md describes the API, and src/guide/protocol.md the messages.
+One file; depends on `websockets`. README.md shows its use, src/guide/clients.md describes the API, and src/guide/protocol.md the messages.
 
     idle --connect()--> connecting --welcome, list--> open --lost--> waiting --time--> connecting --> …
     each of them --leave(), or a close that says not to come back--> closed

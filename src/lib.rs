@@ -34,6 +34,7 @@
 //! | [`stats`] | counters and the current state |
 //! | [`apps`] | the built-in applications, and the wrapper that catches panics |
 //! | [`net`] | the server on real sockets, and the handle for other threads |
+//! | `client` | a client without I/O, with the cargo feature of this name |
 //! | [`journal`] | recording and replaying sessions |
 //! | [`sim`] | deterministic simulation, for tests |
 //! | [`operator`], [`admin`] | operators' commands, and their JSON interface over HTTP |

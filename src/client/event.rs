@@ -35,7 +35,8 @@ pub enum State {
 pub struct Closed {
     /// Close code of the protocol. 1006: there was no close frame.
     pub code: u16,
-    /// Reason word, such as `kicked`; possibly empty.
+    /// Reason word, such as `kicked`; possibly empty. `http_503`: the attempt was answered with this status. `overflow`: the
+    /// events were not polled.
     pub reason: String,
     /// Time until the next attempt; `None` if there is none.
     pub wait: Option<Duration>,

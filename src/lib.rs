@@ -44,7 +44,8 @@
 //!
 //! # Cargo features
 //!
-//! - `client`: the module `client`, a client without I/O for games and bots in Rust. Needs no further crate.
+//! - `client`: the module `client`, a client for games and bots in Rust, which speaks `wss://` with `tls`. Needs no further crate.
+//! - `tls`: addresses with TLS, of the server and of the client. Needs the crate `rustls` and a C compiler.
 //! - `signals`: [`net::Server`] can listen to SIGTERM, SIGINT and SIGHUP. On Unix only. Needs the crate `signal-hook`.
 //! - `hook`: calls of URLs, for [`Config::hook`] and [`Config::jwt_jwks_url`]. Needs the crates `ureq`, `rustls` and `aws-lc-rs`,
 //!   and a C compiler. `ureq_proto` logs the bytes that are sent, with tokens, at the level trace: leave it out, as the program does.

@@ -1,6 +1,7 @@
 //! Vocabulary that all other modules use: ids, time, limits, rates, close reasons. Imports no other module of this crate.
 
 pub(crate) mod arena;
+pub(crate) mod certificates;
 pub(crate) mod checksum;
 pub(crate) mod close;
 pub(crate) mod codes;

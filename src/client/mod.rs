@@ -1,10 +1,13 @@
-//! A client of a lobby without I/O: for games, bots and load tests in Rust.
+//! A client of a lobby: for games, bots and load tests in Rust.
 //!
-//! A [`Session`] has the words and the behaviour of the browser client, `lobby.js`: it comes back to its seat after a lost
-//! connection, has each request executed exactly once, and says when something was missed. The [guide](crate::guide::clients)
-//! describes both.
+//! A `Lobby` has a socket, and is what most programs need. A [`Session`] is the same without I/O, for programs that have
+//! their own network, and for tests. Both have the words and the behaviour of the browser client, `lobby.js`: they come back
+//! to their seat after a lost connection, have each request executed exactly once, and say when something was missed. The
+//! [guide](crate::guide::clients#rust) describes them, and has a bot.
 //!
-//! It opens no socket and reads no clock. A driver does that:
+//! # Without I/O
+//!
+//! A [`Session`] opens no socket and reads no clock. A driver does that:
 //!
 //! 1. It reports what has happened with `handle_…`, with the time and the [`AttemptId`] of the connection. What is reported
 //!    of a connection that the session has given up is ignored.
@@ -116,6 +119,9 @@ mod event;
 mod fields;
 mod limits;
 mod list;
+// With sockets: for programs only. The simulator has its own network.
+#[cfg(feature = "client")]
+mod net;
 mod options;
 mod ordered;
 mod payload;
@@ -135,6 +141,8 @@ pub use self::commands::Of;
 pub use self::error::LobbyError;
 pub use self::event::{Ack, Closed, Event, LobbyMember, LobbyMessage, RequestId, Seat, State};
 pub use self::list::{Found, ListedLobby, read_found};
+#[cfg(feature = "client")]
+pub use self::net::{Lobby, LobbyOptions, Token, Traced};
 pub use self::options::Options;
 pub use self::session::Session;
 pub use self::welcome::Welcome;

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::event::{Event, State};
+use super::error::LobbyError;
+use super::event::{Ack, Event, RequestId, State};
 use super::limits::MAX_EVENT_WEIGHT;
 use super::weight;
 
@@ -29,6 +30,18 @@ impl EventQueue {
         let event = self.ready.pop_front()?;
         self.weight -= weight_of(&event);
         Some(event)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ready.is_empty()
+    }
+
+    /// Removes the outcome of a request, ahead of the events before it.
+    pub(super) fn take_settled(&mut self, request: RequestId) -> Option<Result<Ack, LobbyError>> {
+        let at = self.ready.iter().position(|event| matches!(event, Event::Settled { id, .. } if *id == request))?;
+        let event = self.ready.remove(at)?;
+        self.weight -= weight_of(&event);
+        if let Event::Settled { result, .. } = event { Some(result) } else { None }
     }
 
     /// Whether so much waits that no message may be read.

@@ -63,6 +63,11 @@ impl Requests {
         kept.is_some()
     }
 
+    /// Returns whether the request is not settled.
+    pub(super) fn is_kept(&self, id: RequestId) -> bool {
+        self.kept.contains_key(&id)
+    }
+
     /// Returns the requests that are not settled, in order.
     pub(super) fn ids(&self) -> Vec<RequestId> {
         self.kept.keys().copied().collect()

@@ -10,7 +10,7 @@ use super::action::{Action, AttemptId, Outgoing};
 use super::address::{Address, Filters, Origin};
 use super::backoff::{Backoff, Ending};
 use super::error::LobbyError;
-use super::event::{Event, LobbyMember, State};
+use super::event::{Ack, Event, LobbyMember, RequestId, State};
 use super::list::{ListedLobby, Lobbies};
 use super::options::Options;
 use super::queue::EventQueue;
@@ -48,7 +48,7 @@ pub(super) struct Position {
 pub struct Session {
     pub(super) address: Address,
     pub(super) options: Options,
-    pub(super) draw: Box<dyn FnMut() -> u64 + Send>,
+    pub(super) draw: Box<dyn FnMut() -> u64 + Send + Sync>,
     /// Chosen once. A secret of the user.
     name: String,
     /// The session of the process before a restart, until the first welcome.
@@ -86,7 +86,11 @@ impl Session {
     /// # Errors
     ///
     /// `bad_url`.
-    pub fn new(url: &str, options: Options, draw: impl FnMut() -> u64 + Send + 'static) -> Result<Session, LobbyError> {
+    pub fn new(
+        url: &str,
+        options: Options,
+        draw: impl FnMut() -> u64 + Send + Sync + 'static,
+    ) -> Result<Session, LobbyError> {
         Ok(Session::at(Address::parse(url)?, options, Box::new(draw), None))
     }
 
@@ -99,7 +103,7 @@ impl Session {
         url: &str,
         filters: &Filters,
         options: Options,
-        draw: impl FnMut() -> u64 + Send + 'static,
+        draw: impl FnMut() -> u64 + Send + Sync + 'static,
     ) -> Result<Session, LobbyError> {
         let address = Address::parse(url)?.with_filters(filters, None);
         Ok(Session::at(address, options, Box::new(draw), Some(Lobbies::default())))
@@ -108,7 +112,7 @@ impl Session {
     fn at(
         address: Address,
         options: Options,
-        mut draw: Box<dyn FnMut() -> u64 + Send>,
+        mut draw: Box<dyn FnMut() -> u64 + Send + Sync>,
         lobbies: Option<Lobbies>,
     ) -> Session {
         let was = options.was.clone();
@@ -323,6 +327,27 @@ impl Session {
     /// Returns the server's time in milliseconds since the Unix epoch; `None` before the first welcome.
     pub fn now(&self, now: Time) -> Option<u64> {
         self.round_trips.server_millis(now)
+    }
+
+    // ---- what a driver with a socket needs ----
+
+    /// Returns whether the first attempt has TLS.
+    pub(super) fn is_secure(&self) -> bool {
+        self.address.origin.is_secure
+    }
+
+    pub(super) fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// Returns whether a request waits for its outcome.
+    pub(super) fn is_pending(&self, id: RequestId) -> bool {
+        self.requests.is_kept(id)
+    }
+
+    /// Takes the outcome of a request from among the events.
+    pub(super) fn take_settled(&mut self, id: RequestId) -> Option<Result<Ack, LobbyError>> {
+        self.events.take_settled(id)
     }
 
     // ---- shared by the parts ----

@@ -1,14 +1,8 @@
-//! Where systems keep the certificates that they trust.
+//! The certificates that the system trusts.
 
 use std::path::Path;
 
-/// In one file each: Debian, Alpine and Arch; Fedora; openSUSE; macOS and BSD.
-const FILES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
+use crate::base::certificates::SYSTEM_FILES;
 
 /// Returns the file with the certificates that this system trusts, in PEM. `None` if no usual place has one.
 ///
@@ -18,5 +12,5 @@ const FILES: [&str; 4] = [
 /// }
 /// ```
 pub fn system_certificates() -> Option<&'static Path> {
-    FILES.iter().map(Path::new).find(|path| path.is_file())
+    SYSTEM_FILES.iter().map(Path::new).find(|path| path.is_file())
 }

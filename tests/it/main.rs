@@ -1,4 +1,4 @@
-//! Integration tests, by topic. They use the public API only. Time is virtual, except in `drivers::net`, `drivers::program`,
+//! Integration tests, by topic. They use the public API only. Time is virtual, except in `client::cutting`, `client::sockets`, `client::tls`, `drivers::net`, `drivers::program`,
 //! `operators::operating`, `journal::segments` and `tls`.
 
 #[cfg(feature = "client")]

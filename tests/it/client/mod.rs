@@ -1,9 +1,13 @@
-//! The client without I/O: the conformance vectors, its own interface, this server, and hostile ones.
+//! The client: without I/O, the conformance vectors, this server, and hostile ones; then with its socket.
 
 mod by_hand;
 mod claims;
+mod cutting;
 mod hostile;
 mod server;
+mod sockets;
+#[cfg(feature = "tls")]
+mod tls;
 mod told;
 mod transcript;
 mod vectors;

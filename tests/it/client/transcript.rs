@@ -77,7 +77,7 @@ impl Default for Random {
 
 impl Random {
     /// Returns a source for a new session: the first two numbers, its name, are its own.
-    fn source(&self) -> impl FnMut() -> u64 + Send + 'static {
+    fn source(&self) -> impl FnMut() -> u64 + Send + Sync + 'static {
         let (random, mut first) = (self.clone(), 2);
         move || {
             if first == 0 {

@@ -4,6 +4,9 @@ use crate::{App, Authorization, Context, Member, Message, Protocol, Request};
 /// Sends every message back to its sender. Accepts any path, and needs no token. For developing clients and for
 /// conformance tests.
 ///
+/// With [`Config::deflate`](crate::Config::deflate), it also compresses what it sends back, unlike other applications: the
+/// message contains only what its receiver has sent.
+///
 /// Every connection gets its own lobby and its own user id.
 ///
 /// ```
@@ -31,7 +34,7 @@ impl App for Echo {
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
-        cx.send_to_conn(from.conn(), message);
+        cx.send_back(from.conn(), message);
     }
 
     /// Returns an empty snapshot: the application has no state.

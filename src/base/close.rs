@@ -153,6 +153,8 @@ close_reasons! {
     LobbyNotFound = 4007, "lobby_not_found", "no lobby with this code exists";
     /// The lobby has a password, and the client's is missing or another.
     WrongPassword = 4003, "wrong_password", "the lobby has another password";
+    /// A compressed message could not be decompressed.
+    BadCompression = 1007, "bad_compression", "a compressed message could not be decompressed";
 }
 
 /// Whether and when a client should reconnect after a close.

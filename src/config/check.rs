@@ -155,6 +155,7 @@ impl Config {
         rules.check_lobby_control();
         rules.check_listen();
         rules.check_tls();
+        rules.check_deflate();
         rules.check_admin();
         rules.check_access();
         rules.check_hook();

@@ -232,6 +232,8 @@ config! {
     outbound_high_mark: ByteSize = "64KiB";
     /// Low-water mark: when the queue has shrunk to this size, the application is notified that the pressure is over.
     outbound_low_mark: ByteSize = "16KiB";
+    /// Whether messages may be compressed (RFC 7692): those of clients, and broadcasts of at least 256 bytes, each once for all its receivers. The Cargo feature `deflate` must be on.
+    deflate: bool = "off";
 
     ["Rates"]
     /// Messages per second from one connection, unless its identity has a rate of its own; more get `error rate_limited`.

@@ -217,7 +217,7 @@ impl Config {
         .map(|bytes| bytes as u128);
         // A message that is being received is in memory twice: the current frame and the fragments before it. Growing a
         // buffer can take up to twice its contents.
-        let message = 3 * max_message + max_header;
+        let message = 3 * self.max_received_bytes() as u128 + max_header;
         // If a connection sends more than work_per_receive, up to one receive buffer of its input is kept.
         let inbound = message + receive_buffer;
         // A file is sent before a connection could have a seat, and so a queue.
@@ -250,7 +250,14 @@ impl Config {
         let events = if has_events { u128::from(self.max_kept_events) * EVENT_BYTES } else { 0 };
         let questions = if self.hook.is_some() { u128::from(self.max_hook_questions) * 7 * max_header } else { 0 };
         let events = events + questions + connections(self.max_event_readers, EVENT_READER_BYTES);
-        let fixed = remembered + operators + overflow + waiting + events + 4 * receive_buffer + (4 << 20);
+        let fixed = remembered
+            + operators
+            + overflow
+            + waiting
+            + events
+            + self.compression_memory()
+            + 4 * receive_buffer
+            + (4 << 20);
         let sessions = self.max_connections.bound().map_or(0, |seats| self.sessions_memory(seats));
         // At most 2^33 sockets of at most 2^69 bytes, so no step overflows. A result beyond u64 is reported as u64::MAX.
         let control = self.max_connections.bound().map_or(0, |seats| self.control_memory(seats)) + lists;

@@ -6,6 +6,7 @@
 
 mod check;
 mod cluster;
+mod deflate;
 pub(crate) mod fields;
 mod hook;
 mod hook_rules;

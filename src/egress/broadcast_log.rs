@@ -10,6 +10,10 @@
 //! The buffers are cleared at the end of the turn. Before that, an [`Outbox`](super::outbox::Outbox) copies the frames
 //! that its socket has not taken.
 //!
+//! Some members take compressed frames. The first of them that reads a lobby's frames has them compressed, into a second
+//! buffer with the same frames in the same order, for all of them. A frame that would become no smaller is copied. So what
+//! such a member reads is never longer than the frames in the first buffer, to which the bounds apply.
+//!
 //! A lagging member, whose socket is blocked or whose queue is long, does not read the log. Broadcasts are queued for
 //! it frame by frame, so that each frame is checked against its bound.
 
@@ -20,6 +24,7 @@ use super::turn_frames::TurnFrames;
 use crate::base::arena::Key;
 use crate::base::id::{ConnKey, LobbyKey};
 use crate::config::memory::FRAME_OVERHEAD;
+use crate::ws::deflate::Compressor;
 use crate::ws::frame::Outgoing;
 
 /// Most bytes of memory that a buffer keeps from one turn to the next.
@@ -58,6 +63,13 @@ impl FrameRange {
         }
         follows
     }
+}
+
+/// The form of the frames that a member reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encoding {
+    Plain,
+    Compressed,
 }
 
 /// The connections that do not read a frame from a lobby's buffer.
@@ -116,6 +128,8 @@ struct LobbyLog {
     /// The turn of the last append, and the buffer used in that turn.
     turn: u64,
     buffer: u32,
+    /// The buffer with the frames of that turn for members that take compressed ones, once one of them has read it.
+    compressed: Option<u32>,
     /// Whether the members have still to be written to in this turn.
     is_marked_for_flush: bool,
     /// Number of frames ever appended.
@@ -167,6 +181,7 @@ impl BroadcastLog {
         let lobby = &mut self.lobbies[key.index()];
         if lobby.turn != self.turn + 1 {
             lobby.turn = self.turn + 1;
+            lobby.compressed = None;
             lobby.buffer = BroadcastLog::use_buffer(&mut self.buffers, &mut self.used);
         }
         lobby.buffer
@@ -217,21 +232,108 @@ impl BroadcastLog {
         Some((lobby.buffer, &self.buffers[lobby.buffer as usize]))
     }
 
+    /// Prepares the frames that the connection under `conn` has to read in this form: compresses the lobby's frames of this
+    /// turn that were not read in it before. Returns the form to read them in.
+    #[inline]
+    pub(super) fn encode(
+        &mut self,
+        key: LobbyKey,
+        cursor: Cursor,
+        conn: ConnKey,
+        encoding: Encoding,
+        compressor: &mut Compressor,
+    ) -> Encoding {
+        match encoding {
+            Encoding::Plain => Encoding::Plain,
+            Encoding::Compressed => self.encode_compressed(key, cursor, conn, compressor),
+        }
+    }
+
+    // Not inlined: plain frames must not pay for it.
+    #[cold]
+    #[inline(never)]
+    fn encode_compressed(
+        &mut self,
+        key: LobbyKey,
+        cursor: Cursor,
+        conn: ConnKey,
+        compressor: &mut Compressor,
+    ) -> Encoding {
+        // A member that reads nothing, because it is the sender, needs nothing compressed.
+        if self.unread_frames(key, cursor, conn, Encoding::Plain).next().is_none() {
+            return Encoding::Plain;
+        }
+        self.compress(key, compressor);
+        Encoding::Compressed
+    }
+
+    /// Compresses the lobby's frames of this turn that were not compressed before.
+    fn compress(&mut self, key: LobbyKey, compressor: &mut Compressor) {
+        let Some((index, _)) = self.current_buffer(key) else { return };
+        let BroadcastLog { buffers, used, lobbies, .. } = self;
+        let compressed =
+            *lobbies[key.index()].compressed.get_or_insert_with(|| BroadcastLog::use_buffer(buffers, used));
+        let [plain, compressed] =
+            buffers.get_disjoint_mut([index as usize, compressed as usize]).expect("the lobby has two buffers");
+        for at in compressed.ends.len()..plain.ends.len() {
+            // A frame that is queued for each receiver is compressed then, if at all.
+            if plain.excluded[at] != EXCLUDES_ALL {
+                compressor.append(plain.frame(at), &mut compressed.bytes);
+            }
+            compressed.ends.push(compressed.bytes.len() as u32);
+        }
+    }
+
+    /// The last frame of the lobby's log, in the form for members that take compressed frames. It was appended in this turn.
+    pub(super) fn compress_last(&mut self, key: LobbyKey, compressor: &mut Compressor) -> FrameRange {
+        self.compress(key, compressor);
+        let plain = self.current_buffer(key).expect("a frame was appended in this turn");
+        let (buffer, Buffer { ends, .. }) = self.encoded(key, Encoding::Compressed, plain);
+        let start = ends.iter().nth_back(1).copied().unwrap_or(0);
+        FrameRange { buffer, range: start..ends[ends.len() - 1], frames: 1 }
+    }
+
+    /// The lobby's buffer of this turn in this form. The caller has called [`encode`](Self::encode).
+    #[inline]
+    fn encoded<'a>(&'a self, key: LobbyKey, encoding: Encoding, plain: (u32, &'a Buffer)) -> (u32, &'a Buffer) {
+        if encoding == Encoding::Plain {
+            return plain;
+        }
+        let index = self.lobbies[key.index()].compressed.expect("the frames were compressed");
+        let buffer = &self.buffers[index as usize];
+        debug_assert_eq!(buffer.ends.len(), plain.1.ends.len(), "both buffers have the same frames");
+        (index, buffer)
+    }
+
     /// The frames after `cursor` in the log of the lobby under `key`, without those that exclude the connection under
-    /// `conn`.
-    pub(super) fn unread_frames(&self, key: LobbyKey, cursor: Cursor, conn: ConnKey) -> UnreadFrames<'_> {
-        let Some((index, buffer)) = self.current_buffer(key) else { return UnreadFrames::default() };
+    /// `conn`. The caller has called [`encode`](Self::encode).
+    pub(super) fn unread_frames(
+        &self,
+        key: LobbyKey,
+        cursor: Cursor,
+        conn: ConnKey,
+        encoding: Encoding,
+    ) -> UnreadFrames<'_> {
+        let Some(plain) = self.current_buffer(key) else { return UnreadFrames::default() };
+        let (index, buffer) = self.encoded(key, encoding, plain);
         let next = self.first_unread(key, cursor, buffer);
-        UnreadFrames { index, ends: &buffer.ends, excluded: &buffer.excluded, next, conn: conn.index() as u32 }
+        UnreadFrames { index, ends: &buffer.ends, excluded: &plain.1.excluded, next, conn: conn.index() as u32 }
     }
 
     /// The bytes of the same frames, if they lie in one piece; `None` if an excluded frame lies among them.
-    pub(super) fn contiguous_unread(&self, key: LobbyKey, cursor: Cursor, conn: ConnKey) -> Option<&[u8]> {
-        let Some((_, buffer)) = self.current_buffer(key) else { return Some(&[]) };
+    pub(super) fn contiguous_unread(
+        &self,
+        key: LobbyKey,
+        cursor: Cursor,
+        conn: ConnKey,
+        encoding: Encoding,
+    ) -> Option<&[u8]> {
+        let Some(plain) = self.current_buffer(key) else { return Some(&[]) };
+        let (_, buffer) = self.encoded(key, encoding, plain);
         let from = self.first_unread(key, cursor, buffer);
         // A fold without early exit, so that the compiler compares many at once.
         let has_excluded =
-            buffer.excluded[from..].iter().fold(false, |any, &except| any | is_excluded(conn.index() as u32, except));
+            plain.1.excluded[from..].iter().fold(false, |any, &except| any | is_excluded(conn.index() as u32, except));
         let start = if from == 0 { 0 } else { buffer.ends[from - 1] };
         (!has_excluded).then(|| &buffer.bytes[start as usize..])
     }
@@ -313,6 +415,12 @@ impl BroadcastLog {
 }
 
 impl Buffer {
+    /// The frame with this index.
+    fn frame(&self, at: usize) -> &[u8] {
+        let start = if at == 0 { 0 } else { self.ends[at - 1] };
+        &self.bytes[start as usize..self.ends[at] as usize]
+    }
+
     fn clear(&mut self) {
         self.bytes.clear();
         self.bytes.shrink_to(IDLE_CAPACITY);
@@ -364,7 +472,7 @@ mod tests {
     fn unread_frames_are_those_since_the_cursor_without_the_excluded() {
         for seed in 0..200 {
             let mut random = Random::new(seed);
-            let mut broadcast_log = BroadcastLog::default();
+            let (mut broadcast_log, mut compressor) = (BroadcastLog::default(), Compressor::default());
             let mut cursors = [[Cursor::default(); 4]; 3];
             for _ in 0..4 {
                 let mut appended: Vec<(usize, Excluded, Vec<u8>)> = Vec::new();
@@ -381,7 +489,7 @@ mod tests {
                         1 => Excluded::All,
                         _ => Excluded::Conn(ConnKey::new(conn)),
                     };
-                    let text = "x".repeat(random.below(9) as usize);
+                    let text = "x".repeat(random.below(9) as usize * if random.percent(20) { 100 } else { 1 });
                     let range = broadcast_log
                         .append(LobbyKey::new(lobby), Outgoing::Text(&text), except)
                         .expect("there is room");
@@ -393,17 +501,22 @@ mod tests {
                         let unread = appended[read[lobby][conn]..].iter().filter(|(at, ..)| *at == lobby);
                         let has_excluded = unread.clone().any(|&(_, except, _)| !is_for(except));
                         let expected: Vec<_> = unread.filter(|&&(_, except, _)| is_for(except)).collect();
-                        let frames =
-                            broadcast_log.unread_frames(LobbyKey::new(lobby), cursors[lobby][conn], ConnKey::new(conn));
+                        let (key, cursor, conn) = (LobbyKey::new(lobby), cursors[lobby][conn], ConnKey::new(conn));
+                        let encoding = if random.percent(50) { Encoding::Plain } else { Encoding::Compressed };
+                        let encoding = broadcast_log.encode(key, cursor, conn, encoding, &mut compressor);
+                        let frames = broadcast_log.unread_frames(key, cursor, conn, encoding);
                         assert_eq!(frames.clone().map(|range| range.frames()).sum::<usize>(), expected.len());
                         let bytes: Vec<u8> =
                             frames.clone().flat_map(|range| broadcast_log.bytes(&range).to_vec()).collect();
-                        assert_eq!(bytes, expected.iter().flat_map(|(.., bytes)| bytes.clone()).collect::<Vec<_>>());
-                        let contiguous = broadcast_log.contiguous_unread(
-                            LobbyKey::new(lobby),
-                            cursors[lobby][conn],
-                            ConnKey::new(conn),
-                        );
+                        let mut expected_bytes = Vec::new();
+                        for (.., frame) in expected {
+                            match encoding {
+                                Encoding::Plain => expected_bytes.extend_from_slice(frame),
+                                Encoding::Compressed => Compressor::default().append(frame, &mut expected_bytes),
+                            }
+                        }
+                        assert_eq!(bytes, expected_bytes);
+                        let contiguous = broadcast_log.contiguous_unread(key, cursor, conn, encoding);
                         assert_eq!(contiguous, (!has_excluded).then_some(&*bytes), "seed {seed}");
                     }
                 }
@@ -411,7 +524,7 @@ mod tests {
                 assert!(
                     broadcast_log.is_empty()
                         && broadcast_log
-                            .unread_frames(LobbyKey::new(0), Cursor::default(), ConnKey::new(0))
+                            .unread_frames(LobbyKey::new(0), Cursor::default(), ConnKey::new(0), Encoding::Plain)
                             .next()
                             .is_none()
                 );

@@ -1,6 +1,7 @@
 //! Asserts the invariants of pending output.
 
-use super::output::{Egress, Feed};
+use super::broadcast_log::Encoding;
+use super::output::Egress;
 use crate::base::id::{ConnId, ConnKey, LobbyKey};
 
 impl Egress {
@@ -23,9 +24,9 @@ impl Egress {
             !is_ready || output.is_dirty || output.is_blocked,
             "queued output is scheduled for a write: {output:?}"
         );
-        let Some(lobby) = lobby else { return assert!(output.feed != Feed::Lagging, "only members lag") };
+        let Some(lobby) = lobby else { return assert!(!output.feed.is_lagging(), "only members lag") };
         let entries = self.log.lagging(lobby).iter().filter(|&&other| other == key).count();
-        let reads_log = output.feed == Feed::Log;
+        let reads_log = output.feed.reads_log();
         assert_eq!(
             entries,
             usize::from(!reads_log),
@@ -36,7 +37,8 @@ impl Egress {
         }
         let half = self.half_bound();
         assert!(!output.is_blocked && output.queued_cost() <= half, "a member that does not lag has room");
-        let unread: usize = self.log.unread_frames(lobby, output.cursor, key).map(|range| range.cost()).sum();
+        let unread: usize =
+            self.log.unread_frames(lobby, output.cursor, key, Encoding::Plain).map(|range| range.cost()).sum();
         assert!(unread <= half, "unread frames are within half of every member's bound");
         assert!(
             output.outbox.is_some() || !output.is_above_high_mark,
@@ -51,7 +53,7 @@ impl Egress {
 
     /// Asserts what concerns all connections: the lagging members are counted.
     pub(crate) fn check_all(&self) {
-        let lagging = self.conns.iter().filter(|output| output.feed == Feed::Lagging).count();
+        let lagging = self.conns.iter().filter(|output| output.feed.is_lagging()).count();
         assert_eq!(self.lagging_count, lagging, "the lagging members are counted");
     }
 

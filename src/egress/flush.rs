@@ -226,23 +226,24 @@ impl Egress {
         if self.corks_output() {
             return Ok(UnreadWritten::Partial(0));
         }
-        let Egress { conns, log, write_buffer, .. } = self;
+        let Egress { conns, log, write_buffer, compressor, .. } = self;
         let output = &mut conns[key.index()];
-        let Some(lobby) = output.lobby.filter(|_| output.feed == Feed::Log) else {
+        let Some(lobby) = output.lobby.filter(|_| output.feed.reads_log()) else {
             return Ok(UnreadWritten::Partial(0));
         };
         if output.outbox.is_some() {
             self.queue_unread(key);
             return Ok(UnreadWritten::Partial(0));
         }
-        let bytes = match log.contiguous_unread(lobby, output.cursor, key) {
+        let encoding = log.encode(lobby, output.cursor, key, output.feed.encoding(), compressor);
+        let bytes = match log.contiguous_unread(lobby, output.cursor, key, encoding) {
             // The usual case: the end of the lobby's buffer, in one piece.
             Some(bytes) => bytes,
             // The pieces around frames that exclude this connection, mostly its own. The copy is small: see
             // half_bound().
             None => {
                 write_buffer.clear();
-                log.unread_frames(lobby, output.cursor, key)
+                log.unread_frames(lobby, output.cursor, key, encoding)
                     .for_each(|range| write_buffer.extend_from_slice(log.bytes(&range)));
                 write_buffer
             }

@@ -1,6 +1,6 @@
 //! Unread frames of a lobby's log, and which members do not read the log because they lag.
 
-use super::output::{Egress, Feed};
+use super::output::Egress;
 use crate::base::arena::Key;
 use crate::base::id::{ConnKey, LobbyKey};
 
@@ -9,7 +9,7 @@ impl Egress {
     /// lagging member or one that receives events, which do not read the log.
     #[inline]
     pub(super) fn lobby_with_unread(&self, key: ConnKey) -> Option<LobbyKey> {
-        let output = self.conns.get(key.index()).filter(|output| output.feed == Feed::Log)?;
+        let output = self.conns.get(key.index()).filter(|output| output.feed.reads_log())?;
         output.lobby.filter(|&lobby| self.log.has_unread(lobby, output.cursor))
     }
 
@@ -27,11 +27,12 @@ impl Egress {
     pub(super) fn queue_unread(&mut self, key: ConnKey) -> bool {
         let Some(lobby) = self.lobby_with_unread(key) else { return false };
         let is_corked = self.corks_output();
-        let Egress { conns, log, outboxes, corked, .. } = self;
+        let Egress { conns, log, outboxes, corked, compressor, .. } = self;
         let output = &mut conns[key.index()];
         let was_corked = output.is_corked();
+        let encoding = log.encode(lobby, output.cursor, key, output.feed.encoding(), compressor);
         let mut has_queued = false;
-        for range in log.unread_frames(lobby, output.cursor, key) {
+        for range in log.unread_frames(lobby, output.cursor, key, encoding) {
             outboxes.of(&mut output.outbox).push_range(range, is_corked);
             has_queued = true;
         }
@@ -45,7 +46,7 @@ impl Egress {
     /// Marks a member as lagging if its socket is blocked or its queue costs more than half the bound.
     pub(super) fn update_lagging(&mut self, key: ConnKey) {
         let output = self.output(key);
-        if output.feed == Feed::Log && (output.is_blocked || output.queued_cost() > self.half_bound()) {
+        if output.feed.reads_log() && (output.is_blocked || output.queued_cost() > self.half_bound()) {
             self.mark_lagging(key);
         }
     }
@@ -55,10 +56,10 @@ impl Egress {
         self.catch_up(key);
         let Egress { conns, log, .. } = self;
         let output = &mut conns[key.index()];
-        if output.feed == Feed::Log
+        if output.feed.reads_log()
             && let Some(lobby) = output.lobby
         {
-            output.feed = Feed::Lagging;
+            output.feed = output.feed.with_lagging(true);
             log.mark_lagging(lobby, key);
             self.lagging_count += 1;
         }
@@ -68,8 +69,8 @@ impl Egress {
     pub(super) fn clear_lagging(&mut self, key: ConnKey) {
         let Egress { conns, log, .. } = self;
         let output = &mut conns[key.index()];
-        if output.feed == Feed::Lagging {
-            output.feed = Feed::Log;
+        if output.feed.is_lagging() {
+            output.feed = output.feed.with_lagging(false);
             let lobby = output.lobby.expect("only members lag");
             output.cursor = log.end_cursor(lobby);
             log.clear_lagging(lobby, key);

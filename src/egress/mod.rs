@@ -17,6 +17,10 @@
 //!        ^------------------everything queued is written---------------+
 //! ```
 //!
+//! Broadcasts to a whole lobby are compressed for the members that take compressed frames, once for all of them. Nothing else
+//! is compressed: a frame for one receiver may mix its secrets with a text that another member has chosen, who could guess
+//! them by the length of the result.
+//!
 //! A connection that receives server-sent [events] is treated as if it always lagged.
 //!
 //! With `flush = tick`, output is *corked*: it waits for the end of the next tick.
@@ -38,6 +42,6 @@ mod results;
 mod turn_frames;
 
 pub(crate) use self::output::Egress;
-pub(crate) use self::queue::SharedFrame;
+pub(crate) use self::queue::{Compressible, SharedFrame};
 pub use self::results::Pressure;
 pub(crate) use self::results::{Priority, Queued, Target, WriteEnd, Written};

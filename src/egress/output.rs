@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::broadcast_log::BroadcastLog;
+use super::broadcast_log::{BroadcastLog, Encoding};
 use super::cursor::Cursor;
 use super::event_positions::EventPositions;
 use super::outbox::{Outbox, Outboxes};
@@ -12,6 +12,7 @@ use crate::base::arena::Key;
 use crate::base::distribution::Distribution;
 use crate::base::id::{ConnId, ConnKey, LobbyKey};
 use crate::config::{Config, Flush};
+use crate::ws::deflate::Compressor;
 
 /// All pending output.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ pub(crate) struct Egress {
     pub(super) conns: Vec<Output>,
     pub(super) log: BroadcastLog,
     pub(super) outboxes: Outboxes,
+    pub(super) compressor: Compressor,
     pub(super) wants_flush: bool,
     /// Connections with output to write, in the order in which the output was queued.
     pub(super) dirty: VecDeque<ConnId>,
@@ -79,11 +81,45 @@ pub(super) struct Output {
 pub(super) enum Feed {
     /// It reads the log.
     Log,
+    /// It reads the compressed frames of the log.
+    CompressedLog,
     /// The member lags: its socket is blocked or its queue is above half the bound. Broadcasts are queued for it frame
     /// by frame.
     Lagging,
+    /// The same for a member that takes compressed frames.
+    CompressedLagging,
     /// It receives server-sent events. Broadcasts are queued for it one by one, too.
     Events,
+}
+
+impl Feed {
+    pub(super) fn reads_log(self) -> bool {
+        matches!(self, Feed::Log | Feed::CompressedLog)
+    }
+
+    pub(super) fn is_lagging(self) -> bool {
+        matches!(self, Feed::Lagging | Feed::CompressedLagging)
+    }
+
+    pub(super) fn takes_compressed(self) -> bool {
+        matches!(self, Feed::CompressedLog | Feed::CompressedLagging)
+    }
+
+    /// The form of the frames that a reader of the log gets.
+    pub(super) fn encoding(self) -> Encoding {
+        if self.takes_compressed() { Encoding::Compressed } else { Encoding::Plain }
+    }
+
+    /// The feed of the same member while it lags, or does not lag.
+    pub(super) fn with_lagging(self, is_lagging: bool) -> Feed {
+        match (self, is_lagging) {
+            (Feed::Log | Feed::Lagging, false) => Feed::Log,
+            (Feed::Log | Feed::Lagging, true) => Feed::Lagging,
+            (Feed::CompressedLog | Feed::CompressedLagging, false) => Feed::CompressedLog,
+            (Feed::CompressedLog | Feed::CompressedLagging, true) => Feed::CompressedLagging,
+            (Feed::Events, _) => Feed::Events,
+        }
+    }
 }
 
 const VACANT: Output = Output {
@@ -124,6 +160,7 @@ impl Egress {
             conns: Vec::new(),
             log: BroadcastLog::default(),
             outboxes: Outboxes::default(),
+            compressor: Compressor::default(),
             wants_flush: false,
             dirty: VecDeque::new(),
             lobbies_to_flush: VecDeque::new(),
@@ -261,12 +298,13 @@ impl Egress {
         self.output(key).is_dirty
     }
 
-    /// Size of the output that waits for a connection: its queue and its unread frames in the lobby's log.
+    /// Size of the output that waits for a connection: its queue and its unread frames in the lobby's log. Frames that may be
+    /// compressed when they are read count as they are.
     pub(crate) fn queued_size(&self, key: ConnKey) -> QueuedSize {
         let output = self.output(key);
         let mut size = QueuedSize { bytes: output.queued_bytes(), cost: output.queued_cost() };
         if let Some(lobby) = self.lobby_with_unread(key) {
-            for range in self.log.unread_frames(lobby, output.cursor, key) {
+            for range in self.log.unread_frames(lobby, output.cursor, key, Encoding::Plain) {
                 size.bytes += range.len();
                 size.cost += range.cost();
             }

@@ -8,6 +8,7 @@ use super::output::{Egress, Feed};
 use super::results::{Dropped, LatestQueued, Pressure, Priority, QueueFull, Queued};
 use crate::base::arena::Key;
 use crate::base::id::{ConnId, ConnKey, LobbyKey};
+use crate::ws::deflate::CompressionTotals;
 use crate::ws::frame::{Frame, Outgoing};
 
 /// A frame for several receivers, encoded once: in the lobby's buffer, or in memory of its own if it does not fit there
@@ -17,6 +18,26 @@ pub(crate) struct SharedFrame<'a> {
     frame: Outgoing<'a>,
     /// The encoded frame, if it is not in the lobby's buffer.
     own: Option<&'a Frame>,
+    compressed: CompressedForm,
+}
+
+/// The form of a shared frame for receivers that take compressed frames.
+enum CompressedForm {
+    /// It is not compressed.
+    Plain,
+    /// It was appended to the log of this lobby as the last frame, and is compressed there.
+    InLog(LobbyKey),
+    /// It is compressed by itself, once a receiver needs it.
+    Own(Option<Frame>),
+}
+
+/// Whether a frame may be compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compressible {
+    /// The frame is for all members of a lobby, perhaps without its sender. So none of them learns from its length what it
+    /// does not know from its text.
+    Yes,
+    No,
 }
 
 impl Egress {
@@ -121,7 +142,7 @@ impl Egress {
         if self.log.mark_for_flush(lobby) {
             self.lobbies_to_flush.push_back(lobby);
         }
-        Some(SharedFrame { range: Some(range), frame, own: None })
+        Some(SharedFrame { range: Some(range), frame, own: None, compressed: CompressedForm::InLog(lobby) })
     }
 
     /// Connections of the lobby's members that do not read its log: they lag, or receive events.
@@ -134,19 +155,30 @@ impl Egress {
         &mut self,
         lobby: LobbyKey,
         frame: Outgoing<'a>,
+        compressible: Compressible,
         own: &'a mut Option<Frame>,
     ) -> SharedFrame<'a> {
         let range = self.log.append(lobby, frame, Excluded::All);
         let own = if range.is_some() { None } else { Some(&*own.insert(frame.to_frame())) };
-        SharedFrame { range, frame, own }
+        let compressed = match compressible {
+            Compressible::Yes => CompressedForm::Own(None),
+            Compressible::No => CompressedForm::Plain,
+        };
+        SharedFrame { range, frame, own, compressed }
     }
 
     /// Queues a shared frame for one connection, within `max_outbound_bytes`.
-    pub(crate) fn push_shared(&mut self, key: ConnKey, shared: &SharedFrame<'_>) -> Queued {
-        if self.output(key).feed == Feed::Events {
+    pub(crate) fn push_shared(&mut self, key: ConnKey, shared: &mut SharedFrame<'_>) -> Queued {
+        let feed = self.output(key).feed;
+        if feed == Feed::Events {
             return self.push_event(key, shared.frame, Priority::Deferred, true);
         }
         self.catch_up(key);
+        if feed.takes_compressed()
+            && let Some(queued) = self.push_compressed(key, shared)
+        {
+            return queued;
+        }
         if !self.has_room(key, shared.frame.len()) {
             return Err(QueueFull);
         }
@@ -154,6 +186,66 @@ impl Egress {
         let priority = self.effective_priority(Priority::Deferred);
         let encode = || shared.own.cloned().unwrap_or_else(|| shared.frame.to_frame());
         Ok(self.push_frame(key, range.ok_or_else(encode), priority))
+    }
+
+    // ---- compressed frames ----
+
+    /// From now on the connection gets broadcasts compressed. Called before it subscribes.
+    pub(crate) fn accept_compressed(&mut self, key: ConnKey) {
+        self.output_mut(key).feed = Feed::CompressedLog;
+    }
+
+    /// Whether the connection gets broadcasts compressed.
+    pub(crate) fn takes_compressed(&self, key: ConnKey) -> bool {
+        self.output(key).feed.takes_compressed()
+    }
+
+    /// Returns a frame compressed, if the connection takes compressed frames. `compressed` is the compressed frame, if it was
+    /// needed before.
+    pub(crate) fn form_for(&mut self, key: ConnKey, frame: &Frame, compressed: &mut Option<Frame>) -> Frame {
+        if !self.takes_compressed(key) {
+            return frame.clone();
+        }
+        compressed.get_or_insert_with(|| self.compressor.compress(frame)).clone()
+    }
+
+    /// Whether anything was compressed since the last call of [`take_compression_totals`](Self::take_compression_totals).
+    #[inline]
+    pub(crate) fn has_compressed(&self) -> bool {
+        self.compressor.has_totals()
+    }
+
+    /// Returns what was compressed since the last call.
+    pub(crate) fn take_compression_totals(&mut self) -> CompressionTotals {
+        self.compressor.take_totals()
+    }
+
+    /// Queues a shared frame in its compressed form. `None` if it has none.
+    // Not inlined: plain frames must not pay for it.
+    #[cold]
+    #[inline(never)]
+    fn push_compressed(&mut self, key: ConnKey, shared: &mut SharedFrame<'_>) -> Option<Queued> {
+        let Egress { log, compressor, conns, .. } = self;
+        let frame = match &mut shared.compressed {
+            CompressedForm::Plain => return None,
+            CompressedForm::InLog(lobby) => {
+                let range = log.compress_last(*lobby, compressor);
+                let is_blocked = conns[key.index()].is_blocked;
+                if is_blocked { Err(Frame::from_encoded(log.bytes(&range).to_vec())) } else { Ok(range) }
+            }
+            CompressedForm::Own(compressed) => {
+                let compressed = compressed.get_or_insert_with(|| match shared.own {
+                    Some(frame) => compressor.compress(frame),
+                    None => compressor.compress(&shared.frame.to_frame()),
+                });
+                Err(compressed.clone())
+            }
+        };
+        let length = frame.as_ref().map_or_else(|frame| frame.as_bytes().len(), FrameRange::len);
+        if !self.has_room(key, length) {
+            return Some(Err(QueueFull));
+        }
+        Some(Ok(self.push_frame(key, frame, self.effective_priority(Priority::Deferred))))
     }
 
     // ---- internals ----

@@ -20,6 +20,7 @@ use crate::config::Limit;
 use crate::http::PlainResponse;
 use crate::lobby::directory::{Released, SeatRequest};
 use crate::lobby::entering::Wanted;
+use crate::ws::deflate::Deflate;
 use crate::ws::handshake::{self, Acceptance, Facts, Page, ReadParams, Request};
 
 impl<A: App> Engine<A> {
@@ -40,6 +41,7 @@ impl<A: App> Engine<A> {
                 has_entries: self.core.has_lobby_control(),
                 max_body_bytes: (A::PROTOCOL == Protocol::Json).then(|| self.core.config.max_message_bytes.0 * 2),
                 has_list: self.core.config.lobby_control,
+                has_deflate: self.core.config.deflate,
             };
             let read = handshake::read(head, &params, |request, form| self.decide_and_record(key, request, form));
             read.unwrap_or_else(|refusal| {
@@ -390,6 +392,9 @@ impl Core {
                 self.redact_echo(key, upgrade.echo(date));
                 let response = self.conns[key].wire.accept(upgrade, date);
                 self.egress.push_response(key, response);
+                if upgrade.deflate.is_some_and(Deflate::takes_compressed) {
+                    self.egress.accept_compressed(key);
+                }
             }
             Acceptance::Events => {
                 self.accept_events(key, page.cors.as_ref());

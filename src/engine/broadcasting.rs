@@ -4,6 +4,7 @@
 use super::core::Core;
 use super::member::{Exclude, Member, Sent};
 use crate::base::id::{ConnId, LobbyKey};
+use crate::egress::Compressible;
 use crate::lobby::directory::{Directory, LobbyMember, Seat};
 use crate::protocol;
 use crate::ws::frame::{Frame, Mark, MarkedText, Outgoing};
@@ -44,7 +45,13 @@ impl Core {
         if self.directory.get_lobby(lobby).is_none() {
             return Sent::default();
         }
-        self.send_latest_to_members(lobby, frame, latest, |directory, member| includes(exclude, directory, member))
+        let compressible = match exclude {
+            Exclude::None | Exclude::Conn(_) => Compressible::Yes,
+            Exclude::User(_) | Exclude::Users(_) => Compressible::No,
+        };
+        self.send_latest_to_members(lobby, frame, latest, compressible, |directory, member| {
+            includes(exclude, directory, member)
+        })
     }
 
     /// Sends `data` to all other members of the lobby as a `message`. Returns its `seq`, or 0 if nothing was sent.

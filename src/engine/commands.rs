@@ -26,6 +26,10 @@ impl Core {
         self.key_after_presence(conn).is_some_and(|key| self.send(key, frame, Priority::Deferred))
     }
 
+    pub(super) fn send_back_to_conn(&mut self, conn: ConnId, frame: Outgoing<'_>) -> bool {
+        self.key_after_presence(conn).is_some_and(|key| self.send_back(key, frame))
+    }
+
     pub(super) fn send_latest_to_conn(&mut self, conn: ConnId, latest: u64, frame: &Frame) -> bool {
         self.key_after_presence(conn).is_some_and(|key| self.send_latest(key, latest, frame.clone()))
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::core::Core;
-use super::member::{Body, Exclude, HistoryFrame, Member, Sent};
+use super::member::{Body, Exclude, HistoryFrame, Member, Message, Sent};
 use super::state::stats::Stats;
 use crate::base::close::{CloseReason, Reject};
 use crate::base::id::ConnId;
@@ -207,6 +207,12 @@ impl Context<'_> {
     pub fn send_to_conn<'b>(&mut self, conn: ConnId, body: impl Into<Body<'b>>) -> bool {
         let Body(outgoing) = body.into();
         self.run(|core| core.send_to_conn(conn, outgoing))
+    }
+
+    /// Sends to one member what it has sent itself, and nothing else: compressed, if the member takes compressed messages.
+    pub(crate) fn send_back(&mut self, conn: ConnId, message: Message<'_>) -> bool {
+        let Body(outgoing) = message.into();
+        self.run(|core| core.send_back_to_conn(conn, outgoing))
     }
 
     /// With [`Protocol::Json`](crate::Protocol::Json), in `on_message`: rejects the message. Its `ref` gets an `error`

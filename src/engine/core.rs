@@ -49,6 +49,7 @@ use crate::egress::Egress;
 use crate::http::DateLine;
 use crate::http::forwarded::ForwardedFault;
 use crate::lobby::directory::Directory;
+use crate::ws::deflate::Decompressor;
 
 /// Longest pause between two reads. A pause lets one read take several messages, and delays pongs by as much.
 const MAX_READ_DELAY: Duration = Duration::from_millis(4);
@@ -67,6 +68,7 @@ pub(crate) struct Core {
     /// `None` except in a cluster whose application keeps state of its own.
     pub(super) homes: Option<Box<Homes>>,
     pub(super) egress: Egress,
+    pub(super) decompressor: Decompressor,
     pub(super) identity_data: IdentityData,
     pub(super) sessions: SessionStates,
     pub(super) histories: Histories,
@@ -117,6 +119,8 @@ pub(super) struct Buffers {
     pub(super) text: String,
     /// For a received message while it is processed.
     pub(super) scratch: Vec<u8>,
+    /// For a received message that was compressed.
+    pub(super) decompressed: Vec<u8>,
     /// For a list of receivers.
     pub(super) receivers: Vec<ConnKey>,
     /// For the seats of a user.
@@ -130,6 +134,7 @@ impl Core {
             cluster: None,
             homes: None,
             egress: Egress::new(&config),
+            decompressor: Decompressor::default(),
             rates: Rates::new(&config),
             addresses: Addresses::new(&config),
             ticks: Ticks::new(&config),

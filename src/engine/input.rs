@@ -96,7 +96,7 @@ impl<A: App> Engine<A> {
             && let Some(event) = slot.wire.poll(&mut input, &mut scratch, rules, limits)
         {
             let key = conn.key();
-            let (length, frames_out) = (event.message_bytes(), self.core.counters.frames_out);
+            let (mut length, frames_out) = (event.message_bytes(), self.core.counters.frames_out);
             match event {
                 WireEvent::Nothing => {}
                 WireEvent::Head(head) => {
@@ -111,6 +111,9 @@ impl<A: App> Engine<A> {
                 WireEvent::Text(text) => {
                     self.on_text(key, text);
                     self.core.message_ended(key, input.len());
+                }
+                WireEvent::Compressed { is_text, payload } => {
+                    length += self.on_compressed(conn, is_text, payload, input.len());
                 }
                 WireEvent::Posted { text, is_last } => self.on_posted(conn, text, is_last),
                 WireEvent::BadBody(refusal) => self.core.refuse_post(key, refusal),
@@ -128,12 +131,7 @@ impl<A: App> Engine<A> {
                         self.core.handle_peer_close(key, code, answer, input.is_empty());
                     }
                 }
-                WireEvent::Fault(reason) => {
-                    self.drain_inbox(conn);
-                    if self.core.slot(conn).is_some() {
-                        self.core.close_after_fault(key, reason);
-                    }
-                }
+                WireEvent::Fault(reason) => self.on_fault(conn, reason),
             }
             self.dispatch_events();
             let frames_queued = (self.core.counters.frames_out - frames_out) as usize;
@@ -149,6 +147,15 @@ impl<A: App> Engine<A> {
         Consumed { bytes: bytes.len() - unconsumed, work }
     }
 
+    /// Closes a connection whose peer has violated the protocol.
+    #[cold]
+    pub(super) fn on_fault(&mut self, conn: ConnId, reason: CloseReason) {
+        self.drain_inbox(conn);
+        if self.core.slot(conn).is_some() {
+            self.core.close_after_fault(conn.key(), reason);
+        }
+    }
+
     pub(super) fn on_text(&mut self, key: ConnKey, text: &str) {
         match A::PROTOCOL {
             Protocol::Raw => self.on_app_message(key, Message::Text(text)),
@@ -160,7 +167,7 @@ impl<A: App> Engine<A> {
         }
     }
 
-    fn on_app_message(&mut self, key: ConnKey, message: Message<'_>) {
+    pub(super) fn on_app_message(&mut self, key: ConnKey, message: Message<'_>) {
         let Some(member) = self.core.member(key) else { return self.core.on_list_message(key, None) };
         self.core.counters.messages_in += 1;
         if member.is_watcher() {

@@ -22,6 +22,7 @@ mod commands;
 pub(crate) mod context;
 pub(crate) mod control;
 mod core;
+mod decompressing;
 mod dispatch;
 mod draining;
 pub(crate) mod driver;

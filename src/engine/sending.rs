@@ -5,7 +5,7 @@ use super::core::Core;
 use super::member::{Pressure, Sent};
 use super::state::events::AppEvent;
 use crate::base::id::{ConnId, ConnKey, LobbyKey};
-use crate::egress::{Priority, Queued, SharedFrame};
+use crate::egress::{Compressible, Priority, Queued, SharedFrame};
 use crate::lobby::directory::{Directory, LobbyMember};
 use crate::ws::frame::{Frame, Outgoing};
 
@@ -27,6 +27,15 @@ impl Core {
     pub(super) fn send_unbounded(&mut self, key: ConnKey, frame: Outgoing<'_>, priority: Priority) {
         let crossed = self.egress.push_unbounded(key, frame, priority);
         self.note_queued(key, Ok(crossed));
+    }
+
+    /// Queues a frame that contains only what its receiver has sent, compressed if the receiver takes compressed frames.
+    pub(super) fn send_back(&mut self, key: ConnKey, frame: Outgoing<'_>) -> bool {
+        if !self.egress.takes_compressed(key) {
+            return self.send(key, frame, Priority::Deferred);
+        }
+        let compressed = self.egress.form_for(key, &frame.to_frame(), &mut None);
+        self.send(key, Outgoing::Frame(&compressed), Priority::Deferred)
     }
 
     /// Queues a frame in place of the unsent one under the key `latest`. Returns whether there was room for it. Closes
@@ -64,22 +73,28 @@ impl Core {
     pub(super) fn send_to_lobby(&mut self, lobby: LobbyKey, frame: Outgoing<'_>, except: Option<ConnId>) -> Sent {
         // The connection may be closed, or belong to another lobby.
         let except = except.filter(|&conn| self.egress.lobby_of(conn) == Some(lobby));
-        let Some(shared) = self.egress.broadcast(lobby, frame, except) else {
+        let Some(mut shared) = self.egress.broadcast(lobby, frame, except) else {
             let except = except.map(ConnId::key);
-            return self.send_to_members(lobby, frame, |_, member| Some(member.conn) != except);
+            return self.queue_for_members(lobby, frame, Compressible::Yes, |_, member| Some(member.conn) != except);
         };
         let excluded = usize::from(except.is_some());
         let members = self.directory.members(lobby).len();
         let mut sent = Sent { queued: members - excluded, dropped: 0, excluded };
         self.counters.frames_out += sent.queued as u64;
         if !self.egress.lagging(lobby).is_empty() {
-            self.send_to_lagging(lobby, &shared, except, &mut sent);
+            self.send_to_lagging(lobby, &mut shared, except, &mut sent);
         }
         sent
     }
 
     /// Queues a broadcast frame for the lagging members of a lobby, and corrects the totals in `sent`.
-    fn send_to_lagging(&mut self, lobby: LobbyKey, shared: &SharedFrame<'_>, except: Option<ConnId>, sent: &mut Sent) {
+    fn send_to_lagging(
+        &mut self,
+        lobby: LobbyKey,
+        shared: &mut SharedFrame<'_>,
+        except: Option<ConnId>,
+        sent: &mut Sent,
+    ) {
         let mut slow = Vec::new();
         // Copied first, because queueing may add lagging members.
         let mut receivers = std::mem::take(&mut self.buffers.receivers);
@@ -109,16 +124,26 @@ impl Core {
         &mut self,
         lobby: LobbyKey,
         frame: Outgoing<'_>,
+        includes: impl FnMut(&Directory, LobbyMember) -> bool,
+    ) -> Sent {
+        self.queue_for_members(lobby, frame, Compressible::No, includes)
+    }
+
+    fn queue_for_members(
+        &mut self,
+        lobby: LobbyKey,
+        frame: Outgoing<'_>,
+        compressible: Compressible,
         mut includes: impl FnMut(&Directory, LobbyMember) -> bool,
     ) -> Sent {
         let mut encoded = None;
-        let shared = self.egress.share(lobby, frame, &mut encoded);
+        let mut shared = self.egress.share(lobby, frame, compressible, &mut encoded);
         let mut slow = Vec::new();
         let sent = self.for_members(lobby, |core, member| {
             if !includes(&core.directory, member) {
                 return None;
             }
-            let queued = core.egress.push_shared(member.conn, &shared);
+            let queued = core.egress.push_shared(member.conn, &mut shared);
             let is_queued = core.note_queued(member.conn, queued);
             if !is_queued {
                 slow.push(member.conn);
@@ -137,10 +162,18 @@ impl Core {
         lobby: LobbyKey,
         frame: &Frame,
         latest: u64,
+        compressible: Compressible,
         mut includes: impl FnMut(&Directory, LobbyMember) -> bool,
     ) -> Sent {
+        let mut compressed = None;
         self.for_members(lobby, |core, member| {
-            includes(&core.directory, member).then(|| core.send_latest(member.conn, latest, frame.clone()))
+            includes(&core.directory, member).then(|| {
+                let form = match compressible {
+                    Compressible::Yes => core.egress.form_for(member.conn, frame, &mut compressed),
+                    Compressible::No => frame.clone(),
+                };
+                core.send_latest(member.conn, latest, form)
+            })
         })
     }
 

@@ -124,6 +124,9 @@ impl<A: App> Engine<A> {
         self.flush_presence_and_events();
         let next = self.core.egress.poll_writable(&self.core.directory);
         if next.is_none() {
+            if self.core.egress.has_compressed() {
+                self.core.count_compressed();
+            }
             // Here and not when the link asks, because a replay ends the same flushes.
             if self.core.homes.is_some() {
                 self.core.append_homes();

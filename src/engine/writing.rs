@@ -50,6 +50,16 @@ impl Core {
         }
     }
 
+    /// Counts what was compressed in this turn.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn count_compressed(&mut self) {
+        let totals = self.egress.take_compression_totals();
+        self.counters.compressed_frames += totals.frames;
+        self.counters.uncompressed_bytes += totals.bytes_before;
+        self.counters.compressed_bytes += totals.bytes_after;
+    }
+
     /// Continues the close of a connection after its queue was written.
     fn after_drained(&mut self, key: ConnKey) -> Flow {
         let slot = &mut self.conns[key];

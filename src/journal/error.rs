@@ -8,6 +8,7 @@ use super::format::segment::BUILD;
 use super::printable::Printable;
 use super::summary::Summary;
 use crate::base::id::ConnId;
+use crate::ws::deflate::COMPRESSOR;
 
 /// Why a replay ends before the end of its journal.
 ///
@@ -25,6 +26,8 @@ pub enum Fault {
     OtherVersion(String),
     /// The journal was written by another build, whose engine may behave differently.
     OtherBuild(String),
+    /// Messages of the session were compressed by another version of the library, or this build cannot compress.
+    OtherCompressor(String),
     /// The journal begins with a later segment of a session, which has no checkpoint: an earlier segment is needed.
     NoStart {
         /// The number of that segment.
@@ -75,6 +78,13 @@ impl fmt::Display for Fault {
                     f,
                     "it was written by build {build}, and this is {BUILD}: replay it with the build that wrote it"
                 )
+            }
+            Fault::OtherCompressor(compressor) => {
+                let compressor = Printable(compressor);
+                let own = COMPRESSOR.map_or("cannot compress; build it with --features deflate".to_owned(), |own| {
+                    format!("compresses with {own}, perhaps to other bytes")
+                });
+                write!(f, "its messages were compressed with {compressor}, and this build {own}")
             }
             Fault::NoStart { segment } => {
                 write!(f, "segment {segment} has no checkpoint to begin with: begin with an earlier segment")

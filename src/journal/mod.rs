@@ -87,7 +87,7 @@ mod tests {
     use std::io;
 
     use super::format::kinds;
-    use super::format::segment::Segment;
+    use super::format::segment::{BUILD, Segment};
     use super::recorder::{JournalRecorder, finish};
     use super::replay::{Replay, Step};
     use crate::base::close::{CloseReason, Reject};
@@ -99,6 +99,7 @@ mod tests {
     use crate::engine::driver::{Flow, Start, Transport};
     use crate::engine::recording::Edition;
     use crate::engine::state::counters::Counters;
+    use crate::ws::deflate::COMPRESSOR;
     use crate::ws::frame::Frame;
     use crate::ws::handshake::Request;
 
@@ -195,6 +196,7 @@ mod tests {
             turn: 0,
             start: None,
             edition: Edition::CURRENT.number(),
+            compressor: None,
         };
         let recorder = JournalRecorder::begin(segment, &config, Vec::new()).expect("memory takes all bytes");
         let mut engine = Engine::new(config, start, Mirror);
@@ -216,6 +218,41 @@ mod tests {
     fn bytes_of(dump: &str) -> Vec<u8> {
         let hex = dump.lines().flat_map(|line| line.split("  ").next().unwrap_or_default().split_whitespace());
         hex.map(|byte| u8::from_str_radix(byte, 16).unwrap_or_else(|_| panic!("{byte} is no byte"))).collect()
+    }
+
+    /// Opens a journal whose messages were compressed with `compressor`.
+    fn open_compressed(compressor: &str) -> Result<(), String> {
+        let config = Config::default().check().expect("valid");
+        let segment = Segment {
+            session: 5,
+            number: 0,
+            chain: 0,
+            build: BUILD.to_owned(),
+            app: "Mirror".to_owned(),
+            unix_micros: 0,
+            seed: 7,
+            config: String::new(),
+            turn: 0,
+            start: None,
+            edition: Edition::CURRENT.number(),
+            compressor: Some(compressor.to_owned()),
+        };
+        let mut recorder = JournalRecorder::begin(segment, &config, Vec::new()).expect("memory takes all bytes");
+        let journal = recorder.take_sink();
+        Replay::open(&*journal, Mirror, true).map(|_| ()).map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn a_journal_with_another_compressor_is_refused() {
+        let refusal = open_compressed("zlib-rs 0.5.0").expect_err("another version");
+        assert!(refusal.starts_with("its messages were compressed with zlib-rs 0.5.0, and this build "), "{refusal}");
+        match COMPRESSOR {
+            Some(own) => {
+                assert!(refusal.ends_with(&format!("compresses with {own}, perhaps to other bytes")), "{refusal}");
+                assert_eq!(open_compressed(own), Ok(()));
+            }
+            None => assert!(refusal.ends_with("cannot compress; build it with --features deflate"), "{refusal}"),
+        }
     }
 
     #[test]

@@ -29,6 +29,7 @@ use crate::engine::recording::{
     self, Checkpoint, Decisions, Edition, Input, Recording, RotateHint, WriteEnd, WriteRecord, WritesChecksum,
 };
 use crate::http::PlainResponse;
+use crate::ws::deflate::COMPRESSOR;
 use crate::ws::handshake::Facts;
 
 /// Bytes of the buffer for the entries of a turn. A longer turn is written in several blocks.
@@ -57,6 +58,7 @@ pub fn record<A: App, S: Sink>(engine: &mut Engine<A>, start: Start, sink: S) ->
         turn: 0,
         start: None,
         edition: Edition::CURRENT.number(),
+        compressor: COMPRESSOR.filter(|_| engine.config().deflate).map(str::to_owned),
     };
     let recorder = JournalRecorder::begin(segment, engine.config(), sink)?;
     engine.record(Box::new(recorder));
@@ -162,6 +164,13 @@ impl<S: Sink> JournalRecorder<S> {
         self.segment.start = None;
         self.buffer.shrink_to(BUFFER);
         self.failure().map_or(Ok(()), Err)
+    }
+
+    /// Takes the sink, which has all that was recorded.
+    #[cfg(test)]
+    pub(super) fn take_sink(&mut self) -> S {
+        self.seal();
+        self.sink.take().expect("it was not taken before")
     }
 
     fn failure(&self) -> Option<io::Error> {

@@ -188,7 +188,7 @@ impl ReplayError {
             Failure::Replay(ReplayFailure { fault, .. }) => match fault {
                 Fault::Io(_) => 1,
                 Fault::Diverged(_) => 4,
-                Fault::OtherVersion(_) | Fault::OtherBuild(_) => 6,
+                Fault::OtherVersion(_) | Fault::OtherBuild(_) | Fault::OtherCompressor(_) => 6,
                 Fault::Closure | Fault::NoStart { .. } => 7,
                 _ => 5,
             },

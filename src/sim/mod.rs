@@ -117,6 +117,7 @@ mod closes;
 mod cluster;
 mod commands;
 mod decoder;
+mod deflate;
 mod driver;
 mod final_phase;
 mod invariants;

@@ -13,6 +13,11 @@
 
 use std::fmt;
 
+use super::deflate;
+
+/// The bit of a compressed message in the first byte of its frame (RFC 7692 section 6).
+pub(super) const RSV1: u8 = 0x40;
+
 /// An opcode (RFC 6455 section 5.2).
 ///
 /// [`frame`] has an example.
@@ -171,6 +176,9 @@ impl std::error::Error for Violation {}
 pub struct Reader {
     unread: Vec<u8>,
     state: ReaderState,
+    /// Whether the response accepts compression.
+    has_deflate: bool,
+    decompressed: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -193,14 +201,24 @@ impl Reader {
         self.unread.len()
     }
 
+    /// Returns whether the server has accepted compressed messages. [`next`](Self::next) returns them decompressed.
+    pub fn has_deflate(&self) -> bool {
+        self.has_deflate
+    }
+
+    /// Returns the number of compressed messages so far.
+    pub fn decompressed(&self) -> u64 {
+        self.decompressed
+    }
+
     /// Returns the next complete unit, or `None` if more bytes are needed.
     ///
     /// # Errors
     ///
     /// Returns a [`Violation`] if the bytes violate the protocol: a response head that is not UTF-8 or has no status
     /// line, a masked or fragmented frame, a reserved bit or opcode, a length not in its shortest form, a control frame
-    /// of more than 125 bytes, a close frame of one byte, text or a close reason that is not UTF-8, or bytes after a
-    /// close frame.
+    /// of more than 125 bytes, a close frame of one byte, text or a close reason that is not UTF-8, bytes after a
+    /// close frame, or a compressed message that was not agreed on or is no shorter than its contents.
     #[expect(clippy::should_implement_trait, reason = "it can fail, and more units may follow after None")]
     pub fn next(&mut self) -> Result<Option<Received>, Violation> {
         match self.state {
@@ -223,13 +241,15 @@ impl Reader {
         let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).and_then(|code| code.parse().ok());
         let status = status.ok_or_else(|| violation("a response without a status line"))?;
         self.state = if status == 101 { ReaderState::Frames } else { ReaderState::Body };
+        self.has_deflate = status == 101 && head.contains("\r\nSec-WebSocket-Extensions: permessage-deflate;");
         Ok(Some(Received::Answer(status, head)))
     }
 
     fn next_frame(&mut self) -> Result<Option<Received>, Violation> {
         let bytes = &self.unread;
         let &[first, second, ..] = &bytes[..] else { return Ok(None) };
-        if first & 0xf0 != 0x80 {
+        let is_compressed = first & RSV1 != 0;
+        if first & 0xf0 & !RSV1 != 0x80 || (is_compressed && !self.has_deflate) {
             return Err(violation("a fragment, or a reserved bit"));
         }
         if second & 0x80 != 0 {
@@ -247,8 +267,16 @@ impl Reader {
         if bytes.len() < end {
             return Ok(None);
         }
-        let payload: Vec<u8> = self.unread.drain(..end).skip(start).collect();
+        let mut payload: Vec<u8> = self.unread.drain(..end).skip(start).collect();
         let opcode = Opcode(first & 0x0f);
+        if is_compressed {
+            let message = deflate::decompress(&payload).map_err(violation)?;
+            if opcode.0 >= 8 || message.len() <= payload.len() {
+                return Err(violation("a compressed control frame, or a message that compression has not shortened"));
+            }
+            payload = message;
+            self.decompressed += 1;
+        }
         if opcode.0 >= 8 && payload.len() > 125 {
             return Err(violation("a control frame of more than 125 bytes"));
         }

@@ -25,7 +25,7 @@ use bytes::Bytes;
 use super::frame::Frame;
 use super::handshake::{Acceptance, Page, Upgrade};
 use super::post::{Body, BodyPart};
-use super::websocket::{Limits, ReceivedFrame, WebSocket};
+use super::websocket::{Compression, Limits, ReceivedFrame, WebSocket};
 use crate::base::close::CloseReason;
 use crate::http::file::FileResponse;
 use crate::http::head::{FRONT_BYTES, is_head_request, is_post_request};
@@ -45,6 +45,11 @@ pub(crate) enum WireEvent<'a, 's> {
     TooMuchEarly(PlainResponse),
     Text(&'s str),
     Binary(&'s [u8]),
+    /// The payload of a compressed message, to be decompressed and checked.
+    Compressed {
+        is_text: bool,
+        payload: &'s [u8],
+    },
     /// A line of the body of a POST ended. `text` is the message in it, if any; `is_last`: the body has ended, too.
     /// [`Connection::end_request`], [`Connection::refuse`] or [`Connection::linger`] must follow then.
     Posted {
@@ -75,7 +80,7 @@ enum Phase {
     Head(Option<Box<Vec<u8>>>),
     /// The head was parsed and the decision about it is pending. Buffers the bytes that the client sends meanwhile.
     Deciding(Box<Deciding>),
-    Open(WebSocket),
+    Open(WebSocket, Compression),
     /// Sends server-sent events. The client has nothing more to send.
     Events,
     /// Receiving the body of a POST.
@@ -83,7 +88,7 @@ enum Phase {
     /// A request was answered, and the next one has not begun.
     Idle,
     /// Our close frame is queued; the peer's has not arrived.
-    Closing(WebSocket),
+    Closing(WebSocket, Compression),
     /// Input is no longer parsed: flush the output, shut down the write side, discard input.
     Lingering,
     /// The peer sends nothing more: it has sent its close frame, or its stream has ended. The connection is closed when
@@ -124,11 +129,11 @@ pub(crate) struct HeadRules {
 }
 
 impl WireEvent<'_, '_> {
-    /// Returns the length of a text or binary message, and 0 for other events.
+    /// Returns the length of a text or binary message as it was received, and 0 for other events.
     pub(crate) fn message_bytes(&self) -> usize {
         match self {
             WireEvent::Text(text) | WireEvent::Posted { text: Some(text), .. } => text.len(),
-            WireEvent::Binary(bytes) => bytes.len(),
+            WireEvent::Binary(bytes) | WireEvent::Compressed { payload: bytes, .. } => bytes.len(),
             _ => 0,
         }
     }
@@ -174,18 +179,21 @@ impl Connection {
                     WireEvent::TooMuchEarly(PlainResponse::new(431, "wait for the upgrade before sending so much"))
                 })
             }
-            Phase::Open(websocket) => Some(match websocket.receive(input, scratch, limits)? {
-                ReceivedFrame::Text(text) => WireEvent::Text(text),
-                ReceivedFrame::Binary(bytes) => WireEvent::Binary(bytes),
-                ReceivedFrame::Fragment => WireEvent::Nothing,
-                ReceivedFrame::Ping(payload) => WireEvent::Ping(payload),
-                ReceivedFrame::Pong(payload) => WireEvent::Pong(payload),
-                ReceivedFrame::Close { code, answer } => WireEvent::Close { code, answer: Some(answer) },
-                ReceivedFrame::Fault(reason) => WireEvent::Fault(reason),
-            }),
-            Phase::Closing(websocket) => {
+            Phase::Open(websocket, compression) => {
+                Some(match websocket.receive(input, scratch, limits, *compression)? {
+                    ReceivedFrame::Text(text) => WireEvent::Text(text),
+                    ReceivedFrame::Binary(bytes) => WireEvent::Binary(bytes),
+                    ReceivedFrame::Compressed { is_text, payload } => WireEvent::Compressed { is_text, payload },
+                    ReceivedFrame::Fragment => WireEvent::Nothing,
+                    ReceivedFrame::Ping(payload) => WireEvent::Ping(payload),
+                    ReceivedFrame::Pong(payload) => WireEvent::Pong(payload),
+                    ReceivedFrame::Close { code, answer } => WireEvent::Close { code, answer: Some(answer) },
+                    ReceivedFrame::Fault(reason) => WireEvent::Fault(reason),
+                })
+            }
+            Phase::Closing(websocket, compression) => {
                 // After our close frame only the peer's close frame matters; its other frames are ignored.
-                Some(match websocket.receive(input, scratch, limits)? {
+                Some(match websocket.receive(input, scratch, limits, *compression)? {
                     ReceivedFrame::Close { code, .. } => WireEvent::Close { code, answer: None },
                     ReceivedFrame::Fault(reason) => WireEvent::Fault(reason),
                     _ => WireEvent::Nothing,
@@ -251,7 +259,7 @@ impl Connection {
             }
             Phase::Deciding(deciding) if deciding.body_left() == Some(0) => Ok(None),
             Phase::Events | Phase::Lingering | Phase::CloseComplete => Ok(None),
-            Phase::Deciding(_) | Phase::Body(_) | Phase::Open(_) | Phase::Closing(_) => Ok(Some(0)),
+            Phase::Deciding(_) | Phase::Body(_) | Phase::Open(..) | Phase::Closing(..) => Ok(Some(0)),
         };
         end.ok().flatten().unwrap_or(input.len())
     }
@@ -281,7 +289,8 @@ impl Connection {
 
     /// Opens the WebSocket. Returns the 101 response to send.
     pub(crate) fn accept(&mut self, upgrade: &Upgrade, date: DateLine) -> Bytes {
-        self.0 = Phase::Open(WebSocket::default());
+        let compression = if upgrade.deflate.is_some() { Compression::On } else { Compression::Off };
+        self.0 = Phase::Open(WebSocket::default(), compression);
         upgrade.response(date)
     }
 
@@ -351,8 +360,8 @@ impl Connection {
     /// Waits for the peer's close frame. Returns the close frame to send. An event stream has none: it just ends.
     pub(crate) fn close(&mut self, code: u16, reason: &str) -> Option<Frame> {
         match mem::replace(&mut self.0, Phase::Lingering) {
-            Phase::Open(websocket) => {
-                self.0 = Phase::Closing(websocket);
+            Phase::Open(websocket, compression) => {
+                self.0 = Phase::Closing(websocket, compression);
                 Some(Frame::close(code, reason))
             }
             Phase::Events => None,
@@ -373,7 +382,7 @@ impl Connection {
 
     /// Returns whether messages can be sent: on an open WebSocket or an event stream.
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.0, Phase::Open(_) | Phase::Events)
+        matches!(self.0, Phase::Open(..) | Phase::Events)
     }
 
     pub(crate) fn is_event_stream(&self) -> bool {
@@ -399,7 +408,7 @@ impl Connection {
 
     /// Returns whether our close frame is queued or sent and the peer's has not arrived.
     pub(crate) fn is_closing(&self) -> bool {
-        matches!(self.0, Phase::Closing(_))
+        matches!(self.0, Phase::Closing(..))
     }
 
     pub(crate) fn ignores_input(&self) -> bool {

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::deflate::Deflate;
 use super::post::PostHead;
 use crate::base::entry::{BadEntry, Entry};
 use crate::base::list_query::ListQuery;
@@ -90,6 +91,8 @@ impl Facts {
 pub(crate) struct Upgrade {
     pub(crate) accept_key: String,
     pub(crate) subprotocol: Option<String>,
+    /// The accepted offer of compression.
+    pub(crate) deflate: Option<Deflate>,
 }
 
 impl Upgrade {
@@ -109,6 +112,10 @@ impl Upgrade {
         response.extend_from_slice(date.as_bytes());
         response.extend_from_slice(b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ");
         response.extend_from_slice(self.accept_key.as_bytes());
+        if let Some(deflate) = self.deflate {
+            response.extend_from_slice(b"\r\n");
+            deflate.append_line(&mut response);
+        }
         if let Some(name) = &self.subprotocol {
             response.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
             response.extend_from_slice(name.as_bytes());

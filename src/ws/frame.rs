@@ -76,6 +76,11 @@ impl Frame {
         Frame(buffer.into())
     }
 
+    /// A frame from its bytes, which are a whole one.
+    pub(crate) fn from_encoded(bytes: Vec<u8>) -> Frame {
+        Frame(bytes.into())
+    }
+
     /// Returns the whole frame, including its header.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

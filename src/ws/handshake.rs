@@ -11,6 +11,7 @@ use data_encoding::BASE64URL_NOPAD;
 use tungstenite::handshake::derive_accept_key;
 
 use super::claim::{read_claim, read_entry};
+use super::deflate::{MalformedExtensions, choose_offer};
 use super::event_stream;
 pub(crate) use super::facts::{Acceptance, Facts, Page, Upgrade};
 use super::list_query::read_list_query;
@@ -194,6 +195,8 @@ pub(crate) struct ReadParams {
     pub(crate) max_body_bytes: Option<usize>,
     /// Whether there is a list of lobbies.
     pub(crate) has_list: bool,
+    /// Whether offers of compression are accepted.
+    pub(crate) has_deflate: bool,
 }
 
 /// Parses a complete request head and calls `decide` with the [`Request`] and its upgrade.
@@ -217,7 +220,7 @@ fn try_read<R>(
     params: &ReadParams,
     decide: impl FnOnce(&Request<'_>, Result<Acceptance, PlainResponse>) -> R,
 ) -> Result<R, PlainResponse> {
-    let &ReadParams { conn, peer, max_headers, subprotocols, .. } = params;
+    let &ReadParams { conn, peer, max_headers, .. } = params;
     let mut lines = HeaderLines::EMPTY;
     let parsed = RequestHead::parse(head, &mut lines, max_headers).map_err(|fault| refusal_of(fault, max_headers))?;
     let RequestHead { method, target, is_http_1_1, headers } = parsed;
@@ -247,7 +250,7 @@ fn try_read<R>(
         Some(max_bytes) => event_stream::read(method, headers, max_bytes).map(Acceptance::for_events),
         None if is_preflight => Err(list_methods()),
         None if is_head_request || !is_http_1_1 => Err(needs_upgrade()),
-        None => upgrade(headers, subprotocols).map(Acceptance::WebSocket),
+        None => upgrade(headers, params).map(Acceptance::WebSocket),
     };
     let is_upgrade = matches!(form, Ok(Acceptance::WebSocket(_)));
     // An upgrade is accepted and then refused, so that a page can read why: a path with a `%` is no lobby.
@@ -351,7 +354,7 @@ fn needs_upgrade() -> PlainResponse {
 }
 
 /// Checks the headers of an upgrade request (RFC 6455 section 4.2.1).
-fn upgrade(headers: Headers<'_, '_>, subprotocols: Subprotocols) -> Result<Upgrade, PlainResponse> {
+fn upgrade(headers: Headers<'_, '_>, params: &ReadParams) -> Result<Upgrade, PlainResponse> {
     if !headers.has_token("upgrade", "websocket") || !headers.has_token("connection", "upgrade") {
         return Err(needs_upgrade());
     }
@@ -364,11 +367,15 @@ fn upgrade(headers: Headers<'_, '_>, subprotocols: Subprotocols) -> Result<Upgra
         (Some(key), None) => key.trim_ascii(),
         _ => return Err(PlainResponse::new(400, "send exactly one Sec-WebSocket-Key")),
     };
-    if is_key(key) {
-        Ok(Upgrade { accept_key: derive_accept_key(key), subprotocol: choose(headers, subprotocols)? })
-    } else {
-        Err(PlainResponse::new(400, "Sec-WebSocket-Key must be 16 bytes in base64"))
+    if !is_key(key) {
+        return Err(PlainResponse::new(400, "Sec-WebSocket-Key must be 16 bytes in base64"));
     }
+    let deflate = if params.has_deflate { choose_offer(headers) } else { Ok(None) };
+    let deflate = deflate.map_err(|MalformedExtensions| {
+        PlainResponse::new(400, "Sec-WebSocket-Extensions is not a list of extensions (RFC 6455 section 9.1)")
+    })?;
+    let subprotocol = choose(headers, params.subprotocols)?;
+    Ok(Upgrade { accept_key: derive_accept_key(key), subprotocol, deflate })
 }
 
 /// Returns whether `key` is 16 bytes in base64. The unused bits of its last letter may be set: RFC 6455 section 4.2.1 asks
@@ -454,6 +461,7 @@ mod tests {
             has_entries: true,
             max_body_bytes: Some(100),
             has_list: true,
+            has_deflate: true,
         };
         let decided = read(head.as_bytes(), &params, |request, form| {
             // No parameter of a query that cannot be decoded is there.

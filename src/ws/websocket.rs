@@ -5,7 +5,8 @@
 //! connection owns no memory. Only frames and messages that are split across receives or fragments are kept, in a
 //! [`Partial`].
 //!
-//! Errors are detected as early as possible: a frame by its header, a text at the first byte that cannot be UTF-8.
+//! Errors are detected as early as possible: a frame by its header, a text at the first byte that cannot be UTF-8. A
+//! compressed message is returned as it is when it is complete: the caller decompresses and checks it.
 //! Knows no connection state: replies are returned to the caller.
 
 use std::io::Cursor;
@@ -16,6 +17,7 @@ use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use super::frame::Frame;
 use crate::base::close::CloseReason;
+use crate::config::Config;
 
 /// Length of the longest frame header: two bytes, eight of length, four of mask.
 const MAX_HEADER: usize = 14;
@@ -29,11 +31,23 @@ pub(crate) struct Limits {
     pub(crate) max_fragments: u32,
 }
 
+/// Whether a connection's messages may be compressed, as the handshake has negotiated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compression {
+    Off,
+    On,
+}
+
 /// A message, a control frame or an error. Payloads are borrowed from the scratch buffer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ReceivedFrame<'s> {
     Text(&'s str),
     Binary(&'s [u8]),
+    /// The payload of a compressed message (RFC 7692 section 6.2).
+    Compressed {
+        is_text: bool,
+        payload: &'s [u8],
+    },
     /// A ping; the reply is a pong with the same payload (RFC 6455 section 5.5.2).
     Ping(&'s [u8]),
     /// A frame that does not end its message.
@@ -65,10 +79,11 @@ struct Partial {
     frame: Option<CurrentFrame>,
     /// Kind of the incomplete message.
     message: Option<Data>,
+    is_compressed: bool,
     fragments: u32,
     /// Unmasked payload of the message so far.
     payload: Vec<u8>,
-    /// Length of the prefix of `payload` that was validated as complete UTF-8 sequences. For text messages only.
+    /// Length of the prefix of `payload` that was validated as complete UTF-8 sequences. For uncompressed texts only.
     checked: usize,
     /// Unmasked payload of an incomplete control frame, which may arrive between the fragments of a message.
     control: Vec<u8>,
@@ -79,6 +94,8 @@ struct Partial {
 struct CurrentFrame {
     opcode: OpCode,
     is_final: bool,
+    /// Whether the bit RSV1 is set.
+    is_compressed: bool,
     mask: [u8; 4],
     /// Payload bytes received so far.
     received: usize,
@@ -90,8 +107,19 @@ struct CurrentFrame {
 enum Complete {
     Text,
     Binary,
+    Compressed { is_text: bool },
     Fragment,
     Control(Control),
+}
+
+impl Complete {
+    fn message(kind: Data, is_compressed: bool) -> Complete {
+        match kind {
+            _ if is_compressed => Complete::Compressed { is_text: kind == Data::Text },
+            Data::Text => Complete::Text,
+            _ => Complete::Binary,
+        }
+    }
 }
 
 impl WebSocket {
@@ -102,6 +130,7 @@ impl WebSocket {
         input: &mut &[u8],
         scratch: &'s mut Vec<u8>,
         limits: Limits,
+        compression: Compression,
     ) -> Option<ReceivedFrame<'s>> {
         if self.partial.is_none()
             && let Some((frame, rest)) = split_short_frame(input)
@@ -116,7 +145,7 @@ impl WebSocket {
                 (_, Err(_)) => ReceivedFrame::Fault(CloseReason::BadUtf8),
             });
         }
-        let complete = match self.next_complete(input, scratch, limits) {
+        let complete = match self.next_complete(input, scratch, limits, compression) {
             Ok(complete) => complete?,
             Err(reason) => return Some(ReceivedFrame::Fault(reason)),
         };
@@ -126,6 +155,7 @@ impl WebSocket {
                 Err(_) => ReceivedFrame::Fault(CloseReason::BadUtf8),
             },
             Complete::Binary => ReceivedFrame::Binary(scratch),
+            Complete::Compressed { is_text } => ReceivedFrame::Compressed { is_text, payload: scratch },
             Complete::Fragment => ReceivedFrame::Fragment,
             Complete::Control(Control::Ping) => ReceivedFrame::Ping(scratch),
             Complete::Control(Control::Pong) => ReceivedFrame::Pong(scratch),
@@ -142,11 +172,12 @@ impl WebSocket {
         input: &mut &[u8],
         scratch: &mut Vec<u8>,
         limits: Limits,
+        compression: Compression,
     ) -> Result<Option<Complete>, CloseReason> {
         loop {
             if self.partial.as_ref().is_none_or(|partial| partial.frame.is_none()) {
                 let Some(frame) = self.next_header(input)? else { return Ok(None) };
-                self.check(&frame, limits)?;
+                self.check(&frame, limits, compression)?;
                 // Common case: no frame or message is incomplete, and all of this message is in the input.
                 if self.partial.is_none()
                     && frame.is_final
@@ -156,8 +187,7 @@ impl WebSocket {
                     scratch.clear();
                     unmask_into(scratch, payload, frame.mask, 0);
                     return Ok(Some(match frame.opcode {
-                        OpCode::Data(Data::Text) => Complete::Text,
-                        OpCode::Data(_) => Complete::Binary,
+                        OpCode::Data(kind) => Complete::message(kind, frame.is_compressed),
                         OpCode::Control(control) => Complete::Control(control),
                     }));
                 }
@@ -217,15 +247,26 @@ impl WebSocket {
 
     /// Checks a frame by its header, before any of its payload is read. Fails if the frame is invalid in itself or in
     /// this state.
-    fn check(&mut self, frame: &CurrentFrame, limits: Limits) -> Result<(), CloseReason> {
+    fn check(&mut self, frame: &CurrentFrame, limits: Limits, compression: Compression) -> Result<(), CloseReason> {
         let fragmented = self.partial.as_ref().filter(|partial| partial.message.is_some());
         let so_far = fragmented.map_or(0, |partial| partial.payload.len());
+        let is_compressed = frame.is_compressed || fragmented.is_some_and(|partial| partial.is_compressed);
+        let max_bytes = if is_compressed {
+            Config::max_compressed_bytes(limits.max_message_bytes)
+        } else {
+            limits.max_message_bytes
+        };
         match frame.opcode {
+            // Only the first frame of a message has the bit (RFC 7692 section 6.1).
+            OpCode::Control(_) | OpCode::Data(Data::Continue) if frame.is_compressed => Err(CloseReason::ProtocolError),
+            OpCode::Data(_) if frame.is_compressed && compression == Compression::Off => {
+                Err(CloseReason::ProtocolError)
+            }
             OpCode::Control(_) if !frame.is_final || frame.length > MAX_CONTROL => Err(CloseReason::ProtocolError),
             OpCode::Control(_) => Ok(()),
             OpCode::Data(Data::Continue) if fragmented.is_none() => Err(CloseReason::ProtocolError),
             OpCode::Data(Data::Text | Data::Binary) if fragmented.is_some() => Err(CloseReason::ProtocolError),
-            OpCode::Data(_) if frame.length > limits.max_message_bytes - so_far => Err(CloseReason::MessageTooBig),
+            OpCode::Data(_) if frame.length > max_bytes - so_far => Err(CloseReason::MessageTooBig),
             OpCode::Data(_) if fragmented.is_some_and(|partial| partial.fragments >= limits.max_fragments) => {
                 Err(CloseReason::PolicyViolation)
             }
@@ -242,6 +283,7 @@ impl Partial {
             self.fragments += 1;
             if kind != Data::Continue {
                 self.message = Some(kind);
+                self.is_compressed = frame.is_compressed;
             }
         }
     }
@@ -255,7 +297,7 @@ impl Partial {
         unmask_into(buffer, arrived, frame.mask, frame.received);
         frame.received += arrived.len();
         let CurrentFrame { opcode, is_final, received, length, .. } = *frame;
-        if self.message == Some(Data::Text) && matches!(opcode, OpCode::Data(_)) {
+        if self.message == Some(Data::Text) && !self.is_compressed && matches!(opcode, OpCode::Data(_)) {
             self.checked += utf8_prefix(&self.payload[self.checked..])?;
         }
         if received < length {
@@ -273,7 +315,7 @@ impl Partial {
         self.fragments = 0;
         self.checked = 0;
         let kind = self.message.take().expect("begin() has set the kind at the first frame of the message");
-        Ok(Some(if kind == Data::Text { Complete::Text } else { Complete::Binary }))
+        Ok(Some(Complete::message(kind, self.is_compressed)))
     }
 
     /// Returns whether no header, frame or message is incomplete.
@@ -335,8 +377,8 @@ fn parse_header(bytes: &[u8]) -> Result<Option<(CurrentFrame, usize)>, CloseReas
     // Parsing fails only for a reserved opcode.
     let parsed = FrameHeader::parse(&mut cursor).map_err(|_| CloseReason::ProtocolError)?;
     let Some((header, length)) = parsed else { return Ok(None) };
-    // The reserved bits must be 0, since no extension is negotiated; clients must mask (RFC 6455 sections 5.2 and 5.1).
-    let Some(mask) = header.mask.filter(|_| !(header.rsv1 || header.rsv2 || header.rsv3)) else {
+    // No extension uses these two reserved bits; clients must mask (RFC 6455 sections 5.2 and 5.1).
+    let Some(mask) = header.mask.filter(|_| !(header.rsv2 || header.rsv3)) else {
         return Err(CloseReason::ProtocolError);
     };
     let header_len = cursor.position() as usize;
@@ -345,7 +387,8 @@ fn parse_header(bytes: &[u8]) -> Result<Option<(CurrentFrame, usize)>, CloseReas
         return Err(CloseReason::ProtocolError);
     }
     let length = usize::try_from(length).map_err(|_| CloseReason::MessageTooBig)?;
-    let frame = CurrentFrame { opcode: header.opcode, is_final: header.is_final, mask, received: 0, length };
+    let FrameHeader { opcode, is_final, rsv1: is_compressed, .. } = header;
+    let frame = CurrentFrame { opcode, is_final, is_compressed, mask, received: 0, length };
     Ok(Some((frame, header_len)))
 }
 
@@ -406,11 +449,12 @@ mod tests {
         'all: while !rest.is_empty() {
             let (mut input, after) = rest.split_at(piece_length().min(rest.len()));
             rest = after;
-            while let Some(received) = websocket.receive(&mut input, &mut scratch, LIMITS) {
+            while let Some(received) = websocket.receive(&mut input, &mut scratch, LIMITS, Compression::Off) {
                 seen.push(match received {
                     ReceivedFrame::Text(text) => Seen::Text(text.to_owned()),
                     ReceivedFrame::Binary(bytes) => Seen::Binary(bytes.to_vec()),
                     ReceivedFrame::Fragment => continue,
+                    ReceivedFrame::Compressed { .. } => unreachable!("compression was not negotiated"),
                     ReceivedFrame::Ping(payload) => {
                         Outgoing::Pong(payload).append_to(&mut replies);
                         Seen::Ping
@@ -581,7 +625,7 @@ mod tests {
         let frame = wire::frame(Opcode::TEXT, true, b"A\xf4\x90abcdefghij", [7; 4]);
         let (mut websocket, mut scratch) = (WebSocket::default(), Vec::new());
         for (at, byte) in frame.iter().enumerate() {
-            let received = websocket.receive(&mut &[*byte][..], &mut scratch, LIMITS);
+            let received = websocket.receive(&mut &[*byte][..], &mut scratch, LIMITS, Compression::Off);
             if at < 6 + 2 {
                 assert_eq!(received, None);
             } else {
@@ -598,7 +642,7 @@ mod tests {
         bytes.extend(wire::frame(Opcode::TEXT, false, b"tw", [1; 4]));
         bytes.extend(wire::frame(Opcode::CONTINUATION, true, b"o", [1; 4]));
         for byte in &bytes {
-            websocket.receive(&mut &[*byte][..], &mut scratch, LIMITS);
+            websocket.receive(&mut &[*byte][..], &mut scratch, LIMITS, Compression::Off);
         }
         assert_eq!(scratch, b"two");
         assert!(websocket.partial.is_none());
@@ -615,9 +659,9 @@ mod tests {
         }
         let mut input = &bytes[..];
         for expected in [ReceivedFrame::Fragment, ReceivedFrame::Fragment, ReceivedFrame::Fragment] {
-            assert_eq!(websocket.receive(&mut input, &mut scratch, limits), Some(expected));
+            assert_eq!(websocket.receive(&mut input, &mut scratch, limits, Compression::Off), Some(expected));
         }
-        let received = websocket.receive(&mut input, &mut scratch, limits);
+        let received = websocket.receive(&mut input, &mut scratch, limits, Compression::Off);
         assert_eq!(received, Some(ReceivedFrame::Fault(CloseReason::PolicyViolation)));
     }
 }

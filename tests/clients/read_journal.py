@@ -27,7 +27,9 @@ KINDS = {
     37: "cluster reachable", 38: "cluster detached", 39: "cluster taken",
 }
 INPUTS = {3, 4, 5, *range(11, 24), *range(31, 40)}
-CLOSE_REASONS = {1: 34, 2: 34, 3: 35}
+CLOSE_REASONS = {1: 34, 2: 34, 3: 38}
+# Builds of edition 3 without lobby control, without compression, and with both.
+COUNTERS = {1: (14 + 34 + 4,), 2: (14 + 34 + 4,), 3: (16 + 35 + 4, 16 + 37 + 7, 21 + 38 + 7)}
 CLOCK_NUMBERS = 10 + 528 + 2
 
 
@@ -200,15 +202,18 @@ def facts(fields, max_header_bytes, edition):
     require(form & 3 != 3, "there is no probe 3")
     probe = (None, "live", "ready")[form & 3], "HEAD" if form & 4 else "GET"
     address, origin = fields.ip(), fields.flag()
-    asks_for = fields.byte(5)
+    asks_for = fields.byte(6)
     if asks_for in (0, 4):
         upgrade = refusal(fields)
-    elif asks_for == 1:
+    elif asks_for in (1, 5):
+        bits = fields.byte(16) if asks_for == 5 else None
+        require(bits in (None, 0) or bits >= 8, f"there is no window of {bits} bits")
         accept, subprotocol = fields.text(), fields.option(lambda: fields.number(max_header_bytes + 1))
-        upgrade = f"accept={accept} subprotocol={subprotocol}"
+        compression = "" if bits is None else f" window={bits or 'any'}"
+        upgrade = f"accept={accept} subprotocol={subprotocol}{compression}"
     else:
         upgrade = "events" if asks_for == 2 else f"post of {fields.number(1 << 32)} bytes, flags {fields.byte(4)}"
-    if asks_for >= 2 and fields.byte(3) == 2:
+    if asks_for in (2, 3, 4) and fields.byte(3) == 2:
         fields.number(max_header_bytes + 1)
     claimed = claim(fields) if edition >= 3 else None
     file = (fields.number(1 << 16), fields.text(), fields.number((1 << 16) + 1)) if form & 8 else None
@@ -328,10 +333,10 @@ def segment(fields):
     require(read["start"] is None or read["number"] > 1, "segment 1 has no start")
     read["edition"] = 1 if fields.is_empty() else fields.number()
     require(read["edition"] in (1, 2, 3), f"there is no edition {read['edition']}")
+    read["compressor"] = None if fields.is_empty() else fields.text()
     if read["start"] is not None:
         counters = read["start"][0]["counters"]
-        named = 16 if read["edition"] >= 3 else 14
-        require(len(counters) == named + CLOSE_REASONS[read["edition"]] + 4, f"{len(counters)} counters")
+        require(len(counters) in COUNTERS[read["edition"]], f"{len(counters)} counters")
     return read
 
 
@@ -449,7 +454,7 @@ class Journal:
             self.in_output, self.inputs = False, 0
         else:
             require(self.previous in (28, 29), f"a segment begins after entry {self.previous}")
-            for name in ("session", "wall time", "seed", "build", "application", "configuration", "edition"):
+            for name in ("session", "wall time", "seed", "build", "application", "configuration", "edition", "compressor"):
                 require(read[name] == last[name], f"the {name} differs from that of the segment before")
             require(read["number"] == last["number"] + 1, f"segment {read['number']} after {last['number']}")
             require(read["chain"] == self.blocks.before, "the chain is broken")

@@ -89,12 +89,14 @@ macro_rules! counters {
             }
 
             /// The layout of this build, and those of earlier ones. A new counter is the last of its kind.
-            pub(crate) const LAYOUTS: [CounterLayout; 3] = [
+            pub(crate) const LAYOUTS: [CounterLayout; 4] = [
                 CounterLayout {
                     named: [$(stringify!($name)),*].len(),
                     closes: CloseReason::ALL.len(),
                     rejects: Reject::ALL.len(),
                 },
+                // Without compression.
+                CounterLayout { named: 16, closes: 37, rejects: 7 },
                 // Without lobby control.
                 CounterLayout { named: 16, closes: 35, rejects: 4 },
                 // Without `peer_gone`.
@@ -137,6 +139,16 @@ counters! {
     seats_kept as "kept_seats",
     /// Sessions that came back to their seat.
     resumed as "resumes",
+    /// Broadcasts that were compressed, each once for all its receivers.
+    compressed_frames,
+    /// Bytes of these broadcasts before they were compressed.
+    uncompressed_bytes,
+    /// Bytes of these broadcasts after they were compressed.
+    compressed_bytes,
+    /// Compressed messages received.
+    decompressed_messages,
+    /// Bytes of these messages after they were decompressed.
+    decompressed_bytes,
 }
 
 impl Counters {

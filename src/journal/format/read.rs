@@ -19,6 +19,7 @@ use crate::engine::state::ticks::ClockCommand;
 use crate::http::file::FileResponse;
 use crate::http::probe::Probe;
 use crate::http::{Cors, PlainResponse};
+use crate::ws::deflate::Deflate;
 use crate::ws::handshake::{Acceptance, Facts, Upgrade};
 use crate::ws::post::PostHead;
 
@@ -189,10 +190,11 @@ impl<'a> EntryReader<'a> {
         let (address, is_origin_allowed) = (self.ip()?, self.flag()?);
         let (form, cors) = match self.byte()? {
             0 => (Err(self.refusal()?), None),
-            1 => {
+            form @ (1 | 5) => {
+                let deflate = if form == 5 { Some(self.deflate()?) } else { None };
                 let accept_key = self.text()?;
                 let subprotocol = self.option(|from| from.redacted(max_header_bytes))?;
-                (Ok(Acceptance::WebSocket(Upgrade { accept_key, subprotocol })), None)
+                (Ok(Acceptance::WebSocket(Upgrade { accept_key, subprotocol, deflate })), None)
             }
             2 => (Ok(Acceptance::Events), self.cors(max_header_bytes)?),
             3 => {
@@ -211,6 +213,11 @@ impl<'a> EntryReader<'a> {
         let file = if has_file { Some(Box::new(self.file()?)) } else { None };
         let list = if has_list { Some(Box::new(self.list_query()?)) } else { None };
         Ok(Facts { probe, is_head_request, address, is_origin_allowed, claim, entry, cors, form, file, list })
+    }
+
+    fn deflate(&mut self) -> Read<Deflate> {
+        let window_bits = self.byte()?;
+        Deflate::new(Some(window_bits).filter(|&bits| bits > 0)).ok_or(BadEntry)
     }
 
     fn list_query(&mut self) -> Read<Result<ListQuery, PlainResponse>> {
@@ -506,11 +513,13 @@ mod tests {
         let (session, was) = (SessionHash::from_bits(u128::MAX - 7), SessionHash::from_bits(300));
         let claim = |was, position| Ok(Some(Claim { session, was, position }));
         let response = PlainResponse::new(426, "no upgrade");
-        let upgrade = Upgrade { accept_key: "key".into(), subprotocol: Some("xxx".into()) };
+        let upgrade = |deflate| Upgrade { accept_key: "key".into(), subprotocol: Some("xxx".into()), deflate };
         let post = PostHead { length: 300, keep_alive: true, expects_continue: false };
         let cors = || Some(Cors::Origin("xxx".into()));
         let forms = [
-            (Ok(Acceptance::WebSocket(upgrade)), None),
+            (Ok(Acceptance::WebSocket(upgrade(None))), None),
+            (Ok(Acceptance::WebSocket(upgrade(Deflate::new(None)))), None),
+            (Ok(Acceptance::WebSocket(upgrade(Deflate::new(Some(9))))), None),
             (Err(response.clone()), None),
             (Err(response), cors()),
             (Ok(Acceptance::Events), None),

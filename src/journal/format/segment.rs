@@ -33,12 +33,15 @@ pub(crate) struct Segment {
     /// Number of the [`Edition`](crate::engine::recording::Edition) of the answers; at the end, because the first edition
     /// had no such field.
     pub(crate) edition: u64,
+    /// Name and version of the library that compresses messages, if the configuration lets it.
+    pub(crate) compressor: Option<String>,
 }
 
 impl Segment {
     /// Appends the entry to `to`.
     pub(crate) fn put(&self, to: &mut Vec<u8>) {
-        let Segment { session, number, chain, build, app, unix_micros, seed, config, turn, start, edition } = self;
+        let Segment { session, number, chain, build, app, unix_micros, seed, config, turn, start, edition, compressor } =
+            self;
         to.put_byte(kinds::SEGMENT);
         for number in [*session, *number, u64::from(*chain), *unix_micros, *seed, *turn] {
             to.put_number(number);
@@ -48,6 +51,9 @@ impl Segment {
         }
         put_start(to, start.as_ref());
         to.put_number(*edition);
+        if let Some(compressor) = compressor {
+            to.put_slice(compressor.as_bytes());
+        }
     }
 
     /// Reads a block that holds this entry and no other.
@@ -86,6 +92,7 @@ impl Segment {
                 _ => return Err(BadEntry),
             },
             edition: if from.is_empty() { Edition::First.number() } else { from.number()? },
+            compressor: if from.is_empty() { None } else { Some(from.text()?) },
         };
         if from.is_empty() { Ok(segment) } else { Err(BadEntry) }
     }

@@ -128,8 +128,12 @@ pub(crate) trait Put: Sized {
         self.put_ip(facts.address);
         self.put_byte(facts.is_origin_allowed.into());
         match (&facts.form, &facts.cors) {
-            (Ok(Acceptance::WebSocket(Upgrade { accept_key, subprotocol })), _) => {
-                self.put_byte(1);
+            (Ok(Acceptance::WebSocket(Upgrade { accept_key, subprotocol, deflate })), _) => {
+                if let Some(deflate) = deflate {
+                    self.put_bytes(&[5, deflate.window_bits().unwrap_or(0)]);
+                } else {
+                    self.put_byte(1);
+                }
                 self.put_slice(accept_key.as_bytes());
                 // Only the length: the client chose the name, which may contain its token.
                 self.put_option(subprotocol.as_ref(), |to, name| to.put_number(name.len() as u64));

@@ -21,6 +21,7 @@ use crate::engine::Engine;
 use crate::engine::app::App;
 use crate::engine::driver::Start;
 use crate::engine::recording::{Decisions, Edition, Input, WriteEnd};
+use crate::ws::deflate::COMPRESSOR;
 
 mod cluster;
 mod output;
@@ -99,6 +100,10 @@ impl<A: App, R: Read> Replay<A, R> {
         let session = read_first_segment(&mut blocks, &mut block)?;
         if session.build != BUILD && !any_build {
             return Err(Fault::OtherBuild(session.build));
+        }
+        // Even the same sources may be built with another one, or without one.
+        if let Some(compressor) = session.compressor.as_ref().filter(|name| COMPRESSOR != Some(name)) {
+            return Err(Fault::OtherCompressor(compressor.clone()));
         }
         // The configuration of another build may have other fields.
         let config = config_from_text(&session.config).map_err(|()| Fault::OtherBuild(session.build.clone()))?;
@@ -217,6 +222,9 @@ impl<A: App, R: Read> Replay<A, R> {
         }
         if segment.edition != self.session.edition {
             return broken("a segment of another edition follows");
+        }
+        if segment.compressor != self.session.compressor {
+            return broken("a segment with another compressor follows");
         }
         if segment.number != self.session.number + 1 || segment.chain != self.blocks.before() {
             return broken("a segment is missing");

@@ -193,6 +193,7 @@ pub(super) fn open_post<A: App>(world: &mut World<A>, stream: usize) -> Option<u
 
 fn draw_traits<A: App>(world: &mut World<A>) -> Traits {
     let World { server, swarm, random, .. } = world;
+    let has_deflate = server.config().deflate;
     let mut has = |behaviour| {
         let has = swarm.occurs(behaviour, &mut random.clients);
         // A client shows its patience only when it is refused.
@@ -210,6 +211,8 @@ fn draw_traits<A: App>(world: &mut World<A>) -> Traits {
         is_stalled: has(Behaviour::Stall),
         fragments: has(Behaviour::Fragment),
         is_patient: has(Behaviour::Patient),
+        // Drawn last, and only if it can have an effect, so that seeds give the same runs where it has none.
+        compresses: has_deflate && has(Behaviour::Compress),
     }
 }
 
@@ -228,7 +231,11 @@ fn send_request<A: App>(
     let (user, lobby) = (&clients.shared.users[link.user], &clients.shared.lobbies[link.lobby]);
     let mut request = match link.has_events() {
         true => request::events_request(user, lobby, proxied, claim, random),
-        false => request::request(user, lobby, link.is_json, proxied, claim, random),
+        false => {
+            let offer = link.traits.compresses.then(|| request::draw_offer(random));
+            let lines = proxied.into_iter().chain(offer).collect();
+            request::request(user, lobby, link.is_json, lines, claim, random)
+        }
     };
     match special {
         // A server that serves no files refuses the request.

@@ -21,6 +21,7 @@ use crate::base::random::Random;
 use crate::base::rate::Rate;
 use crate::base::time::Time;
 use crate::sim::decoder::Decoder;
+use crate::sim::deflate;
 use crate::sim::wire::{self, Opcode, Reader};
 
 /// Numbers of requests that are not messages, in a session, begin after this one.
@@ -43,6 +44,8 @@ pub(crate) struct Traits {
     pub(crate) is_stalled: bool,
     /// `Fragment`: sends messages in fragments.
     pub(crate) fragments: bool,
+    /// `Compress`: compresses some of its messages, if the server accepts it.
+    pub(crate) compresses: bool,
     /// `Patient`: waits after a refusal, then tries again.
     pub(crate) is_patient: bool,
 }
@@ -381,19 +384,34 @@ impl Link {
             let text = str::from_utf8(payload).expect("only texts are posted");
             return self.to_post.push_back(text.to_owned());
         }
+        let compressed = self.compressed(payload, random);
+        let (payload, mut rsv1) = compressed.as_ref().map_or((payload, 0), |compressed| (&**compressed, wire::RSV1));
+        let mut frame = |opcode, is_final, part: &[u8], mask| {
+            let mut frame = wire::frame(opcode, is_final, part, mask);
+            frame[0] |= std::mem::take(&mut rsv1);
+            frame
+        };
         if !self.traits.fragments || payload.len() < 2 || random.percent(50) {
-            let frame = wire::frame(opcode, true, payload, mask(random));
-            return self.pipe.send(&frame);
+            return self.pipe.send(&frame(opcode, true, payload, mask(random)));
         }
         let (mut rest, mut opcode) = (payload, opcode);
         while !rest.is_empty() {
             let (part, after) = rest.split_at(1 + random.below(rest.len() as u64) as usize);
-            self.pipe.send(&wire::frame(opcode, after.is_empty(), part, mask(random)));
+            self.pipe.send(&frame(opcode, after.is_empty(), part, mask(random)));
             (rest, opcode) = (after, Opcode::CONTINUATION);
             if !rest.is_empty() && random.percent(20) {
                 self.ping(random);
             }
         }
+    }
+
+    /// Compresses a message, if the client does so now.
+    fn compressed(&self, message: &[u8], random: &mut Random) -> Option<Vec<u8>> {
+        if !self.traits.compresses || !self.reader.has_deflate() || random.percent(50) {
+            return None;
+        }
+        // The server takes no message that compression has made much longer.
+        Some(deflate::compress(message, random)).filter(|compressed| compressed.len() < message.len() + 64)
     }
 
     pub(crate) fn ping(&mut self, random: &mut Random) {

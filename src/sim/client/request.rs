@@ -21,17 +21,32 @@ pub(crate) fn user_name(index: usize) -> String {
     }
 }
 
-/// Returns an upgrade request that the server may accept. `proxied` is a line that a proxy has added, and `claim` the
-/// parameters that claim a session, if any.
+/// Draws a line that offers to receive compressed messages, in one of the forms that browsers and libraries use.
+pub(crate) fn draw_offer(random: &mut Random) -> String {
+    let offer = pick(
+        random,
+        &[
+            "permessage-deflate",
+            "permessage-deflate; client_max_window_bits",
+            "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12",
+            "permessage-deflate; server_max_window_bits=9",
+            "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+            "x-unknown; a=\"b\", permessage-deflate; unknown, permessage-deflate",
+        ],
+    );
+    format!("Sec-WebSocket-Extensions: {offer}")
+}
+
+/// Returns an upgrade request that the server may accept, with these header lines and more. `claim` is the parameters that claim
+/// a session, if any.
 pub(crate) fn request(
     user: &str,
     lobby: &str,
     is_json: bool,
-    proxied: Option<String>,
+    mut lines: Vec<String>,
     claim: Option<&str>,
     random: &mut Random,
 ) -> Vec<u8> {
-    let mut lines: Vec<String> = proxied.into_iter().collect();
     let mut query: Vec<String> = claim.map(str::to_owned).into_iter().collect();
     match random.below(3) {
         0 if user.is_ascii() && !user.contains(' ') => lines.push(format!("Authorization: Bearer {user}")),

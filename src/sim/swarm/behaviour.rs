@@ -178,6 +178,9 @@ behaviours! {
     Settings = "settings";
     /// A client is ready, or not ready any more.
     Ready = "ready";
+    /// A client offers to receive compressed messages, and sends some of its own compressed. Only in a build with the Cargo
+    /// feature `deflate`.
+    Compress = "compress";
 }
 
 /// Behaviours that only clients with a session show.

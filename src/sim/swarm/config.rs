@@ -140,6 +140,11 @@ pub(crate) fn draw_for_behaviours(config: &mut Config, swarm: &Swarm, seed: u64)
     {
         draw_lobby_control(config, random);
     }
+    // The models know the bytes that clients send, not what they contain, which is charged too.
+    config.deflate = cfg!(feature = "deflate")
+        && swarm.weight(Behaviour::Compress) > 0
+        && config.byte_rate().is_none()
+        && config.user_byte_rate().is_none();
     if let Some(random) = &mut generator(Behaviour::Pressure) {
         config.outbound_high_mark = pick(random, &[ByteSize(1), ByteSize(100), ByteSize(1000), ByteSize(20_000)]);
         config.outbound_low_mark =

@@ -68,9 +68,9 @@ pub struct World<A> {
 }
 
 #[derive(Default)]
-struct Client {
+pub struct Client {
     conn: Option<ConnId>,
-    reader: Reader,
+    pub reader: Reader,
     got: VecDeque<String>,
     /// The server has shut down its side or dropped the socket.
     ended: bool,
@@ -301,7 +301,7 @@ impl<A: App> World<A> {
         self.client(name).got.drain(..).collect()
     }
 
-    fn client(&mut self, name: &str) -> &mut Client {
+    pub fn client(&mut self, name: &str) -> &mut Client {
         self.clients.get_mut(name).unwrap_or_else(|| panic!("there is no client {name}"))
     }
 

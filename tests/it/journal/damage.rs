@@ -165,7 +165,7 @@ fn an_invalid_first_block_is_refused() {
 }
 
 /// Number of counters of an engine.
-const COUNTERS: usize = lobbyd::CloseReason::ALL.len() + lobbyd::Reject::ALL.len() + 16;
+const COUNTERS: usize = lobbyd::CloseReason::ALL.len() + lobbyd::Reject::ALL.len() + 21;
 
 /// The start state of a segment without connections. The numbers `ahead` precede the counters. One number can be `wrong`.
 fn start_block(ahead: [u64; 13], ticks: &[u64], users: &[&str], wrong: Option<(usize, u64)>) -> Vec<u8> {

@@ -222,7 +222,21 @@ fn rows() -> Vec<(CloseReason, Cause)> {
                  x > connect go\nx < upgrade, goodbye, close 4003 wrong_password",
             ),
         ),
+        (Reason::BadCompression, bad_compression()),
     ]
+}
+
+/// A build without the feature `deflate` accepts no compressed messages.
+fn bad_compression() -> Cause {
+    if !cfg!(feature = "deflate") {
+        return Cause::Application("this build does not compress");
+    }
+    let act = |world: &mut Engine| {
+        world.steps("x > get /ws/go?token=x Sec-WebSocket-Extensions: permessage-deflate");
+        world.send("x", b"\xc1\x81\0\0\0\0\x07");
+    };
+    let script = "x < upgrade, welcome, presence_state, goodbye code=1007, close 1007 bad_compression, eof";
+    Cause::Code(with(|config| config.deflate = true), act, script)
 }
 
 #[test]
@@ -279,6 +293,9 @@ fn every_reason_reaches_its_peer() {
     assert_eq!(
         not_by_the_engine,
         ["unsupported_data", "internal_error", "kicked", "banned", "lobby_closed", "reconnect"]
+            .into_iter()
+            .chain(Some("bad_compression").filter(|_| !cfg!(feature = "deflate")))
+            .collect::<Vec<_>>()
     );
 }
 

@@ -287,6 +287,7 @@ const NO_BOUNDS: &[&str] = &[
     "journal_secrets",
     "flush",
     "binary_sender",
+    "deflate",
     "lobby_control",
     "serve_client",
     "playground",

@@ -5,6 +5,8 @@ mod applications;
 mod bytewise;
 mod claims;
 mod connecting;
+#[cfg(feature = "deflate")]
+mod deflate;
 mod files;
 mod http;
 mod http_clients;

@@ -1,0 +1,62 @@
+//! Compressed messages: decompresses them, charges what they contain, and acts on them as on others.
+
+use super::Engine;
+use super::app::App;
+use super::member::Message;
+use crate::base::close::CloseReason;
+use crate::base::id::ConnId;
+
+impl<A: App> Engine<A> {
+    /// Handles a compressed message; `bytes_after` bytes of the input follow it. Returns its length.
+    ///
+    /// The bytes received were charged before. What the message has more than those is charged here, so that a rate bounds
+    /// what a client makes the server read.
+    // Not inlined: other messages must not pay for it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn on_compressed(&mut self, conn: ConnId, is_text: bool, payload: &[u8], bytes_after: usize) -> usize {
+        // The buffer is moved out of the core, because the message is borrowed from it.
+        let mut message = std::mem::take(&mut self.core.buffers.decompressed);
+        let max_bytes = self.core.config.max_message_bytes.0;
+        let decompressed = self.core.decompressor.decompress(payload, &mut message, max_bytes);
+        match decompressed.and_then(|()| as_text(is_text, &message)) {
+            Ok(text) => {
+                self.core.counters.decompressed_messages += 1;
+                self.core.counters.decompressed_bytes += message.len() as u64;
+                self.on_decompressed(conn, text, &message, message.len().saturating_sub(payload.len()));
+                if self.core.slot(conn).is_some() {
+                    self.core.message_ended(conn.key(), bytes_after);
+                }
+            }
+            Err(reason) => self.on_fault(conn, reason),
+        }
+        let length = message.len();
+        self.core.buffers.decompressed = message;
+        length
+    }
+
+    fn on_decompressed(&mut self, conn: ConnId, text: Option<&str>, bytes: &[u8], uncharged: usize) {
+        let key = conn.key();
+        if uncharged > 0 {
+            self.core.charge_bytes(key, uncharged);
+            // The charge may have closed the connection.
+            self.dispatch_events();
+            if self.core.slot(conn).is_none_or(|slot| slot.close_kind.is_some()) {
+                return;
+            }
+        }
+        match text {
+            Some(text) => self.on_text(key, text),
+            None => self.on_app_message(key, Message::Binary(bytes)),
+        }
+    }
+}
+
+/// Returns the text of a text message; `None` for a binary one.
+fn as_text(is_text: bool, message: &[u8]) -> Result<Option<&str>, CloseReason> {
+    match str::from_utf8(message) {
+        _ if !is_text => Ok(None),
+        Ok(text) => Ok(Some(text)),
+        Err(_) => Err(CloseReason::BadUtf8),
+    }
+}

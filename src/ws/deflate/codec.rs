@@ -1,0 +1,315 @@
+//! Compression and decompression of one payload, with `zlib-rs`.
+
+use std::fmt;
+
+use zlib_rs::{Deflate, DeflateFlush, Inflate, InflateFlush, Status};
+
+use super::offer::WINDOW_BITS;
+
+/// Name and version of the library, as `Cargo.toml` pins it.
+pub(super) const COMPRESSOR: &str = "zlib-rs 0.6.8";
+
+/// The fastest level that finds repeated text at a distance.
+const LEVEL: i32 = 2;
+/// What follows the data of each message and is not sent (RFC 7692 section 7.2.1): an empty block without its header.
+const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
+/// An empty block that ends the stream. It can be read only where a block begins, so it shows that the data is complete.
+const END: [u8; 5] = [1, 0, 0, 0xff, 0xff];
+/// Most bytes that the output grows by before anything of it is known.
+const FIRST_ROOM: usize = 4096;
+
+/// The window of the decompressor: a client may use the largest.
+const MAX_WINDOW_BITS: u8 = 15;
+
+/// Compresses payloads, each by itself. Its memory, of some 300 KB, is allocated at the first one.
+#[derive(Default)]
+pub(super) struct Deflater(Option<Box<Deflate>>);
+
+impl fmt::Debug for Deflater {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Deflater").field(&self.0.is_some()).finish()
+    }
+}
+
+impl Deflater {
+    /// Compresses `payload` to the beginning of `output`, which has at least `room_for` it. Returns the
+    /// number of bytes; `None` if they are not fewer.
+    pub(super) fn deflate(&mut self, payload: &[u8], output: &mut [u8]) -> Option<usize> {
+        let deflate = self.0.get_or_insert_with(|| Box::new(Deflate::new(LEVEL, false, WINDOW_BITS)));
+        deflate.reset();
+        let status = deflate.compress(payload, output, DeflateFlush::SyncFlush);
+        let written = usize::try_from(deflate.total_out()).expect("it is at most the length of the output");
+        if status != Ok(Status::Ok) || written == output.len() {
+            // What a stream has not written takes room in it even after a reset.
+            self.0 = None;
+            return None;
+        }
+        let length = written.checked_sub(TAIL.len()).filter(|&length| length < payload.len())?;
+        debug_assert_eq!(output[length..written], TAIL, "a flush ends with an empty block");
+        Some(length)
+    }
+}
+
+/// Why a payload cannot be decompressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum InflateFault {
+    /// It is not compressed data, or it is cut off.
+    Invalid,
+    /// The message is longer than allowed.
+    TooLong,
+}
+
+/// Decompresses payloads, each by itself. Its memory, of some 50 KB, is allocated at the first one.
+#[derive(Default)]
+pub(super) struct Inflater(Option<Box<Inflate>>);
+
+impl fmt::Debug for Inflater {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Inflater").field(&self.0.is_some()).finish()
+    }
+}
+
+impl Inflater {
+    /// Decompresses `payload` into `to`, which then contains the message.
+    pub(super) fn inflate(&mut self, payload: &[u8], to: &mut Vec<u8>, max_bytes: usize) -> Result<(), InflateFault> {
+        to.clear();
+        // Some clients send an empty message as no data at all.
+        if payload.is_empty() {
+            return Ok(());
+        }
+        let inflate = self.0.get_or_insert_with(|| Box::new(Inflate::new(false, MAX_WINDOW_BITS)));
+        inflate.reset(false);
+        let mut output = Output { to, length: 0, max_bytes };
+        let mut rest = payload;
+        loop {
+            match output.inflate(inflate, &mut rest)? {
+                // A block may say that it is the last one. What follows it is another stream (RFC 7692 section 7.2.3.4).
+                Status::StreamEnd => inflate.reset(false),
+                Status::Ok | Status::BufError => break,
+            }
+            if rest.is_empty() {
+                output.finish();
+                return Ok(());
+            }
+        }
+        let mut end = &[&TAIL[..], &END].concat()[..];
+        let before = output.length;
+        let status = output.inflate(inflate, &mut end)?;
+        if status != Status::StreamEnd || !end.is_empty() || output.length != before {
+            return Err(InflateFault::Invalid);
+        }
+        output.finish();
+        Ok(())
+    }
+}
+
+/// The message so far, in a buffer that has room behind it.
+struct Output<'a> {
+    to: &'a mut Vec<u8>,
+    length: usize,
+    max_bytes: usize,
+}
+
+impl Output<'_> {
+    /// Decompresses `rest`, until all of it is consumed or a stream ends.
+    fn inflate(&mut self, inflate: &mut Inflate, rest: &mut &[u8]) -> Result<Status, InflateFault> {
+        loop {
+            if self.length == self.to.len() {
+                // One byte more than allowed shows that the message is too long.
+                let room = (2 * self.length).max(FIRST_ROOM.max(4 * rest.len())).min(self.max_bytes + 1);
+                if self.length >= room {
+                    return Err(InflateFault::TooLong);
+                }
+                // Growing by itself, the buffer could become twice as large as the message may be.
+                self.to.reserve_exact(room - self.length);
+                self.to.resize(room, 0);
+            }
+            let (consumed, produced) = (inflate.total_in(), inflate.total_out());
+            let status = inflate
+                .decompress(rest, &mut self.to[self.length..], InflateFlush::SyncFlush)
+                .map_err(|_| InflateFault::Invalid)?;
+            *rest = &rest[(inflate.total_in() - consumed) as usize..];
+            self.length += (inflate.total_out() - produced) as usize;
+            if self.length > self.max_bytes {
+                return Err(InflateFault::TooLong);
+            }
+            // If the buffer is full, some of the output may wait in the stream.
+            if status == Status::StreamEnd || (rest.is_empty() && self.length < self.to.len()) {
+                return Ok(status);
+            }
+            if self.length < self.to.len() && inflate.total_in() == consumed {
+                return Err(InflateFault::Invalid);
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        self.to.truncate(self.length);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
+
+    use super::super::{Compressor, header_length};
+    use super::*;
+    use crate::base::random::Random;
+    use crate::ws::frame::Frame;
+
+    const MAX: usize = 300_000;
+
+    /// A text with repetitions near and far, or bytes without any.
+    fn message(random: &mut Random) -> Vec<u8> {
+        let longest = [200, 2000, 2000, 20_000, MAX as u64][random.below(5) as usize];
+        let length = random.below(longest) as usize;
+        let mut bytes = Vec::new();
+        while bytes.len() < length {
+            match random.below(4) {
+                0 => bytes.extend_from_slice(&random.next_u64().to_le_bytes()),
+                1 => bytes.extend(std::iter::repeat_n(b'x', random.below(400) as usize)),
+                _ => bytes.extend_from_slice(format!("{{\"x\":{}}}", random.below(1000)).as_bytes()),
+            }
+        }
+        bytes.truncate(MAX);
+        bytes
+    }
+
+    /// A stream that has not written all of its output keeps room for it, also after a reset, until it has none.
+    #[test]
+    fn messages_that_become_no_shorter_leave_nothing_behind() {
+        let (mut compressor, mut random) = (Compressor::default(), Random::new(1));
+        for length in [256, 300, 1000, 5000, 70_000] {
+            for _ in 0..300 {
+                let noise: Vec<u8> = (0..length).map(|_| random.next_u64() as u8).collect();
+                let frame = Frame::binary(&noise);
+                assert!(compressor.compress(&frame) == frame);
+            }
+        }
+        let frame = Frame::binary(&[7; 1000]);
+        assert_eq!(compressor.compress(&frame), Compressor::default().compress(&frame));
+    }
+
+    /// Decompresses with the other implementation.
+    fn decompressed(payload: &[u8], length: usize) -> Vec<u8> {
+        let mut read = Vec::with_capacity(length + 1);
+        let payload = [payload, &TAIL].concat();
+        Decompress::new(false).decompress_vec(&payload, &mut read, FlushDecompress::Sync).expect("valid data");
+        read
+    }
+
+    /// Compresses with the other implementation.
+    fn compressed(message: &[u8], level: u32) -> Vec<u8> {
+        let mut written = Vec::with_capacity(2 * message.len() + 1000);
+        let level = Compression::new(level);
+        Compress::new(level, false).compress_vec(message, &mut written, FlushCompress::Sync).expect("there is room");
+        assert!(written.ends_with(&TAIL));
+        written.truncate(written.len() - TAIL.len());
+        written
+    }
+
+    #[test]
+    fn another_implementation_reads_what_is_compressed() {
+        let (mut compressor, mut shorter, mut unchanged) = (Compressor::default(), 0, 0);
+        for seed in 0..400 {
+            let mut random = Random::new(seed);
+            let message = message(&mut random);
+            let plain = Frame::binary(&message);
+            let frame = compressor.compress(&plain);
+            let bytes = frame.as_bytes();
+            if frame == plain {
+                unchanged += 1;
+                continue;
+            }
+            assert!(bytes.len() < plain.as_bytes().len() && message.len() >= 256, "seed {seed}");
+            assert_eq!(bytes[0], 0xc2, "RSV1, the last frame, binary");
+            let payload = &bytes[header_length(bytes)..];
+            let length = Frame::binary(payload);
+            assert_eq!(length.as_bytes()[1..], bytes[1..], "the length is in its shortest form");
+            assert!(decompressed(payload, message.len()) == message, "seed {seed}");
+            // The same bytes by a compressor that has compressed nothing before.
+            assert_eq!(Compressor::default().compress(&plain), frame);
+            shorter += 1;
+        }
+        assert!(shorter > 200 && unchanged > 40, "{shorter} {unchanged}");
+        let totals = compressor.take_totals();
+        assert!(totals.frames >= shorter && totals.bytes_after < totals.bytes_before, "{totals:?}");
+    }
+
+    #[test]
+    fn what_another_implementation_compresses_is_read() {
+        let (mut inflater, mut read) = (Inflater::default(), Vec::new());
+        for seed in 0..400 {
+            let mut random = Random::new(seed);
+            let message = message(&mut random);
+            let payload = compressed(&message, random.below(10) as u32);
+            assert_eq!(inflater.inflate(&payload, &mut read, MAX), Ok(()), "seed {seed}");
+            assert!(read == message, "seed {seed}");
+            assert_eq!(inflater.inflate(&payload, &mut read, message.len()), Ok(()));
+            if let Some(less) = message.len().checked_sub(1) {
+                assert_eq!(inflater.inflate(&payload, &mut read, less), Err(InflateFault::TooLong), "seed {seed}");
+                let cut = random.below(payload.len() as u64) as usize;
+                if cut > 0 {
+                    // A part may end where a block does.
+                    let part = inflater.inflate(&payload[..cut], &mut read, MAX);
+                    assert!(part.is_err() || message.starts_with(&read), "seed {seed}");
+                }
+            }
+        }
+    }
+
+    /// The examples of RFC 7692 sections 7.2.3.1 to 7.2.3.6, as whole payloads.
+    #[test]
+    fn the_examples_of_the_specification_are_read() {
+        for (payload, message) in [
+            (&b"\xf2\x48\xcd\xc9\xc9\x07\x00"[..], &b"Hello"[..]),
+            (b"\x00\x05\x00\xfa\xff\x48\x65\x6c\x6c\x6f\x00", b"Hello"),
+            (b"\xf3\x48\xcd\xc9\xc9\x07\x00\x00", b"Hello"),
+            (b"\xf3\x48\xcd\xc9\xc9\x07\x00", b"Hello"),
+            (b"\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00", b"Hello"),
+            (b"\x00", b""),
+            (b"\x02\x00", b""),
+            (b"", b""),
+        ] {
+            let (mut inflater, mut read) = (Inflater::default(), b"former".to_vec());
+            assert_eq!(inflater.inflate(payload, &mut read, 5), Ok(()), "{payload:x?}");
+            assert_eq!(read, message);
+        }
+        // The second message of section 7.2.3.2 refers to the first one.
+        let (mut inflater, mut read) = (Inflater::default(), Vec::new());
+        assert_eq!(inflater.inflate(b"\xf2\x48\xcd\xc9\xc9\x07\x00", &mut read, 5), Ok(()));
+        assert_eq!(inflater.inflate(b"\xf2\x00\x11\x00\x00", &mut read, 5), Err(InflateFault::Invalid));
+    }
+
+    #[test]
+    fn data_that_is_none_or_is_cut_off_is_invalid() {
+        let whole = compressed(&b"a text that is compressed, a text that is compressed".repeat(20), 6);
+        let (mut inflater, mut read) = (Inflater::default(), Vec::new());
+        for cut in 1..whole.len() {
+            assert_eq!(inflater.inflate(&whole[..cut], &mut read, MAX), Err(InflateFault::Invalid), "{cut}");
+        }
+        for payload in [&b"\x07"[..], b"\xff\xff\xff", b"\x00\x05\x00\xfa\xfe\x48", b"\xf2\x48\xcd\xc9\xc9\x07"] {
+            assert_eq!(inflater.inflate(payload, &mut read, MAX), Err(InflateFault::Invalid), "{payload:x?}");
+        }
+        // What was wrong has no effect on the next message.
+        assert_eq!(inflater.inflate(&whole, &mut read, MAX), Ok(()));
+    }
+
+    /// 1 KB that would become 1 MB, and 1 MB that would become 1 GB.
+    #[test]
+    fn the_output_is_bounded_however_much_the_data_would_become() {
+        let (mut inflater, mut read) = (Inflater::default(), Vec::new());
+        let million = compressed(&vec![0; 1 << 20], 9);
+        assert!(million.len() < 1100);
+        let thousand = [&million[..], &TAIL].concat().repeat(1000);
+        let bombs = [million.clone(), thousand[..thousand.len() - TAIL.len()].to_vec()];
+        for bomb in &bombs {
+            for max_bytes in [0, 1, 125, 64 * 1024, (1 << 20) - 1] {
+                assert_eq!(inflater.inflate(bomb, &mut read, max_bytes), Err(InflateFault::TooLong));
+                assert!(read.capacity() <= (max_bytes + 1).max(8), "{} for {max_bytes}", read.capacity());
+                read = Vec::new();
+            }
+        }
+        assert_eq!(inflater.inflate(&million, &mut read, 1 << 20), Ok(()));
+    }
+}

@@ -1,0 +1,161 @@
+//! Compression of messages: the extension `permessage-deflate` (RFC 7692), without context takeover in either direction.
+//!
+//! Each message is compressed by itself. So one [`Compressor`] and one [`Decompressor`] serve all connections, a connection
+//! owns no memory for it, and the same compressed frame is right for all its receivers.
+//!
+//! Knows frames and messages, and neither lobbies nor receivers. The library that compresses is hidden in `codec`, which a
+//! build without the feature `deflate` replaces by one that compresses nothing.
+
+#[cfg(feature = "deflate")]
+mod codec;
+#[cfg(not(feature = "deflate"))]
+mod no_codec;
+mod offer;
+
+pub(crate) use self::offer::{Deflate, MalformedExtensions, choose_offer};
+
+#[cfg(feature = "deflate")]
+use self::codec::{Deflater, InflateFault, Inflater};
+#[cfg(not(feature = "deflate"))]
+use self::no_codec::{Deflater, InflateFault, Inflater};
+use super::frame::Frame;
+use crate::base::close::CloseReason;
+
+/// Name and version of the library that compresses; `None` in a build that does not compress. Another version may compress
+/// to other bytes.
+#[cfg(feature = "deflate")]
+pub(crate) const COMPRESSOR: Option<&str> = Some(codec::COMPRESSOR);
+/// Name and version of the library that compresses; `None` in a build that does not compress. Another version may compress
+/// to other bytes.
+#[cfg(not(feature = "deflate"))]
+pub(crate) const COMPRESSOR: Option<&str> = None;
+
+/// The shortest message that is compressed. A shorter one often becomes no smaller, and fits into a packet anyway.
+const MIN_BYTES: usize = 256;
+/// The bit RSV1 in the first byte of a frame: the message is compressed (RFC 7692 section 6).
+const RSV1: u8 = 0x40;
+
+/// What was compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CompressionTotals {
+    pub(crate) frames: u64,
+    /// Bytes of these frames before and after.
+    pub(crate) bytes_before: u64,
+    pub(crate) bytes_after: u64,
+}
+
+/// Compresses the messages of frames to be sent. Takes no memory until the first one.
+#[derive(Debug, Default)]
+pub(crate) struct Compressor {
+    deflater: Deflater,
+    totals: CompressionTotals,
+}
+
+impl Compressor {
+    /// Appends a message in one frame, as servers send it, to `to`: compressed if that makes it smaller, and otherwise as it
+    /// is.
+    pub(crate) fn append(&mut self, frame: &[u8], to: &mut Vec<u8>) {
+        let (header, payload) = frame.split_at(header_length(frame));
+        if payload.len() < MIN_BYTES {
+            return to.extend_from_slice(frame);
+        }
+        let (start, at) = (to.len(), to.len() + header.len());
+        to.resize(at + room_for(payload), 0);
+        match self.deflater.deflate(payload, &mut to[at..]) {
+            Some(length) => {
+                // The header of a shorter frame may be shorter.
+                let (new_header, header_len) = frame_header(frame[0] | RSV1, length);
+                to.copy_within(at..at + length, start + header_len);
+                to[start..start + header_len].copy_from_slice(&new_header[..header_len]);
+                to.truncate(start + header_len + length);
+            }
+            None => {
+                to.truncate(start);
+                to.extend_from_slice(frame);
+            }
+        }
+        self.totals.frames += 1;
+        self.totals.bytes_before += frame.len() as u64;
+        self.totals.bytes_after += (to.len() - start) as u64;
+    }
+
+    /// Returns a message in one frame in the same form.
+    pub(crate) fn compress(&mut self, frame: &Frame) -> Frame {
+        let mut bytes = Vec::new();
+        self.append(frame.as_bytes(), &mut bytes);
+        if bytes == frame.as_bytes() {
+            return frame.clone();
+        }
+        bytes.shrink_to_fit();
+        Frame::from_encoded(bytes)
+    }
+
+    /// Takes the totals since the last call.
+    pub(crate) fn take_totals(&mut self) -> CompressionTotals {
+        std::mem::take(&mut self.totals)
+    }
+
+    /// Whether anything was compressed since then.
+    #[inline]
+    pub(crate) fn has_totals(&self) -> bool {
+        self.totals.frames > 0
+    }
+}
+
+/// Decompresses received messages. Takes no memory until the first one.
+#[derive(Debug, Default)]
+pub(crate) struct Decompressor {
+    inflater: Inflater,
+}
+
+impl Decompressor {
+    /// Decompresses the payload of a message into `to`, whose former contents are lost.
+    ///
+    /// # Errors
+    ///
+    /// The reason to close the connection: the payload is not valid, or the message has more than `max_bytes`. No more than
+    /// these are decompressed.
+    pub(crate) fn decompress(&mut self, payload: &[u8], to: &mut Vec<u8>, max_bytes: usize) -> Result<(), CloseReason> {
+        self.inflater.inflate(payload, to, max_bytes).map_err(|fault| match fault {
+            InflateFault::Invalid => CloseReason::BadCompression,
+            InflateFault::TooLong => CloseReason::MessageTooBig,
+        })
+    }
+}
+
+/// Bytes of output that suffice for any payload of this length: codes of 9 bits for each byte, and the headers of blocks.
+fn room_for(payload: &[u8]) -> usize {
+    payload.len() + payload.len() / 4 + 64
+}
+
+/// Length of the header of an unmasked frame (RFC 6455 section 5.2).
+fn header_length(frame: &[u8]) -> usize {
+    match frame[1] {
+        126 => 4,
+        127 => 10,
+        _ => 2,
+    }
+}
+
+/// Returns the header of an unmasked frame with this first byte and length of the payload, and the length of the header.
+fn frame_header(first: u8, length: usize) -> ([u8; 10], usize) {
+    let mut header = [0; 10];
+    header[0] = first;
+    let header_len = match length {
+        0..126 => {
+            header[1] = length as u8;
+            2
+        }
+        126..65_536 => {
+            header[1] = 126;
+            header[2..4].copy_from_slice(&(length as u16).to_be_bytes());
+            4
+        }
+        _ => {
+            header[1] = 127;
+            header[2..].copy_from_slice(&(length as u64).to_be_bytes());
+            10
+        }
+    };
+    (header, header_len)
+}

@@ -1,0 +1,183 @@
+//! Compressed messages from clients.
+
+use std::time::Duration;
+
+use lobbyd::config::{ByteSize, Limit};
+use lobbyd::sim::wire::{self, Opcode};
+use lobbyd::{CloseReason, Config};
+
+use super::{MASK, OFFER, join, long, marked, on, payload, text};
+use crate::common::scenario::World;
+use crate::common::witness::Witness;
+
+/// `frames` of ann reach the application as these events, whole or byte by byte.
+#[track_caller]
+fn check(frames: &[Vec<u8>], expected: &[&str]) {
+    for step in [usize::MAX, 1] {
+        let mut world = World::new(on(), Witness::<false>::default());
+        join(&mut world, "chess", &["ann"]);
+        for piece in frames.concat().chunks(step) {
+            world.send("ann", piece);
+        }
+        world.flush();
+        let log = world.engine.app_mut().take();
+        assert_eq!(log[1..], *expected, "in steps of {step}");
+        world.engine.check();
+    }
+}
+
+/// `frames` of ann close her connection with `reason`. Nothing of them reaches the application.
+#[track_caller]
+fn check_fault(config: Config, frames: &[Vec<u8>], reason: CloseReason) {
+    for step in [usize::MAX, 1] {
+        let mut world = World::new(config.clone(), Witness::<true>::default());
+        join(&mut world, "chess", &["ann"]);
+        for piece in frames.concat().chunks(step) {
+            world.send("ann", piece);
+        }
+        world.send("ann", &wire::text(r#"{"type":"broadcast","data":"after"}"#));
+        world.flush();
+        let (code, word) = (reason.code(), reason.word());
+        world.steps(&format!("ann < goodbye code={code} reason={word}, close {code} {word}, eof\nann < nothing"));
+        assert_eq!(world.engine.stats().counters.closed(reason), 1);
+        assert_eq!(world.engine.app_mut().take(), ["join ann", "leave ann dropped"]);
+    }
+}
+
+#[test]
+fn messages_reach_the_application_decompressed() {
+    let hello = payload(b"Hello");
+    check(&[text("Hello"), text("")], &["text ann Hello", "text ann "]);
+    check(&[marked(Opcode::BINARY, true, &hello)], &["binary ann [72, 101, 108, 108, 111]"]);
+    // Plain ones may stand between them (RFC 7692 section 6).
+    check(&[wire::text("one"), text("two"), wire::text("three")], &["text ann one", "text ann two", "text ann three"]);
+}
+
+#[test]
+fn only_the_first_frame_of_a_compressed_message_is_marked() {
+    let hello = payload(b"Hello");
+    let (begin, rest) = hello.split_at(2);
+    let (middle, end) = rest.split_at(1);
+    let ping = wire::frame(Opcode::PING, true, b"", MASK);
+    let frame = |is_final, part| wire::frame(Opcode::CONTINUATION, is_final, part, MASK);
+    let frames = [
+        marked(Opcode::TEXT, false, begin),
+        ping,
+        frame(false, middle),
+        frame(false, b""),
+        frame(true, end),
+        wire::text("x"),
+    ];
+    check(&frames, &["text ann Hello", "text ann x"]);
+    for bad in [marked(Opcode::CONTINUATION, true, rest), marked(Opcode::PING, true, b"")] {
+        check_fault(on(), &[marked(Opcode::TEXT, false, begin), bad], CloseReason::ProtocolError);
+    }
+}
+
+#[test]
+fn the_bit_is_an_error_where_it_was_not_agreed_on() {
+    for opcode in [Opcode::PING, Opcode::PONG, Opcode::CLOSE, Opcode::CONTINUATION, Opcode(3)] {
+        check_fault(on(), &[marked(opcode, true, b"")], CloseReason::ProtocolError);
+    }
+    for bits in [0x20, 0x10, 0x60, 0x50] {
+        let mut frame = text("Hello");
+        frame[0] = 0x81 | bits;
+        check_fault(on(), &[frame], CloseReason::ProtocolError);
+    }
+    // The client offers it, and the server does not compress.
+    check_fault(Config::default(), &[text("Hello")], CloseReason::ProtocolError);
+    // The server compresses, and the client has not offered it.
+    let mut world = World::new(on(), Witness::<true>::default());
+    join(&mut world, "chess", &["plain"]);
+    world.send("plain", &text("Hello"));
+    world.flush();
+    world.steps("plain < goodbye code=1002, close 1002 protocol_error, eof");
+}
+
+#[test]
+fn data_that_cannot_be_decompressed_closes_with_1007() {
+    for bad in [&b"\x07"[..], b"\xf2\x48\xcd", b"\x00\x05\x00\xfa\xfe\x48", b"\xf2\x00\x11\x00\x00"] {
+        check_fault(on(), &[marked(Opcode::BINARY, true, bad)], CloseReason::BadCompression);
+    }
+    check_fault(on(), &[marked(Opcode::TEXT, true, &payload(b"a\xff"))], CloseReason::BadUtf8);
+    check(&[marked(Opcode::BINARY, true, &payload(b"a\xff"))], &["binary ann [97, 255]"]);
+}
+
+/// A message may have `max_message_bytes` after it was decompressed, however short it was before.
+#[test]
+fn bombs_close_with_1009() {
+    let config = Config { max_message_bytes: ByteSize(1000), ..on() };
+    check_fault(config.clone(), &[text(&"x".repeat(1001))], CloseReason::MessageTooBig);
+    check_fault(config.clone(), &[text(&"x".repeat(1 << 20))], CloseReason::MessageTooBig);
+    check_fault(config.clone(), &[marked(Opcode::BINARY, true, &[0; 2000])], CloseReason::MessageTooBig);
+    let parts = [marked(Opcode::BINARY, false, &[0; 600]), wire::frame(Opcode::CONTINUATION, true, &[0; 600], MASK)];
+    check_fault(config.clone(), &parts, CloseReason::MessageTooBig);
+    let mut world = World::new(config, Witness::<false>::default());
+    join(&mut world, "chess", &["ann"]);
+    world.send("ann", &text(&"x".repeat(1000)));
+    assert_eq!(world.engine.app_mut().take()[1].len(), "text ann ".len() + 1000);
+    let counters = world.engine.stats().counters;
+    assert_eq!((counters.decompressed_messages, counters.decompressed_bytes), (1, 1000));
+}
+
+/// A client may make the server read as many bytes as without compression.
+#[test]
+fn rates_count_decompressed_bytes() {
+    let config =
+        Config { bytes_per_second: Limit::at_most(10_000), byte_burst: ByteSize(70_000), max_rate_strikes: 2, ..on() };
+    let mut world = World::new(config, Witness::<true>::default());
+    join(&mut world, "chess", &["ann"]);
+    let message = format!(r#"{{"type":"move","to":"{}"}}"#, "x".repeat(40_000));
+    assert!(text(&message).len() < 200);
+    world.send("ann", &text(&message));
+    world.flush();
+    world.steps("ann < nothing");
+    assert_eq!(world.engine.app_mut().take().len(), 2, "the burst has room for one");
+    world.send("ann", &text(&message));
+    world.flush();
+    world.steps("ann < error code=rate_limited");
+    assert_eq!(world.engine.app_mut().take(), [""; 0]);
+    world.advance(Duration::from_secs(15));
+    world.take("ann");
+    world.send("ann", &wire::text(r#"{"type":"move","ref":1}"#));
+    world.flush();
+    world.steps("ann < ack ref=1");
+    for _ in 0..4 {
+        world.send("ann", &text(&message));
+    }
+    world.flush();
+    assert_eq!(world.engine.stats().counters.closed(CloseReason::RateLimited), 1);
+}
+
+/// The work of one receive counts the decompressed bytes, so that other connections have their turn.
+#[test]
+fn work_counts_decompressed_bytes() {
+    let mut world = World::new(on(), Witness::<false>::default());
+    join(&mut world, "chess", &["ann"]);
+    let message = text(&"x".repeat(10_000));
+    let conn = world.conn("ann");
+    let consumed = world.engine.handle_bytes_up_to(world.now, conn, &message.repeat(5), 15_000);
+    assert_eq!(consumed.bytes, 2 * message.len());
+    assert!(consumed.work > 20_000, "{}", consumed.work);
+}
+
+#[test]
+fn a_malformed_header_is_refused_only_if_it_is_read() {
+    let bad = "Sec-WebSocket-Extensions: permessage-deflate; =";
+    let mut world = World::new(on(), Witness::<true>::default());
+    world.steps(&format!("ann > get /ws/chess?token=ann {bad}"));
+    assert_eq!(world.take("ann")[0], "http 400");
+    let mut world = World::new(Config::default(), Witness::<true>::default());
+    world.steps(&format!("ann > get /ws/chess?token=ann {bad}\nann < upgrade, welcome, presence_state"));
+}
+
+/// The request waits for the application's decision, and compressed messages arrive before it.
+#[test]
+fn a_deferred_request_is_answered_with_its_offer() {
+    let mut world = World::new(on(), Witness::<false>::default());
+    world.steps(&format!("ann > get /ws/chess?token=ann&auth=later {OFFER}"));
+    world.send("ann", &text(&long(600)));
+    world.authorize("ann", lobbyd::Authorization::allow("ann"));
+    assert_eq!(world.engine.app_mut().take().len(), 2, "joined, and the message has arrived");
+    assert!(world.client("ann").reader.has_deflate());
+}

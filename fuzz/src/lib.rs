@@ -4,4 +4,4 @@
 #[path = "../../tests/it/drivers/fuzzed/mod.rs"]
 mod fuzzed;
 
-pub use fuzzed::{admin, engine, envelope, frames, handshake, journal, proxy_header};
+pub use fuzzed::{admin, compressed, engine, envelope, frames, handshake, journal, proxy_header};

@@ -1,0 +1,145 @@
+//! Frames on a connection that may send compressed messages, compared with another implementation of DEFLATE. The first byte
+//! selects how the stream is cut, and the others choose the frames and their payloads.
+
+use flate2::{Decompress, FlushDecompress, Status};
+use lobbyd::config::ByteSize;
+use lobbyd::sim::MemorySockets;
+use lobbyd::sim::wire::{self, Opcode, Reader};
+use lobbyd::{
+    App, Authorization, CloseReason, Config, Context, Engine, Exclude, Member, Message, Protocol, Request, Time,
+};
+
+use super::{Input, START, pieces, without_rates};
+
+const MAX_MESSAGE: usize = 1000;
+const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate";
+
+/// A message: whether it is a text, and its bytes.
+type Delivered = (bool, Vec<u8>);
+
+/// Keeps what it receives, and sends it to all members.
+#[derive(Default)]
+struct Recorder(Vec<Delivered>);
+
+impl App for Recorder {
+    const PROTOCOL: Protocol = Protocol::Raw;
+
+    fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+        Authorization::token_is_user(request)
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
+        self.0.push(match message {
+            Message::Text(text) => (true, text.as_bytes().to_vec()),
+            Message::Binary(bytes) => (false, bytes.to_vec()),
+            Message::Json { .. } => unreachable!("it reads no JSON"),
+        });
+        cx.broadcast_to_lobby(from.lobby(), Exclude::None, message);
+    }
+}
+
+pub fn run(data: &[u8]) {
+    let mut input = Input(data);
+    let seed = input.byte();
+    let (stream, expected) = frames(&mut input);
+    let (delivered, ended) = run_engine(&stream, 0);
+    for seed in [1, seed] {
+        assert_eq!(run_engine(&stream, seed), (delivered.clone(), ended), "in pieces");
+    }
+    // The model reads what the engine refuses if its data is cut off: it does not notice that.
+    assert!(expected.starts_with(&delivered), "{delivered:?} {expected:?}");
+    match ended {
+        None => assert_eq!(delivered, expected),
+        Some(reason) => assert!([1002, 1007, 1008, 1009].contains(&reason.code()), "{reason}"),
+    }
+}
+
+/// The frames that the input chooses, and the messages in them up to the first that must not be delivered.
+fn frames(input: &mut Input<'_>) -> (Vec<u8>, Vec<Delivered>) {
+    let (mut stream, mut messages, mut is_valid) = (Vec::new(), Vec::new(), true);
+    let mut begun: Option<(bool, bool, Vec<u8>)> = None;
+    while !input.0.is_empty() {
+        let bits = input.byte();
+        let (is_marked, is_final, is_text, is_control) = (bits & 1 != 0, bits & 2 == 0, bits & 4 != 0, bits & 24 == 24);
+        let length = usize::from(input.byte()) * if bits & 32 == 0 { 1 } else { 8 };
+        let payload = input.take(length);
+        let opcode = match &begun {
+            _ if is_control => Opcode::PING,
+            Some(_) => Opcode::CONTINUATION,
+            None if is_text => Opcode::TEXT,
+            None => Opcode::BINARY,
+        };
+        let mut frame = wire::frame(opcode, is_final || (is_control && bits & 64 == 0), payload, [bits, 2, 3, 4]);
+        frame[0] |= u8::from(is_marked) << 6;
+        stream.extend(frame);
+        if is_control {
+            is_valid &= !is_marked && payload.len() <= 125 && (is_final || bits & 64 == 0);
+            continue;
+        }
+        is_valid &= !is_marked || begun.is_none();
+        let (is_text, is_compressed, mut message) = begun.take().unwrap_or((is_text, is_marked, Vec::new()));
+        message.extend_from_slice(payload);
+        if !is_final {
+            begun = Some((is_text, is_compressed, message));
+            continue;
+        }
+        let message = if is_compressed { decompress(&message) } else { Some(message) };
+        let message = message.filter(|message| message.len() <= MAX_MESSAGE);
+        match message.filter(|message| !is_text || str::from_utf8(message).is_ok()) {
+            Some(message) if is_valid => messages.push((is_text, message)),
+            _ => is_valid = false,
+        }
+    }
+    (stream, messages)
+}
+
+/// Decompresses a payload; `None` if it is not valid.
+fn decompress(payload: &[u8]) -> Option<Vec<u8>> {
+    if payload.is_empty() {
+        return Some(Vec::new());
+    }
+    let (mut message, mut rest) = (Vec::with_capacity(MAX_MESSAGE + 1), payload);
+    loop {
+        let mut stream = Decompress::new(false);
+        let tail = [rest, &[0, 0, 0xff, 0xff]].concat();
+        let status = stream.decompress_vec(&tail, &mut message, FlushDecompress::Sync).ok()?;
+        let read = stream.total_in() as usize;
+        if status != Status::StreamEnd || read >= rest.len() {
+            // More than it has room for is too long anyway.
+            return (read <= rest.len() + 4).then_some(message);
+        }
+        rest = &rest[read..];
+    }
+}
+
+/// The messages of the only member, and why its connection ended. It receives what it has sent.
+fn run_engine(stream: &[u8], seed: u8) -> (Vec<Delivered>, Option<CloseReason>) {
+    let max_message_bytes = ByteSize(MAX_MESSAGE);
+    let config = Config { max_message_bytes, deflate: true, ..without_rates() };
+    let mut engine = Engine::new(config.check().expect("the configuration is valid"), START, Recorder::default());
+    let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");
+    engine.handle_bytes(Time::ZERO, conn, &wire::upgrade_request("/ws/a?token=ann", &[OFFER]));
+    let mut sockets = MemorySockets::default();
+    for piece in pieces(stream, seed) {
+        engine.handle_bytes(Time::ZERO, conn, piece);
+        engine.flush(&mut sockets).expect("the session is not recorded");
+    }
+    engine.flush(&mut sockets).expect("the session is not recorded");
+    engine.check();
+    let mut reader = Reader::default();
+    reader.push(&sockets.written(conn));
+    let mut received = Vec::new();
+    while let Some(unit) = reader.next().expect("the server keeps to the protocol") {
+        match unit {
+            wire::Received::Text(text) => received.push((true, text.into_bytes())),
+            wire::Received::Binary(bytes) => received.push((false, bytes)),
+            _ => {}
+        }
+    }
+    let counters = engine.stats().counters;
+    let ended = CloseReason::ALL.iter().copied().find(|&reason| counters.closed(reason) > 0);
+    let delivered = std::mem::take(&mut engine.app_mut().0);
+    assert!(delivered.starts_with(&received), "what was sent back is what was received");
+    assert!(ended.is_some() || received == delivered);
+    (delivered, ended)
+}

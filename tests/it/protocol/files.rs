@@ -95,7 +95,7 @@ fn files_are_served_only_if_the_configuration_says_so() {
     for serve_client in [true, false] {
         let mut site = Site::new(config(serve_client, true), Relay::default());
         check_statuses(&mut site, &[CLIENT, PLAYGROUND].concat(), 200);
-        check_statuses(&mut site, &["/index.html", "/favicon.ico", "/lobby.js/", "/src/client/browser/lobby.js", "/ws"], 404);
+        check_statuses(&mut site, &["/index.html", "/favicon.ico", "/lobby.js/", "/client/lobby.js", "/ws"], 404);
         check_statuses(&mut site, &["/ws/chess", "/ws/lobby.js"], 426);
     }
 }

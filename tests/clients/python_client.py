@@ -286,6 +286,18 @@ async def a_callback_may_leave(server):
         equal((lobby.state, network.opened), ("closed", opened), "a lobby that is left at once")
 
 
+async def a_request_on_a_closing_connection_gets_no_number(server):
+    async with Network(server.port) as network:
+        ann = await join(network.url("closing"), token="ann")
+        # As between the close frames and the end of the connection.
+        ann._link.is_open = lambda: False
+        request = ann.request("n", 1)
+        equal((ann._ref, ann.send("n", 2)), (0, False), "the last number, and whether a volatile message is sent")
+        network.cut()
+        assert "seq" in await request and ann._ref == 1
+        await ann.leave()
+
+
 async def a_blocked_event_loop_ends_no_connection(server):
     async with Network(server.port) as network:
         ann = await join(network.url("block"), token="ann", heartbeat=0.4)
@@ -462,7 +474,8 @@ async def the_bot_of_the_guide_answers(server):
 
 CLAIMS = [members_talk, lobby_control_and_lists, callbacks_that_fail_are_reported, a_callback_may_leave, a_cut_connection_loses_and_doubles_nothing,
           a_program_that_is_restarted_comes_back_to_its_seat, a_silent_connection_is_given_up_and_the_seat_kept, a_full_connection_is_given_up,
-          a_blocked_event_loop_ends_no_connection, retry_after_of_a_refused_upgrade_is_respected, join_can_be_cancelled_and_misses_no_event, iterators_end, volatile_messages_are_dropped_when_nothing_is_read, wss_checks_the_certificate, compression_is_the_users_choice,
+          a_request_on_a_closing_connection_gets_no_number, a_blocked_event_loop_ends_no_connection,
+          retry_after_of_a_refused_upgrade_is_respected, join_can_be_cancelled_and_misses_no_event, iterators_end, volatile_messages_are_dropped_when_nothing_is_read, wss_checks_the_certificate, compression_is_the_users_choice,
           the_bot_of_the_guide_answers]
 
 

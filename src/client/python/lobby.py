@@ -394,15 +394,19 @@ class Lobby:
 
     def _say(self, data: _Bytes, is_text: bool = True) -> bool:
         link = self._link
-        if link is None or not link.is_welcome or not link.is_open():
+        if link is None or not self._can_say():
             return False
         link.send(data, is_text)
         return True
 
+    def _can_say(self) -> bool:
+        """A connection that is being closed takes nothing: a request that is not sent is given no number."""
+        return self._link is not None and self._link.is_welcome and self._link.is_open()
+
     def _flush(self) -> None:
         for request in tuple(self._kept):
             # The server allows 16 unanswered requests of a session.
-            if not self._link or not self._link.is_welcome or len(self._sent) >= 16 or "pause" in self._timers:
+            if len(self._sent) >= 16 or "pause" in self._timers or not self._can_say():
                 return
             if request.ref:
                 continue

@@ -255,8 +255,8 @@ async def lobby_control_and_lists(page):
         await page.game.hears("ann", ["data", {"ready": True}, "bob"])
         assert (await page.game.do("set", "ann", {"ready": True}, True))["ok"]
         await page.game.hears("ann", ["start", 2])
-        asked = await page.game.do("control", "ann", "hand_over", ["nobody"])
-        equal(asked["error"], "user_not_found", "a new host that is not there")
+        asked = await page.game.do("control", "ann", "kick", ["nobody"])
+        equal(asked["error"], "user_not_found", "a kick of nobody")
         bob = await page.browser("bob.me.conn")
         assert (await page.game.do("control", "ann", "hand_over", [bob]))["ok"]
         await page.game.becomes("ann", host="bob")
@@ -305,7 +305,7 @@ async def example_of_the_guide(browser, binary):
         code = guide_code().replace("127.0.0.1:9001", f"127.0.0.1:{server.port}")
         async with show(browser, game(code.encode())) as playing:
             page = Page(playing, server)
-            await page.game.tab.until("globalThis.joinWithBrowser")
+            await page.game.tab.until("!!globalThis.joinWithBrowser")
             await page.browser_joins("bob", "chess")
             user = server.wait_for_log(r'user="(guest-\d+)" lobby=chess joined', 30).group(1)
             await page.browser_hears("bob", ["move", {"to": "e4"}])

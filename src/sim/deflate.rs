@@ -122,9 +122,9 @@ impl Code {
     fn new(lengths: &[u8]) -> Code {
         let mut counts = [0; MAX_BITS + 1];
         let mut symbols = Vec::new();
-        for length in 1..=MAX_BITS {
+        for (length, count) in counts.iter_mut().enumerate().skip(1) {
             for (symbol, _) in lengths.iter().enumerate().filter(|(_, other)| usize::from(**other) == length) {
-                counts[length] += 1;
+                *count += 1;
                 symbols.push(symbol as u16);
             }
         }
@@ -133,9 +133,9 @@ impl Code {
 
     fn read(&self, bits: &mut Bits<'_>) -> Result<u16, &'static str> {
         let (mut code, mut first, mut index) = (0, 0, 0);
-        for length in 1..=MAX_BITS {
+        for &count in &self.counts[1..] {
             code |= i32::from(bits.take(1)?);
-            let count = i32::from(self.counts[length]);
+            let count = i32::from(count);
             if code - count < first {
                 return Ok(self.symbols[(index + code - first) as usize]);
             }
@@ -205,7 +205,7 @@ fn compressed_block(
                 let length = shortest + bits.take(extra)?;
                 let symbol = distances.read(bits)?;
                 let extra = (symbol / 2).saturating_sub(1) as u8;
-                let nearest = if symbol < 4 { symbol + 1 } else { (2 + symbol % 2 << extra) + 1 };
+                let nearest = if symbol < 4 { symbol + 1 } else { ((2 + symbol % 2) << extra) + 1 };
                 let distance = usize::from(nearest) + usize::from(bits.take(extra)?);
                 let start = output.len().checked_sub(distance).ok_or("a match before the beginning")?;
                 (start..start + usize::from(length)).for_each(|at| output.push(output[at]));

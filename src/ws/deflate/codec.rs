@@ -15,6 +15,8 @@ const LEVEL: i32 = 2;
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 /// An empty block that ends the stream. It can be read only where a block begins, so it shows that the data is complete.
 const END: [u8; 5] = [1, 0, 0, 0xff, 0xff];
+/// Most streams of one message. Each costs as much as many bytes, and may consist of two.
+const MAX_STREAMS: u32 = 64;
 /// Most bytes that the output grows by before anything of it is known.
 const FIRST_ROOM: usize = 4096;
 
@@ -80,17 +82,18 @@ impl Inflater {
         let inflate = self.0.get_or_insert_with(|| Box::new(Inflate::new(false, MAX_WINDOW_BITS)));
         inflate.reset(false);
         let mut output = Output { to, length: 0, max_bytes };
-        let mut rest = payload;
-        loop {
-            match output.inflate(inflate, &mut rest)? {
-                // A block may say that it is the last one. What follows it is another stream (RFC 7692 section 7.2.3.4).
-                Status::StreamEnd => inflate.reset(false),
-                Status::Ok | Status::BufError => break,
-            }
+        let (mut rest, mut streams) = (payload, 1);
+        // A block may say that it is the last one. What follows it is another stream (RFC 7692 section 7.2.3.4).
+        while output.inflate(inflate, &mut rest)? == Status::StreamEnd {
             if rest.is_empty() {
                 output.finish();
                 return Ok(());
             }
+            streams += 1;
+            if streams > MAX_STREAMS {
+                return Err(InflateFault::Invalid);
+            }
+            inflate.reset(false);
         }
         let mut end = &[&TAIL[..], &END].concat()[..];
         let before = output.length;
@@ -293,6 +296,18 @@ mod tests {
         }
         // What was wrong has no effect on the next message.
         assert_eq!(inflater.inflate(&whole, &mut read, MAX), Ok(()));
+    }
+
+    #[test]
+    fn the_streams_of_a_message_are_bounded() {
+        let (mut inflater, mut read) = (Inflater::default(), Vec::new());
+        // Empty blocks, each the last one of its stream, and the beginning of the empty block at the end.
+        let mut message = |streams: u32| {
+            let payload = [b"\x03\x00".repeat(streams as usize - 1), vec![0]].concat();
+            inflater.inflate(&payload, &mut read, MAX)
+        };
+        assert_eq!(message(MAX_STREAMS), Ok(()));
+        assert_eq!(message(MAX_STREAMS + 1), Err(InflateFault::Invalid));
     }
 
     /// 1 KB that would become 1 MB, and 1 MB that would become 1 GB.

@@ -1,4 +1,4 @@
-//! The mio driver: sockets, the clock and the event loop. The only module of the library that does I/O.
+//! The mio driver: sockets, the clock and the event loop. The only module of the server that does I/O.
 //!
 //! It moves bytes between sockets and the [`Engine`](crate::Engine) and knows neither the WebSocket protocol nor
 //! lobbies. One turn:

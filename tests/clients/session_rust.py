@@ -18,7 +18,8 @@ MANIFEST = os.path.join(HERE, "rust_member", "Cargo.toml")
 
 def build():
     """Builds the program. Returns its path."""
-    command = ["cargo", "build", "--locked", "--quiet", "--manifest-path", MANIFEST, "--message-format", "json"]
+    target = os.environ.get("CARGO_TARGET_DIR", os.path.join(HERE, "../../target"))
+    command = ["cargo", "build", "--locked", "--quiet", "--manifest-path", MANIFEST, "--target-dir", target, "--message-format", "json"]
     lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
     built = [message["executable"] for message in map(json.loads, lines) if message.get("executable")]
     return built[-1]

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Sessions under faults: members talk through a proxy that resets, closes, freezes and delays their connections.
 
-    tests/clients/run --sessions [--seconds 300] [--members 200] [--pages 8] [--seed N] [--tick-hz N] [path/to/lobbyd]
+    tests/clients/run --sessions [--seconds 300] [--members 200] [--pages 8] [--rust 0] [--seed N] [--tick-hz N] [path/to/lobbyd]
 
 Members sit in lobbies of 10, and in one of 50 (at most half of all). They broadcast, send messages of their own type and direct
 messages, with and without a `ref`, and repeat requests that are answered. Besides the proxy's faults they drop their connections,
 reload (`was`), log in a second time, leave, and stay away for longer than the grace period; the operator asks users to reconnect,
 and connections reach `max_lifetime`. Pages in Chromium, with the client of the guide, are members of the last lobby: they are
-frozen, taken offline and reloaded. When the faults have ended, the books of all members are compared: see `session_books.py`.
+frozen, taken offline and reloaded. With `--rust N`, so many more members have the Rust client. When the faults have ended, the books of all members are compared: see `session_books.py`.
 
 The default takes five minutes. Exit 0 only if nothing is lost or doubled, and nothing else is wrong.
 """
@@ -28,6 +28,7 @@ from lobbyd import Lobbyd, default_binary
 from session_books import Books, SessionBook
 from session_client import Session
 from session_pages import Page, Pages
+from session_rust import RustMember, RustMembers
 
 PER_LOBBY, LARGE_LOBBY = 10, 50
 SEND_EVERY, SEND_EVERY_LARGE = 1.0, 2.0     # seconds between two messages of a member, on average
@@ -160,21 +161,28 @@ class Lobby:
 
 
 class Rig:
-    def __init__(self, port, admin, pages, options):
+    def __init__(self, port, admin, pages, rust, options):
         self.port, self.url, self.admin, self.seed = port, f"ws://127.0.0.1:{port}", admin, options.seed
         self.books = Books(**HISTORY)
         self.changes, self.ends = collections.Counter(), collections.Counter()
         self.random = random.Random(f"{options.seed} rig")
         large = Lobby("large", True)
         self.lobbies, self.members = [large], [Member(self, large, n) for n in range(min(LARGE_LOBBY, options.members // 2))]
-        for n in range(len(self.members), options.members):
+        # Members of all kinds are in the same lobbies.
+        numbers = range(len(self.members), options.members)
+        kinds = [(Member, n) for n in numbers] + [(RustMember, n) for n in range(options.rust)]
+        self.random.shuffle(kinds)
+        self.rust, self.rust_members = rust, []
+        for kind, n in kinds:
             if len(self.lobbies[-1].members) >= PER_LOBBY or self.lobbies[-1].is_large:
                 self.lobbies.append(Lobby(f"lobby-{len(self.lobbies)}", False))
-            self.members.append(Member(self, self.lobbies[-1], n))
+            (self.members if kind is Member else self.rust_members).append(kind(self, self.lobbies[-1], n))
+        for member in self.rust_members:
+            rust.add(member)
         self.pages = [Page(pages, self, self.lobbies[-1], n) for n in range(options.pages)]
 
     def everybody(self):
-        return self.members + self.pages
+        return self.members + self.rust_members + self.pages
 
     def talks(self):
         """Until the time is over. A short run goes on until the faults had each effect: what happens in it is chance."""
@@ -187,7 +195,7 @@ class Rig:
     async def run(self, seconds):
         self.books.watch_loop()
         self.until = time.monotonic() + 3600
-        for member in self.members:
+        for member in self.members + self.rust_members:
             member.open()
         for page in self.pages:
             await page.open()
@@ -243,12 +251,13 @@ def post(port, path, body):
 async def main(options):
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     args = SERVER_ARGS + (["--tick-hz", options.tick_hz] if options.tick_hz else [])
-    print(f"{options.members} members for {options.seconds:g} s, seed {options.seed}", flush=True)
+    print(f"{options.members} members and {options.rust} with the Rust client for {options.seconds:g} s, seed {options.seed}", flush=True)
     with Lobbyd(options.lobbyd, *args) as server:
         admin = int(server.wait_for_log(r"admin API on http://127\.0\.0\.1:(\d+)", 10).group(1))
         with Proxy(server.port, options.seed, FAULT_EVERY) as proxy:
-            async with Pages() if options.pages else contextlib.nullcontext() as pages:
-                rig = Rig(proxy.port, admin, pages, options)
+            async with (Pages() if options.pages else contextlib.nullcontext() as pages,
+                        RustMembers() if options.rust else contextlib.nullcontext() as rust):
+                rig = Rig(proxy.port, admin, pages, rust, options)
                 await rig.run(options.seconds)
                 proxy.calm()
                 await rig.settle()
@@ -291,6 +300,7 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--members", type=int, default=200)
     parser.add_argument("--pages", type=int, default=8)
+    parser.add_argument("--rust", type=int, default=0, help="members with the Rust client, which cargo builds")
     parser.add_argument("--seed", default=str(random.randrange(10 ** 6)))
     parser.add_argument("--tick-hz", type=int, help="the server's --tick-hz; messages then wait for ticks")
     parser.add_argument("lobbyd", nargs="?", default=default_binary())

@@ -45,7 +45,6 @@ enum Stage {
     Closing,
 }
 
-#[derive(Debug)]
 pub(super) struct Connection {
     pub(super) id: AttemptId,
     stream: Stream,

@@ -39,7 +39,7 @@ const FOREVER: Duration = Duration::MAX;
 /// A member of a lobby, with a socket: a [`Session`], whose methods it has, and what drives it.
 ///
 /// It has one socket and no thread, except for a short time before an attempt to connect if a name must be resolved or a
-/// [token fetched](crate::client::Token::fetched). Whatever happens is done in [`turn`](Self::turn), or in a method that waits: a program must call
+/// [token fetched](crate::client::LobbyToken::fetched). Whatever happens is done in [`turn`](Self::turn), or in a method that waits: a program must call
 /// one of them often. A game calls `turn(Duration::ZERO)`, which never blocks, in each frame:
 ///
 /// ```no_run
@@ -100,7 +100,6 @@ pub enum Traced<'a> {
 type Trace = dyn FnMut(Traced<'_>) + Send + Sync;
 
 /// What an attempt still may try.
-#[derive(Debug)]
 struct Dial {
     prepared: Prepared,
     addresses: vec::IntoIter<SocketAddr>,
@@ -443,7 +442,7 @@ impl Lobby {
     fn why_closed(&mut self) -> LobbyError {
         while let Some(event) = self.session.poll_event() {
             if let Event::Connection { state: State::Closed, why: Some(why) } = event {
-                let reason = if why.reason.is_empty() { "closed" } else { &why.reason };
+                let reason = if why.reason.is_empty() { "closed" } else { &*why.reason };
                 return LobbyError::with(reason, "code", why.code);
             }
         }

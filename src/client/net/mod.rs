@@ -34,4 +34,4 @@ mod upgrade;
 pub use self::lobby::{Lobby, Traced};
 #[cfg(not(feature = "tls"))]
 use self::no_tls as tls;
-pub use self::options::{LobbyOptions, Token};
+pub use self::options::{LobbyOptions, LobbyToken};

@@ -9,7 +9,7 @@ use crate::client::options::Options;
 #[derive(Clone, Default)]
 pub struct LobbyOptions {
     /// What the server recognizes the user by.
-    pub token: Token,
+    pub token: LobbyToken,
     /// The certificates that are trusted for `wss://`, in PEM; `None`: those that the system trusts.
     pub certificates: Option<Vec<u8>>,
     /// Options of the session.
@@ -26,14 +26,14 @@ impl fmt::Debug for LobbyOptions {
 /// The token of a user: none, always the same one, or one that is fetched for each attempt.
 ///
 /// ```
-/// use lobbyd::client::Token;
+/// use lobbyd::client::LobbyToken;
 ///
-/// let fixed = Token::from("ann");
-/// let fetched = Token::fetched(|| std::fs::read_to_string("token.txt").ok());
+/// let fixed = LobbyToken::from("ann");
+/// let fetched = LobbyToken::fetched(|| std::fs::read_to_string("token.txt").ok());
 /// # let _ = (fixed, fetched);
 /// ```
 #[derive(Clone, Default)]
-pub struct Token(Source);
+pub struct LobbyToken(Source);
 
 type Fetch = dyn Fn() -> Option<String> + Send + Sync;
 
@@ -45,11 +45,11 @@ enum Source {
     Fetched(Arc<Fetch>),
 }
 
-impl Token {
+impl LobbyToken {
     /// Calls `fetch` for each attempt, in a thread that ends with the call, so that it may take its time: the attempt is
     /// given up after 15 s, and the next one waits for the call. With `None` the attempt fails, and another one follows.
-    pub fn fetched(fetch: impl Fn() -> Option<String> + Send + Sync + 'static) -> Token {
-        Token(Source::Fetched(Arc::new(fetch)))
+    pub fn fetched(fetch: impl Fn() -> Option<String> + Send + Sync + 'static) -> LobbyToken {
+        LobbyToken(Source::Fetched(Arc::new(fetch)))
     }
 
     pub(super) fn may_block(&self) -> bool {
@@ -74,21 +74,21 @@ impl Token {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NoToken;
 
-impl From<&str> for Token {
-    fn from(token: &str) -> Token {
-        Token::from(token.to_owned())
+impl From<&str> for LobbyToken {
+    fn from(token: &str) -> LobbyToken {
+        LobbyToken::from(token.to_owned())
     }
 }
 
-impl From<String> for Token {
-    fn from(token: String) -> Token {
-        Token(Source::Fixed(token))
+impl From<String> for LobbyToken {
+    fn from(token: String) -> LobbyToken {
+        LobbyToken(Source::Fixed(token))
     }
 }
 
 /// Without the token.
-impl fmt::Debug for Token {
+impl fmt::Debug for LobbyToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token")
+        f.write_str("LobbyToken")
     }
 }

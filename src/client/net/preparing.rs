@@ -10,11 +10,10 @@ use std::thread;
 
 use mio::Waker;
 
-use super::options::Token;
+use super::options::LobbyToken;
 use crate::client::action::{Attempt, AttemptId};
 
 /// An attempt that can connect.
-#[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) attempt: Attempt,
     pub(super) token: Option<String>,
@@ -23,16 +22,14 @@ pub(super) struct Prepared {
 }
 
 /// An attempt, and what came of it.
-#[derive(Debug)]
 pub(super) struct Answer {
     pub(super) id: AttemptId,
     /// `None`: there is no token, or no address.
     pub(super) prepared: Option<Prepared>,
 }
 
-#[derive(Debug)]
 pub(super) struct Preparing {
-    token: Token,
+    token: LobbyToken,
     /// Wakes the turn that waits.
     waker: Arc<Waker>,
     /// The attempt whose thread runs.
@@ -42,10 +39,10 @@ pub(super) struct Preparing {
 }
 
 /// Where a thread leaves its answer.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Slot(Mutex<Progress>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 enum Progress {
     #[default]
     Running,
@@ -67,7 +64,7 @@ impl Slot {
 const NO_PANIC: &str = "no thread panics while it holds the lock";
 
 impl Preparing {
-    pub(super) fn new(token: Token, waker: Waker) -> Preparing {
+    pub(super) fn new(token: LobbyToken, waker: Waker) -> Preparing {
         Preparing { token, waker: Arc::new(waker), running: None, next: None }
     }
 
@@ -133,7 +130,7 @@ impl Drop for Reply {
     }
 }
 
-fn prepare(attempt: Attempt, token: &Token) -> Option<Prepared> {
+fn prepare(attempt: Attempt, token: &LobbyToken) -> Option<Prepared> {
     let token = token.get().ok()?;
     let addresses: Vec<SocketAddr> = (attempt.host(), attempt.port()).to_socket_addrs().ok()?.collect();
     if addresses.is_empty() {

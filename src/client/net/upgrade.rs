@@ -12,7 +12,6 @@ const MAX_HEAD: usize = 16 << 10;
 const MAX_LINES: usize = 64;
 
 /// A request that waits for its answer.
-#[derive(Debug)]
 pub(super) struct Upgrade {
     accept: String,
     subprotocols: Vec<String>,

@@ -1,5 +1,6 @@
 //! The client: without I/O, the conformance vectors, this server, and hostile ones; then with its socket.
 
+mod bot;
 mod by_hand;
 mod claims;
 mod cutting;

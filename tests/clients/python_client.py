@@ -300,15 +300,15 @@ async def a_request_on_a_closing_connection_gets_no_number(server):
 
 async def a_blocked_event_loop_ends_no_connection(server):
     async with Network(server.port) as network:
-        ann = await join(network.url("block"), token="ann", heartbeat=0.4)
+        ann = await join(network.url("block"), token="ann", heartbeat=1)
         states = heard_by(ann, "connection")
-        for _ in range(3):
-            request = ann.request("n", 1, timeout=0.5)
+        for _ in range(2):
+            request = ann.request("n", 1, timeout=1.6)
             network.passes.clear()
-            await asyncio.sleep(0.45)
-            # The answers to a ping and to the request arrive only after their times, which are over.
+            # A ping has been sent. The answers to it and to the request arrive only after their times, which are over.
+            await asyncio.sleep(1.05)
             network.passes.set()
-            time.sleep(1.5)
+            time.sleep(2)
             await request
         equal(states, [], "what has happened")
         await ann.leave()

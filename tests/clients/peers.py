@@ -129,7 +129,9 @@ class NodeClient(Client):
     def report(self, event):
         match event["on"]:
             case "open":
-                self.opened.set_result(event["protocol"])
+                # After a timeout nobody waits for it.
+                if not self.opened.done():
+                    self.opened.set_result(event["protocol"])
             case "text":
                 self.frames.put_nowait(event["data"])
             case "binary":

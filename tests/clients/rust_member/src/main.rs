@@ -32,11 +32,12 @@ struct Notes {
     refs: BTreeMap<String, u64>,
     /// Ids of messages that have arrived, and were not told.
     awaited: VecDeque<String>,
-    /// Ids of direct messages. Before the first list the server may send them again.
+    /// Ids of direct messages. Before the first list the server may send them again: the client tells them once.
     directs: BTreeSet<String>,
 }
 
 impl Notes {
+    #[expect(clippy::disallowed_methods, reason = "reports have the time of this machine")]
     fn note(&mut self, kind: &str, values: impl IntoIterator<Item = Value>) {
         let at = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is set").as_millis() as u64;
         self.reports.push([json!(self.user), json!(at), json!(kind)].into_iter().chain(values).collect());
@@ -53,10 +54,9 @@ impl Notes {
                 let kind = message["type"].as_str().unwrap_or_default();
                 if ["message", "direct"].contains(&kind) {
                     let id = id_of(&message["data"]);
-                    if kind == "direct" && !self.directs.insert(id.clone()) {
-                        return;
+                    if kind == "message" || self.directs.insert(id.clone()) {
+                        self.awaited.push_back(id);
                     }
-                    self.awaited.push_back(id);
                 }
                 self.note("receive", [message, json!(text.len())]);
             }

@@ -50,7 +50,7 @@
 //! - `hook`: calls of URLs, for [`Config::hook`] and [`Config::jwt_jwks_url`]. Needs the crates `ureq`, `rustls` and `aws-lc-rs`,
 //!   and a C compiler. `ureq_proto` logs the bytes that are sent, with tokens, at the level trace: leave it out, as the program does.
 //! - `jwt`: authentication by JSON Web Tokens, `apps::Jwt`. Needs the crate `jsonwebtoken` and a C compiler.
-//! - `bin` (default): the program `lobbyd`, with its command line and log. Implies `signals`. On Unix only. A
+//! - `bin` (default): the program `lobbyd`, with its command line and log. Implies `client` and `signals`. On Unix only. A
 //!   game that embeds the server turns it off: `default-features = false`.
 
 #![forbid(unsafe_code)]

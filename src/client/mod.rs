@@ -142,7 +142,7 @@ pub use self::error::LobbyError;
 pub use self::event::{Ack, Closed, Event, LobbyMember, LobbyMessage, RequestId, Seat, State};
 pub use self::list::{Found, ListedLobby, read_found};
 #[cfg(feature = "client")]
-pub use self::net::{Lobby, LobbyOptions, LobbyToken, Traced};
+pub use self::net::{Lobby, LobbyOptions, LobbyToken, Stream, Traced, Trust};
 pub use self::options::Options;
 pub use self::session::Session;
 pub use self::welcome::Welcome;

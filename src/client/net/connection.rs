@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::Duration;
 
+use mio::net::TcpStream;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use super::frames::{Frames, Incoming, Input, Output, Violation};
@@ -47,7 +48,7 @@ enum Stage {
 
 pub(super) struct Connection {
     pub(super) id: AttemptId,
-    stream: Stream,
+    stream: Stream<TcpStream>,
     stage: Stage,
     upgrade: Upgrade,
     input: Input,
@@ -63,7 +64,7 @@ impl Connection {
     /// A connection whose socket begins to connect. The request is written when it is.
     pub(super) fn new(
         id: AttemptId,
-        stream: Stream,
+        stream: Stream<TcpStream>,
         (upgrade, request): (Upgrade, Vec<u8>),
         max_bytes: usize,
     ) -> Connection {
@@ -138,7 +139,7 @@ impl Connection {
     /// Returns whether the request can be written.
     fn establish(&mut self) -> io::Result<bool> {
         if self.stage == Stage::Connecting {
-            if !self.stream.is_connected()? {
+            if !is_connected(self.stream.socket())? {
                 return Ok(false);
             }
             self.stage = Stage::Encrypting;
@@ -255,5 +256,21 @@ impl Connection {
             }
         }
         self.stream.flush()
+    }
+}
+
+/// Returns whether the socket is connected; an error if it never will be.
+fn is_connected(socket: &TcpStream) -> io::Result<bool> {
+    if let Some(error) = socket.take_error()? {
+        return Err(error);
+    }
+    match socket.peer_addr() {
+        Ok(_) => {
+            // Fails if the server has gone again, which the next read detects.
+            let _ = socket.set_nodelay(true);
+            Ok(true)
+        }
+        Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
+        Err(error) => Err(error),
     }
 }

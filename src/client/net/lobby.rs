@@ -7,7 +7,8 @@ use std::ops::Deref;
 use std::time::Duration;
 use std::vec;
 
-use mio::{Events, Poll, Token, Waker};
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::clock::{Clock, SystemRandom};
 use super::connection::{Connection, Ended};
@@ -310,14 +311,19 @@ impl Lobby {
             self.load_trust().ok()?;
         }
         let tls = self.trust.as_ref().filter(|_| attempt.is_secure()).map(|trust| (trust, attempt.host()));
-        let stream = Stream::begin(address, tls, self.poll.registry(), SOCKET).ok()?;
+        let mut socket = TcpStream::connect(address).ok()?;
+        self.poll.registry().register(&mut socket, SOCKET, Interest::READABLE | Interest::WRITABLE).ok()?;
+        let stream = Stream::new(socket, tls).ok()?;
         let request = Upgrade::request(attempt, token.as_deref());
         Some(Connection::new(attempt.id(), stream, request, self.max_frame_bytes))
     }
 
     fn load_trust(&mut self) -> Result<(), String> {
         if self.trust.is_none() {
-            self.trust = Some(Trust::read(self.certificates.as_deref())?);
+            self.trust = Some(match &self.certificates {
+                Some(pem) => Trust::from_pem(pem)?,
+                None => Trust::of_system()?,
+            });
         }
         Ok(())
     }

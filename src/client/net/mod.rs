@@ -35,3 +35,5 @@ pub use self::lobby::{Lobby, Traced};
 #[cfg(not(feature = "tls"))]
 use self::no_tls as tls;
 pub use self::options::{LobbyOptions, LobbyToken};
+pub use self::stream::Stream;
+pub use self::tls::Trust;

@@ -2,28 +2,43 @@
 
 use std::convert::Infallible;
 use std::io::{self, Read, Write};
+use std::marker::PhantomData;
 
-use mio::net::TcpStream;
-
+/// The certificates that a client trusts. [`Stream`](super::Stream) has an example.
 #[derive(Clone, Debug)]
-pub(super) struct Trust(Infallible);
+pub struct Trust(Infallible);
 
 impl Trust {
-    pub(super) fn read(_: Option<&[u8]>) -> Result<Trust, String> {
+    /// Reads certificates in PEM.
+    ///
+    /// # Errors
+    ///
+    /// A sentence: there is no certificate, or the crate was built without the feature `tls`.
+    pub fn from_pem(_: &[u8]) -> Result<Trust, String> {
         Err("this build has no TLS for wss://; build lobbyd with the feature `tls`".to_owned())
     }
 
-    pub(super) fn begin(&self, _: &str, _: TcpStream) -> io::Result<TlsStream> {
+    pub(super) fn of_system() -> Result<Trust, String> {
+        Trust::from_pem(&[])
+    }
+
+    /// The same, but each connection has a whole handshake: no session of TLS is resumed. For measurements.
+    #[must_use]
+    pub fn without_resumption(self) -> Trust {
+        self
+    }
+
+    pub(super) fn begin<S>(&self, _: &str, _: S) -> io::Result<TlsStream<S>> {
         match self.0 {}
     }
 }
 
 /// There is none.
 #[derive(Debug)]
-pub(super) struct TlsStream(Infallible);
+pub(super) struct TlsStream<S>(Infallible, PhantomData<S>);
 
-impl TlsStream {
-    pub(super) fn socket(&self) -> &TcpStream {
+impl<S> TlsStream<S> {
+    pub(super) fn socket(&self) -> &S {
         match self.0 {}
     }
 
@@ -32,13 +47,13 @@ impl TlsStream {
     }
 }
 
-impl Read for TlsStream {
+impl<S> Read for TlsStream<S> {
     fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
         match self.0 {}
     }
 }
 
-impl Write for TlsStream {
+impl<S> Write for TlsStream<S> {
     fn write(&mut self, _: &[u8]) -> io::Result<usize> {
         match self.0 {}
     }

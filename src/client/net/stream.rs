@@ -1,90 +1,95 @@
-//! The socket of a connection, with or without TLS. It does not block.
+//! The bytes of a connection, with or without TLS.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::SocketAddr;
-
-use mio::net::TcpStream;
-use mio::{Interest, Registry, Token};
+use std::io::{self, Read, Write};
 
 use super::tls::{TlsStream, Trust};
 
+/// A connection of a client over a socket that does not block, with or without TLS. For programs that drive a
+/// [`Session`](crate::client::Session) with sockets of their own.
+///
+/// TLS shakes hands while something is read or written. What is written before waits in a buffer.
+///
+/// ```no_run
+/// use std::io::{Read, Write};
+/// use std::net::TcpStream;
+///
+/// use lobbyd::client::{Stream, Trust};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let trust = Trust::from_pem(&std::fs::read("ca.pem")?)?;
+/// let socket = TcpStream::connect("game.example:443")?;
+/// socket.set_nonblocking(true)?;
+/// let mut stream = Stream::new(socket, Some((&trust, "game.example")))?;
+/// stream.write_all(b"GET /ws/chess HTTP/1.1\r\n")?;
+/// stream.flush()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
-pub(super) enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream>),
+pub struct Stream<S>(Kind<S>);
+
+#[derive(Debug)]
+enum Kind<S> {
+    Plain(S),
+    Tls(Box<TlsStream<S>>),
 }
 
-impl Stream {
-    /// Begins to connect. With `tls`, to a server with a certificate for this name.
-    pub(super) fn begin(
-        address: SocketAddr,
-        tls: Option<(&Trust, &str)>,
-        registry: &Registry,
-        token: Token,
-    ) -> io::Result<Stream> {
-        let mut socket = TcpStream::connect(address)?;
-        registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(match tls {
-            Some((trust, host)) => Stream::Tls(Box::new(trust.begin(host, socket)?)),
-            None => Stream::Plain(socket),
-        })
+impl<S: Read + Write> Stream<S> {
+    /// Takes a socket that is connected or connects. With `tls`, to a server with a certificate for this name or address.
+    ///
+    /// # Errors
+    ///
+    /// No certificate can have this name.
+    pub fn new(socket: S, tls: Option<(&Trust, &str)>) -> io::Result<Stream<S>> {
+        Ok(Stream(match tls {
+            Some((trust, host)) => Kind::Tls(Box::new(trust.begin(host, socket)?)),
+            None => Kind::Plain(socket),
+        }))
     }
 
-    fn socket(&self) -> &TcpStream {
-        match self {
-            Stream::Plain(socket) => socket,
-            Stream::Tls(stream) => stream.socket(),
-        }
-    }
-
-    /// Returns whether the socket is connected; an error if it never will be.
-    pub(super) fn is_connected(&self) -> io::Result<bool> {
-        let socket = self.socket();
-        if let Some(error) = socket.take_error()? {
-            return Err(error);
-        }
-        match socket.peer_addr() {
-            Ok(_) => {
-                // Fails if the server has gone again, which the next read detects.
-                let _ = socket.set_nodelay(true);
-                Ok(true)
-            }
-            Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
-            Err(error) => Err(error),
+    /// Returns the socket.
+    pub fn socket(&self) -> &S {
+        match &self.0 {
+            Kind::Plain(socket) => socket,
+            Kind::Tls(stream) => stream.socket(),
         }
     }
 
     /// Continues the handshake of TLS. Returns whether it is complete.
-    pub(super) fn encrypt(&mut self) -> io::Result<bool> {
-        match self {
-            Stream::Plain(_) => Ok(true),
-            Stream::Tls(stream) => stream.shake_hands(),
+    ///
+    /// # Errors
+    ///
+    /// The socket has failed, or the server is not trusted.
+    pub fn encrypt(&mut self) -> io::Result<bool> {
+        match &mut self.0 {
+            Kind::Plain(_) => Ok(true),
+            Kind::Tls(stream) => stream.shake_hands(),
         }
     }
 }
 
-impl Read for Stream {
+impl<S: Read + Write> Read for Stream<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Plain(socket) => socket.read(buffer),
-            Stream::Tls(stream) => stream.read(buffer),
+        match &mut self.0 {
+            Kind::Plain(socket) => socket.read(buffer),
+            Kind::Tls(stream) => stream.read(buffer),
         }
     }
 }
 
-impl Write for Stream {
+impl<S: Read + Write> Write for Stream<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Stream::Plain(socket) => socket.write(bytes),
-            Stream::Tls(stream) => stream.write(bytes),
+        match &mut self.0 {
+            Kind::Plain(socket) => socket.write(bytes),
+            Kind::Tls(stream) => stream.write(bytes),
         }
     }
 
     /// Writes what TLS has encrypted. What the socket does not take now is written with a later call.
     fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Stream::Plain(_) => Ok(()),
-            Stream::Tls(stream) => stream.flush(),
+        match &mut self.0 {
+            Kind::Plain(_) => Ok(()),
+            Kind::Tls(stream) => stream.flush(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use mio::net::TcpStream;
+use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -13,31 +13,21 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 use crate::base::certificates::SYSTEM_FILES;
 
-/// The certificates that are trusted.
+/// The certificates that a client trusts. [`Stream`](super::Stream) has an example.
 #[derive(Clone, Debug)]
-pub(super) struct Trust(Arc<ClientConfig>);
+pub struct Trust(Arc<ClientConfig>);
 
 impl Trust {
-    /// Reads certificates in PEM, or the file of those that the system trusts.
+    /// Reads certificates in PEM.
     ///
     /// # Errors
     ///
-    /// A sentence.
-    pub(super) fn read(pem: Option<&[u8]>) -> Result<Trust, String> {
+    /// A sentence: there is no certificate, or the crate was built without the feature `tls`.
+    pub fn from_pem(pem: &[u8]) -> Result<Trust, String> {
         let mut roots = RootCertStore::empty();
-        let mut add = |pem: &[u8]| {
-            roots.add_parsable_certificates(CertificateDer::pem_slice_iter(pem).filter_map(Result::ok));
-        };
-        match pem {
-            Some(pem) => add(pem),
-            None => {
-                let path = SYSTEM_FILES.iter().map(Path::new).find(|path| path.is_file());
-                let path = path.ok_or("the system has no file of certificates: set `certificates`")?;
-                add(&fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?);
-            }
-        }
+        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(pem).filter_map(Result::ok));
         if roots.is_empty() {
-            return Err("there is no certificate in PEM form".to_owned());
+            return Err("it has no certificate in PEM form".to_owned());
         }
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
@@ -47,8 +37,23 @@ impl Trust {
         Ok(Trust(Arc::new(config)))
     }
 
+    /// Reads the certificates that the system trusts.
+    pub(super) fn of_system() -> Result<Trust, String> {
+        let path = SYSTEM_FILES.iter().map(Path::new).find(|path| path.is_file());
+        let path = path.ok_or("the system has no file of certificates: set `certificates`")?;
+        Trust::from_pem(&fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?)
+    }
+
+    /// The same, but each connection has a whole handshake: no session of TLS is resumed. For measurements.
+    #[must_use]
+    pub fn without_resumption(self) -> Trust {
+        let mut config = Arc::unwrap_or_clone(self.0);
+        config.resumption = Resumption::disabled();
+        Trust(Arc::new(config))
+    }
+
     /// Begins TLS on a socket. `host` is the name, or the address, that the certificate must have.
-    pub(super) fn begin(&self, host: &str, socket: TcpStream) -> io::Result<TlsStream> {
+    pub(super) fn begin<S>(&self, host: &str, socket: S) -> io::Result<TlsStream<S>> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         let session = ClientConnection::new(self.0.clone(), name).map_err(io::Error::other)?;
         Ok(TlsStream { socket, session })
@@ -57,13 +62,13 @@ impl Trust {
 
 /// A connection with TLS.
 #[derive(Debug)]
-pub(super) struct TlsStream {
-    socket: TcpStream,
+pub(super) struct TlsStream<S> {
+    socket: S,
     session: ClientConnection,
 }
 
-impl TlsStream {
-    pub(super) fn socket(&self) -> &TcpStream {
+impl<S: Read + Write> TlsStream<S> {
+    pub(super) fn socket(&self) -> &S {
         &self.socket
     }
 
@@ -84,17 +89,24 @@ impl TlsStream {
 
     /// Reads records from the socket. Returns the number of their bytes.
     fn receive(&mut self) -> io::Result<usize> {
-        let count = self.session.read_tls(&mut self.socket)?;
+        let count = match self.session.read_tls(&mut self.socket) {
+            Ok(count) => count,
+            Err(error) => {
+                // What the handshake has to say.
+                self.flush()?;
+                return Err(error);
+            }
+        };
         if let Err(error) = self.session.process_new_packets() {
             // The alert says why.
             let _ = self.flush();
-            return Err(io::Error::other(error));
+            return Err(io::Error::other(format!("TLS: {error}")));
         }
         Ok(count)
     }
 }
 
-impl Read for TlsStream {
+impl<S: Read + Write> Read for TlsStream<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.session.reader().read(buffer) {
@@ -108,7 +120,7 @@ impl Read for TlsStream {
     }
 }
 
-impl Write for TlsStream {
+impl<S: Read + Write> Write for TlsStream<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.session.writer().write(bytes)?;
         self.flush()?;

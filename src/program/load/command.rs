@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::plan::{Plan, Tokens};
 use super::target::Target;
-use super::tls::Trust;
+use super::trust::read_trust;
 
 /// Largest number of members.
 const MAX_MEMBERS: u64 = 1_000_000;
@@ -160,7 +160,7 @@ pub(super) fn plan(matches: &ArgMatches, run: u64) -> Result<Plan, String> {
     };
     let each = rate("rate").expect("the argument has a default");
     let has_tls = targets.iter().any(|(target, _)| target.is_tls);
-    let trust = has_tls.then(|| Trust::read(text("ca-file").as_deref())).transpose()?;
+    let trust = has_tls.then(|| read_trust(text("ca-file").as_deref())).transpose()?;
     let plan = Plan {
         targets,
         trust,

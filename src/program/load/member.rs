@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 
+use lobbyd::client::Stream;
 use lobbyd::sim::wire::{self, Opcode, Reader, Received};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
@@ -15,7 +16,6 @@ use mio::{Interest, Registry, Token};
 use super::books::{Books, Sent};
 use super::message::{Said, broadcast};
 use super::plan::{MAX_UNANSWERED, Plan};
-use super::stream::Stream;
 
 /// Bytes that one read takes at most.
 pub(super) const READ_BYTES: usize = 64 << 10;
@@ -39,7 +39,7 @@ pub(super) struct Member {
     /// Number among all members.
     pub(super) number: usize,
     pub(super) state: State,
-    stream: Option<Stream>,
+    stream: Option<Stream<TcpStream>>,
     reader: Reader,
     out: Vec<u8>,
     /// Bytes of `out` that were written.
@@ -148,10 +148,8 @@ impl Member {
         let mut socket = open(*address, plan.source(self.number, address.ip()))?;
         let _ = socket.set_nodelay(true);
         registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
-        self.stream = Some(match plan.trust.as_ref().filter(|_| target.is_tls) {
-            Some(trust) => Stream::Tls(Box::new(trust.begin(&target.host, socket)?)),
-            None => Stream::Plain(socket),
-        });
+        let tls = plan.trust.as_ref().filter(|_| target.is_tls).map(|trust| (trust, &*target.host));
+        self.stream = Some(Stream::new(socket, tls)?);
         self.state = State::Connecting;
         Ok(())
     }

@@ -10,17 +10,13 @@ mod clock;
 pub(crate) mod command;
 mod member;
 mod message;
-#[cfg(not(feature = "tls"))]
-mod no_tls;
 mod plan;
 mod receiving;
 mod report;
-mod stream;
 mod tally;
 mod target;
 mod timer;
-#[cfg(feature = "tls")]
-mod tls;
+mod trust;
 mod worker;
 
 use std::io::{self, IsTerminal, Write};
@@ -35,8 +31,6 @@ use clap::ArgMatches;
 use lobbyd::net::raise_descriptor_limit;
 
 use self::clock::Clock;
-#[cfg(not(feature = "tls"))]
-use self::no_tls as tls;
 use self::plan::Plan;
 use self::tally::{Interval, Tally};
 use self::worker::{NEVER, Report, Shared};

@@ -3,8 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use lobbyd::client::Trust;
+
 use super::target::Target;
-use super::tls::Trust;
 
 /// Members for each source address that the generator chooses itself. A destination and a source address have some 28,000
 /// ports on Linux.

@@ -34,7 +34,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "sim",
         &["base", "client", "config", "http", "cluster", "lobby", "ws", "egress", "engine", "admin", "journal", "apps"],
     ),
-    ("program", &["lib.rs", "config", "admin", "journal", "apps", "net", "sim"]),
+    ("program", &["lib.rs", "client", "config", "admin", "journal", "apps", "net", "sim"]),
     ("main.rs", &["program"]),
 ];
 

@@ -289,8 +289,8 @@ impl BroadcastLog {
         self.compress(key, compressor);
         let plain = self.current_buffer(key).expect("a frame was appended in this turn");
         let (buffer, Buffer { ends, .. }) = self.encoded(key, Encoding::Compressed, plain);
-        let start = ends.iter().nth_back(1).copied().unwrap_or(0);
-        FrameRange { buffer, range: start..ends[ends.len() - 1], frames: 1 }
+        let last = ends.len() - 1;
+        FrameRange { buffer, range: start_of(ends, last)..ends[last], frames: 1 }
     }
 
     /// The lobby's buffer of this turn in this form. The caller has called [`encode`](Self::encode).
@@ -334,7 +334,7 @@ impl BroadcastLog {
         // A fold without early exit, so that the compiler compares many at once.
         let has_excluded =
             plain.1.excluded[from..].iter().fold(false, |any, &except| any | is_excluded(conn.index() as u32, except));
-        let start = if from == 0 { 0 } else { buffer.ends[from - 1] };
+        let start = start_of(&buffer.ends, from);
         (!has_excluded).then(|| &buffer.bytes[start as usize..])
     }
 
@@ -354,8 +354,8 @@ impl BroadcastLog {
                 return;
             }
             if except != NO_EXCLUSION {
-                let start = if at == 0 { 0 } else { buffer.ends[at - 1] };
-                list.excluded.push((ConnKey::new(except as usize), start..buffer.ends[at]));
+                let range = start_of(&buffer.ends, at)..buffer.ends[at];
+                list.excluded.push((ConnKey::new(except as usize), range));
             }
         }
         let end = self.lobbies[key.index()].appended;
@@ -414,11 +414,16 @@ impl BroadcastLog {
     }
 }
 
+/// Where the frame with this index begins in its buffer. `ends`: where each frame ends.
+#[inline]
+fn start_of(ends: &[u32], at: usize) -> u32 {
+    if at == 0 { 0 } else { ends[at - 1] }
+}
+
 impl Buffer {
     /// The frame with this index.
     fn frame(&self, at: usize) -> &[u8] {
-        let start = if at == 0 { 0 } else { self.ends[at - 1] };
-        &self.bytes[start as usize..self.ends[at] as usize]
+        &self.bytes[start_of(&self.ends, at) as usize..self.ends[at] as usize]
     }
 
     fn clear(&mut self) {
@@ -444,8 +449,8 @@ pub(super) struct UnreadFrames<'a> {
 
 impl UnreadFrames<'_> {
     fn range_of(&self, from: usize, to: usize) -> FrameRange {
-        let start = if from == 0 { 0 } else { self.ends[from - 1] };
-        FrameRange { buffer: self.index, range: start..self.ends[to - 1], frames: (to - from) as u32 }
+        let range = start_of(self.ends, from)..self.ends[to - 1];
+        FrameRange { buffer: self.index, range, frames: (to - from) as u32 }
     }
 }
 

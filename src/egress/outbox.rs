@@ -17,6 +17,7 @@ use bytes::Bytes;
 
 use super::broadcast_log::{BroadcastLog, FrameRange};
 use crate::config::memory::FRAME_OVERHEAD;
+use crate::ws::frame::header_length;
 
 /// Slices per `writev`. Far below the system's limit (1024 on Linux), because one send rarely takes more.
 const MAX_SLICES: usize = 64;
@@ -402,11 +403,12 @@ impl Outbox {
 
 /// Length of the frame at the start of `bytes`: unmasked, as servers send frames (RFC 6455 section 5.2).
 fn frame_length(bytes: &[u8]) -> usize {
-    match bytes[1] {
-        126 => 4 + usize::from(u16::from_be_bytes([bytes[2], bytes[3]])),
-        127 => 10 + u64::from_be_bytes(bytes[2..10].try_into().expect("eight bytes")) as usize,
-        length => 2 + usize::from(length),
-    }
+    let payload = match bytes[1] {
+        126 => usize::from(u16::from_be_bytes([bytes[2], bytes[3]])),
+        127 => u64::from_be_bytes(bytes[2..10].try_into().expect("eight bytes")) as usize,
+        length => usize::from(length),
+    };
+    header_length(bytes) + payload
 }
 
 /// Length in bytes of the frames that end at or before `written`.

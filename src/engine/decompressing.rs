@@ -54,9 +54,8 @@ impl<A: App> Engine<A> {
 
 /// Returns the text of a text message; `None` for a binary one.
 fn as_text(is_text: bool, message: &[u8]) -> Result<Option<&str>, CloseReason> {
-    match str::from_utf8(message) {
-        _ if !is_text => Ok(None),
-        Ok(text) => Ok(Some(text)),
-        Err(_) => Err(CloseReason::BadUtf8),
+    if !is_text {
+        return Ok(None);
     }
+    str::from_utf8(message).map(Some).map_err(|_| CloseReason::BadUtf8)
 }

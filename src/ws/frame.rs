@@ -92,13 +92,8 @@ impl Frame {
 
     /// Returns the text of a text message; `None` for other frames.
     pub(crate) fn as_text(&self) -> Option<&str> {
-        let (&[first, length], rest) = self.0.split_first_chunk()?;
-        let header = match length {
-            126 => 2,
-            127 => 8,
-            _ => 0,
-        };
-        str::from_utf8(rest.get(header..)?).ok().filter(|_| first == 0x81)
+        let payload = self.0.get(header_length(&self.0)..)?;
+        str::from_utf8(payload).ok().filter(|_| self.0[0] == 0x81)
     }
 }
 
@@ -172,6 +167,26 @@ impl Outgoing<'_> {
             Outgoing::Pong(payload) => Ok((OpCode::Control(Control::Pong), payload)),
         }
     }
+}
+
+/// Length of the header of an unmasked frame (RFC 6455 section 5.2).
+pub(crate) fn header_length(frame: &[u8]) -> usize {
+    match frame[1] {
+        126 => 4,
+        127 => 10,
+        _ => 2,
+    }
+}
+
+/// Returns the header of a frame of the same kind whose payload has this length and is compressed (RSV1, RFC 7692 section 6),
+/// and the length of the header.
+pub(super) fn compressed_header(frame: &[u8], length: usize) -> ([u8; 10], usize) {
+    let mut bytes = [0; 10];
+    let mut rest = &mut bytes[..];
+    let header = FrameHeader { opcode: OpCode::from(frame[0] & 0x0f), rsv1: true, ..FrameHeader::default() };
+    header.format(length as u64, &mut rest).expect("a header without a mask has at most 10 bytes");
+    let unused = rest.len();
+    (bytes, bytes.len() - unused)
 }
 
 fn encoded_length(opcode: OpCode, payload: &[u8]) -> usize {

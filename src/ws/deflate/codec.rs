@@ -13,8 +13,9 @@ pub(super) const COMPRESSOR: &str = "zlib-rs 0.6.8";
 const LEVEL: i32 = 2;
 /// What follows the data of each message and is not sent (RFC 7692 section 7.2.1): an empty block without its header.
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
-/// An empty block that ends the stream. It can be read only where a block begins, so it shows that the data is complete.
-const END: [u8; 5] = [1, 0, 0, 0xff, 0xff];
+/// The same, and an empty block that ends the stream. It can be read only where a block begins, so it shows that the data is
+/// complete.
+const END: [u8; 9] = [0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff];
 /// Most streams of one message. Each costs as much as many bytes, and may consist of two.
 const MAX_STREAMS: u32 = 64;
 /// Most bytes that the output grows by before anything of it is known.
@@ -95,7 +96,7 @@ impl Inflater {
             }
             inflate.reset(false);
         }
-        let mut end = &[&TAIL[..], &END].concat()[..];
+        let mut end = &END[..];
         let before = output.length;
         let status = output.inflate(inflate, &mut end)?;
         if status != Status::StreamEnd || !end.is_empty() || output.length != before {
@@ -155,10 +156,10 @@ impl Output<'_> {
 mod tests {
     use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 
-    use super::super::{Compressor, header_length};
+    use super::super::Compressor;
     use super::*;
     use crate::base::random::Random;
-    use crate::ws::frame::Frame;
+    use crate::ws::frame::{Frame, header_length};
 
     const MAX: usize = 300_000;
 

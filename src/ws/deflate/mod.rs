@@ -18,7 +18,7 @@ pub(crate) use self::offer::{Deflate, MalformedExtensions, choose_offer};
 use self::codec::{Deflater, InflateFault, Inflater};
 #[cfg(not(feature = "deflate"))]
 use self::no_codec::{Deflater, InflateFault, Inflater};
-use super::frame::Frame;
+use super::frame::{Frame, compressed_header, header_length};
 use crate::base::close::CloseReason;
 
 /// Name and version of the library that compresses; `None` in a build that does not compress. Another version may compress
@@ -32,8 +32,6 @@ pub(crate) const COMPRESSOR: Option<&str> = None;
 
 /// The shortest message that is compressed. A shorter one often becomes no smaller, and fits into a packet anyway.
 const MIN_BYTES: usize = 256;
-/// The bit RSV1 in the first byte of a frame: the message is compressed (RFC 7692 section 6).
-const RSV1: u8 = 0x40;
 
 /// What was compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,7 +62,7 @@ impl Compressor {
         match self.deflater.deflate(payload, &mut to[at..]) {
             Some(length) => {
                 // The header of a shorter frame may be shorter.
-                let (new_header, header_len) = frame_header(frame[0] | RSV1, length);
+                let (new_header, header_len) = compressed_header(frame, length);
                 to.copy_within(at..at + length, start + header_len);
                 to[start..start + header_len].copy_from_slice(&new_header[..header_len]);
                 to.truncate(start + header_len + length);
@@ -126,36 +124,4 @@ impl Decompressor {
 /// Bytes of output that suffice for any payload of this length: codes of 9 bits for each byte, and the headers of blocks.
 fn room_for(payload: &[u8]) -> usize {
     payload.len() + payload.len() / 4 + 64
-}
-
-/// Length of the header of an unmasked frame (RFC 6455 section 5.2).
-fn header_length(frame: &[u8]) -> usize {
-    match frame[1] {
-        126 => 4,
-        127 => 10,
-        _ => 2,
-    }
-}
-
-/// Returns the header of an unmasked frame with this first byte and length of the payload, and the length of the header.
-fn frame_header(first: u8, length: usize) -> ([u8; 10], usize) {
-    let mut header = [0; 10];
-    header[0] = first;
-    let header_len = match length {
-        0..126 => {
-            header[1] = length as u8;
-            2
-        }
-        126..65_536 => {
-            header[1] = 126;
-            header[2..4].copy_from_slice(&(length as u16).to_be_bytes());
-            4
-        }
-        _ => {
-            header[1] = 127;
-            header[2..].copy_from_slice(&(length as u64).to_be_bytes());
-            10
-        }
-    };
-    (header, header_len)
 }

@@ -180,24 +180,30 @@ mod tests {
         fn closed(&mut self, _: ConnId, _: CloseReason) {}
     }
 
-    /// Records the session of the example. Returns the journal and the writes.
-    fn example() -> (Vec<u8>, Vec<Vec<u8>>) {
-        let config = Config { max_connections: Limit::at_most(2), ..Config::default() }.check().expect("valid");
-        let start = Start { unix_micros: 1_000_000, seed: 7 };
-        let segment = Segment {
+    /// The first segment of a session of this build, with the default configuration.
+    fn first_segment(start: Start) -> Segment {
+        Segment {
             session: 5,
             number: 0,
             chain: 0,
-            build: "0.1.0-example".to_owned(),
+            build: BUILD.to_owned(),
             app: "Mirror".to_owned(),
             unix_micros: start.unix_micros,
             seed: start.seed,
-            config: "max_connections=2\n".to_owned(),
+            config: String::new(),
             turn: 0,
             start: None,
             edition: Edition::CURRENT.number(),
             compressor: None,
-        };
+        }
+    }
+
+    /// Records the session of the example. Returns the journal and the writes.
+    fn example() -> (Vec<u8>, Vec<Vec<u8>>) {
+        let config = Config { max_connections: Limit::at_most(2), ..Config::default() }.check().expect("valid");
+        let start = Start { unix_micros: 1_000_000, seed: 7 };
+        let config_text = "max_connections=2\n".to_owned();
+        let segment = Segment { build: "0.1.0-example".to_owned(), config: config_text, ..first_segment(start) };
         let recorder = JournalRecorder::begin(segment, &config, Vec::new()).expect("memory takes all bytes");
         let mut engine = Engine::new(config, start, Mirror);
         engine.record(Box::new(recorder));
@@ -223,20 +229,8 @@ mod tests {
     /// Opens a journal whose messages were compressed with `compressor`.
     fn open_compressed(compressor: &str) -> Result<(), String> {
         let config = Config::default().check().expect("valid");
-        let segment = Segment {
-            session: 5,
-            number: 0,
-            chain: 0,
-            build: BUILD.to_owned(),
-            app: "Mirror".to_owned(),
-            unix_micros: 0,
-            seed: 7,
-            config: String::new(),
-            turn: 0,
-            start: None,
-            edition: Edition::CURRENT.number(),
-            compressor: Some(compressor.to_owned()),
-        };
+        let compressor = Some(compressor.to_owned());
+        let segment = Segment { compressor, ..first_segment(Start { unix_micros: 0, seed: 7 }) };
         let mut recorder = JournalRecorder::begin(segment, &config, Vec::new()).expect("memory takes all bytes");
         let journal = recorder.take_sink();
         Replay::open(&*journal, Mirror, true).map(|_| ()).map_err(|failure| failure.to_string())

@@ -19,6 +19,7 @@ import tempfile
 from browser import HERE
 from lobbyd import Lobbyd, default_binary
 from session_pages import ONLINE, Pages
+from suite import Tally
 
 CLIENT = os.path.normpath(os.path.join(HERE, "../../src/client/browser"))
 # Fast enough for a test: a connection without a sign of life is closed after about two seconds.
@@ -297,24 +298,17 @@ def reports(*command, **more):
 
 
 async def main(options):
-    failed = passed = 0
-
-    def count(name, error):
-        nonlocal failed, passed
-        print(f"ok   {name}" if not error else f"FAIL {name}: {error}", flush=True)
-        failed, passed = failed + bool(error), passed + (not error)
-
-    count("sizes", run(os.path.join(HERE, "client_size")))
+    tally = Tally()
+    tally.count("sizes", run(os.path.join(HERE, "client_size")))
     for name, error in in_node(options.lobbyd):
-        count(name, error)
+        tally.count(name, error)
     async for name, error in in_chromium(options.lobbyd):
-        count(name, error)
+        tally.count(name, error)
     if options.seconds:
-        count(f"pages behind a proxy that cuts their connections, for {options.seconds:g} s", run(
+        tally.count(f"pages behind a proxy that cuts their connections, for {options.seconds:g} s", run(
             sys.executable, "-B", os.path.join(HERE, "sessions.py"), "--seconds", str(options.seconds), "--members", "10",
             "--pages", "8", options.lobbyd))
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+    return tally.finish()
 
 
 if __name__ == "__main__":

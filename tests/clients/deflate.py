@@ -96,8 +96,7 @@ async def main(binary):
         await tally.check(a_page_speaks_compressed.__name__, a_page_speaks_compressed(binary), CLAIM_SECONDS)
     finally:
         await node.stop()
-    print(f"{tally.passed} passed, {tally.failed} failed")
-    return 0 if tally.passed and not tally.failed else 1
+    return tally.finish()
 
 
 if __name__ == "__main__":

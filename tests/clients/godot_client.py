@@ -25,6 +25,7 @@ from browser import HERE
 from faulty_proxy import Proxy
 from godot_game import CLIENT, ROOT, game, read, script, show
 from lobbyd import Lobbyd, default_binary
+from suite import Tally
 from tabs import Browser
 
 # Fast enough for a test: a connection without a sign of life is closed after about two seconds.
@@ -322,34 +323,22 @@ async def example_of_the_guide(browser, binary):
 
 
 async def main(options):
-    failed = passed = 0
-
-    def count(name, error):
-        nonlocal failed, passed
-        print(f"ok   {name}" if not error else f"FAIL {name}: {error}", flush=True)
-        failed, passed = failed + bool(error), passed + (not error)
-
+    tally = Tally()
     only = options.only or ""
     if not only:
         for name, error in syntax():
-            count(name, error)
+            tally.count(name, error)
     vectors = {f"vectors/{os.path.basename(path)}": read(path) for path in sorted(glob.glob(os.path.join(ROOT, "tests/vectors/*.json")))}
     async with Browser() as browser:
         for main_script, files in ("vector_runner.gd", vectors), ("checks.gd", {}):
             if only in main_script:
                 async for name, error in reported(browser, main_script, **files):
-                    count(f"{main_script}: {name}", error)
+                    tally.count(f"{main_script}: {name}", error)
         async for name, error in played(browser, options.lobbyd, only):
-            count(name, error)
+            tally.count(name, error)
         if only in example_of_the_guide.__name__:
-            try:
-                async with asyncio.timeout(60):
-                    await example_of_the_guide(browser, options.lobbyd)
-                count(example_of_the_guide.__name__, "")
-            except (AssertionError, TimeoutError) as error:
-                count(example_of_the_guide.__name__, str(error) or "not within 60 s")
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed or not passed else 0
+            await tally.check(example_of_the_guide.__name__, example_of_the_guide(browser, options.lobbyd), 60)
+    return tally.finish()
 
 
 if __name__ == "__main__":

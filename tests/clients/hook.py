@@ -261,8 +261,7 @@ async def main(binary, replayer):
             await run_backend(tally, binary, name, folder, journal)
             await tally.check(f"{name}: the session is replayed without it", replays(replayer, journal))
         await tally.check("https: only a backend with a trusted certificate is called", over_tls(binary, folder))
-    print(f"{tally.passed} passed, {tally.failed} failed")
-    return tally.failed
+    return tally.finish()
 
 
 if __name__ == "__main__":

@@ -419,8 +419,7 @@ async def main(binary):
             server.node.wait_for_log("attached to the cluster", 10)
             for claim in CLAIMS:
                 await tally.check(claim.__name__, claim(server))
-    print(f"{tally.passed} passed, {tally.failed} failed")
-    return 0 if tally.passed and not tally.failed else 1
+    return tally.finish()
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import tempfile
 import time
 
 from lobbyd import Lobbyd, default_binary
+from suite import Tally
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CLIENT = os.path.normpath(os.path.join(HERE, "../../src/client/python"))
@@ -512,26 +513,15 @@ def the_vectors():
 
 
 async def main(options):
-    failed = passed = 0
-
-    def count(name, error):
-        nonlocal failed, passed
-        print(f"ok   {name}" if not error else f"FAIL {name}: {error}", flush=True)
-        failed, passed = failed + bool(error), passed + (not error)
-
+    tally = Tally()
     for name, error in [*the_package(), *the_vectors()]:
-        count(name, error)
+        tally.count(name, error)
     with Lobbyd(options.lobbyd, *SERVER_ARGS) as server:
         claims = [(claim.__name__, claim(server)) for claim in CLAIMS]
         claims.append((many_lobbies_are_cheap.__name__, many_lobbies_are_cheap(server, options.members)))
         for name, claim in claims:
-            try:
-                await asyncio.wait_for(claim, 4 * SECONDS)
-                count(name, "")
-            except Exception as error:
-                count(name, str(error) if isinstance(error, AssertionError) and str(error) else repr(error))
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+            await tally.check(name, claim, 4 * SECONDS)
+    return tally.finish()
 
 
 if __name__ == "__main__":

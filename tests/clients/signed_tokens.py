@@ -170,8 +170,7 @@ async def main(options):
             await tally.check(claim.__name__, claim(options.binary, folder))
         claim = a_lobbyd_without_the_feature_replays_the_session
         await tally.check(claim.__name__, claim(options.binary, folder, options.replay_with or options.binary))
-    print(f"{tally.passed} passed, {tally.failed} failed")
-    return 0 if tally.passed and not tally.failed else 1
+    return tally.finish()
 
 
 if __name__ == "__main__":

@@ -234,6 +234,11 @@ class Tally:
             self.passed += 1
             print(f"ok     {name}", flush=True)
 
+    def finish(self):
+        """Prints the sums. Returns the exit code."""
+        print(f"{self.passed} passed, {self.failed} failed")
+        return 0 if self.passed and not self.failed else 1
+
     async def check(self, name, claim, seconds=CLAIM_SECONDS):
         try:
             await asyncio.wait_for(claim, seconds)
@@ -258,8 +263,7 @@ async def main(binary):
             tally.count(f"{name} [chromium]", error)
     finally:
         await node.stop()
-    print(f"{tally.passed} passed, {tally.failed} failed")
-    return 0 if tally.passed and not tally.failed else 1
+    return tally.finish()
 
 
 def title(claim, libraries):

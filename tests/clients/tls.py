@@ -277,8 +277,7 @@ async def main(arguments):
         a_flood_of_handshakes_leaves_the_others_below_50_ms(binary, arguments.flood_seconds),
     ]:
         await tally.check(claim.__name__, claim, CLAIM_SECONDS + 2 * (arguments.load_seconds + arguments.flood_seconds))
-    print(f"{tally.passed} passed, {tally.failed} failed")
-    return 0 if tally.passed and not tally.failed else 1
+    return tally.finish()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 //! Queries of operators.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use lobbyd::Config;
@@ -224,43 +225,44 @@ fn lobbies_and_members_are_sorted_over_all_pages() {
     }
 }
 
-/// Sorting looks at all lobbies, so there is a bound.
-#[test]
-fn more_than_20_000_lobbies_are_not_sorted() {
-    let config = Config {
+/// Room for 30,000 lobbies, which operators create.
+fn for_many_lobbies() -> Config {
+    Config {
         lobby_control: true,
         max_lobbies: Limit::at_most(30_000),
         max_connections: Limit::at_most(30_000),
         ..config()
-    };
-    let mut world = World::new(config.clone(), Relay::default());
-    let mut operator = operator(&config);
-    let create = |world: &mut World<Relay>, n: usize| {
+    }
+}
+
+/// Creates lobbies with these numbers in their codes.
+fn create_lobbies(world: &mut World<Relay>, numbers: Range<u32>) {
+    for n in numbers {
         let new = NewLobby { code: Some(format!("L{n:05}")), ..NewLobby::new(Duration::from_secs(60)) };
         world.engine.handle_operator(world.now, OperatorCommand::Create(new)).expect("there is room");
-    };
-    (0..20_000).for_each(|n| create(&mut world, n));
+    }
+}
+
+/// Sorting looks at all lobbies, so there is a bound.
+#[test]
+fn more_than_20_000_lobbies_are_not_sorted() {
+    let config = for_many_lobbies();
+    let mut world = World::new(config.clone(), Relay::default());
+    let mut operator = operator(&config);
+    create_lobbies(&mut world, 0..20_000);
     let page = operator.ask(&mut world, &get("/lobbies?sort=age&limit=1")).body;
     assert_eq!((&page["lobbies"][0]["lobby"], &page["next"]), (&json!("L19999"), &json!(1)));
-    create(&mut world, 20_000);
+    create_lobbies(&mut world, 20_000..20_001);
     operator.refused(&mut world, &get("/lobbies?sort=age&limit=1"), 409, "too_many");
 }
 
 /// A page looks at 10,000 lobbies, whether they match or not.
 #[test]
 fn a_search_through_many_lobbies_comes_in_pages_that_may_be_empty() {
-    let config = Config {
-        lobby_control: true,
-        max_lobbies: Limit::at_most(30_000),
-        max_connections: Limit::at_most(30_000),
-        ..config()
-    };
+    let config = for_many_lobbies();
     let mut world = World::new(config.clone(), Relay::default());
     let mut operator = operator(&config);
-    for n in 0..20_100 {
-        let new = NewLobby { code: Some(format!("L{n:05}")), ..NewLobby::new(Duration::from_secs(60)) };
-        world.engine.handle_operator(world.now, OperatorCommand::Create(new)).expect("there is room");
-    }
+    create_lobbies(&mut world, 0..20_100);
     let pages = |operator: &mut super::Operator, world: &mut World<Relay>, search: &str| {
         let (mut pages, mut path) = (Vec::new(), format!("/lobbies?limit=7&search={search}"));
         loop {

@@ -2,7 +2,7 @@
 //!
 //! Knows no connection and no time. Whatever changes is reported as an event, so that the events and the view always agree.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -140,17 +140,23 @@ impl View {
         };
         let listed = entries(state, "users");
         let listed = listed.unwrap_or_else(|| if watches { Vec::new() } else { vec![own()] });
-        let conns: BTreeSet<&str> = listed.iter().map(|entry| &*entry.conn).collect();
-        let gone = self.members().filter(|member| !conns.contains(&*member.conn));
-        let gone: Vec<Entry> = gone
-            .map(|member| Entry {
-                conn: member.conn.to_string(),
-                user: None,
-                is_away: Some(member.is_away),
-                data: None,
-                reason: Some("unknown".to_owned()),
-            })
-            .collect();
+        let users: BTreeMap<&str, Option<&str>> =
+            listed.iter().map(|entry| (&*entry.conn, entry.user.as_deref())).collect();
+        let leave = |member: &LobbyMember| Entry {
+            conn: member.conn.to_string(),
+            user: None,
+            is_away: Some(member.is_away),
+            data: None,
+            reason: Some("unknown".to_owned()),
+        };
+        let gone: Vec<Entry> = self.members().filter(|member| !users.contains_key(&*member.conn)).map(leave).collect();
+        // A server that was started anew gives the names of seats again. With another user it is another member.
+        let is_other = |member: &&LobbyMember| {
+            let user = users.get(&*member.conn).copied().flatten();
+            user.is_some_and(|user| *user != *member.user)
+        };
+        let others: Vec<Entry> = self.members().filter(is_other).map(leave).collect();
+        others.into_iter().for_each(|entry| self.change_member(Kind::Leave, entry, events));
         let data: Vec<_> =
             listed.iter().map(|entry| (entry.conn.clone(), entry.data.clone().unwrap_or_default())).collect();
         self.count = state.number("count").unwrap_or(listed.len() as u64);

@@ -584,11 +584,15 @@ export class Lobby {
     this.#flush();
   }
 
-  // The list replaces what was known. What differs is told, so that the events and `members` always agree.
+  // The list replaces what was known. What differs is told, so that events and members agree.
   #listed({ users, count, seq }) {
     const { conn, user, control } = this.welcome;
     const list = users ?? (/[?&]role=watch/.test(this.url) ? [] : [this.members.get(conn) ?? { user, conn }]);
     const gone = [...this.members.values()].filter((member) => !list.some((entry) => entry.conn === member.conn));
+    for (const { conn, user } of list) {
+      const member = this.members.get(conn);
+      if (member && member.user !== user) this.#changed({ leaves: [{ ...member, reason: "unknown" }] });
+    }
     this.#changed({ joins: list, leaves: gone.map((member) => ({ ...member, reason: "unknown" })) });
     for (const entry of list) {
       const who = this.members.get(entry.conn);

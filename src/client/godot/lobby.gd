@@ -974,8 +974,13 @@ func _listed(message: Dictionary) -> void:
 		listed[entry.conn] = entry
 	var gone := []
 	for member: Member in members.values():
+		var leave := _merged(_entry(member), {"reason": "unknown"})
 		if not listed.has(member.conn):
-			gone.append(_merged(_entry(member), {"reason": "unknown"}))
+			gone.append(leave)
+		elif listed[member.conn].get("user", member.user) != member.user:
+			# A server that was started anew gives the names of seats again. With another user it is
+			# another member.
+			_moved("leaves", leave)
 	_changed({"joins": entries, "leaves": gone})
 	for conn: String in listed:
 		var member: Member = members.get(conn)

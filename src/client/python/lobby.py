@@ -732,8 +732,13 @@ class Lobby:
             me = self.members.get(conn)
             own = {"user": welcome["user"], "conn": conn, "data": me.data if me else {}}
             entries = [] if self._is_watcher else [own]
-        present = {entry["conn"] for entry in entries}
-        gone = [{"user": who.user, "conn": who.conn, "reason": "unknown"} for who in self.members.values() if who.conn not in present]
+        users = {entry["conn"]: entry["user"] for entry in entries}
+        gone = [{"user": who.user, "conn": who.conn, "reason": "unknown"} for who in self.members.values() if users.get(who.conn) != who.user]
+        # A server that was started anew gives the names of seats again. With another user it is another member.
+        others = [entry for entry in gone if entry["conn"] in users]
+        if others:
+            self._changed({"leaves": others})
+        gone = [entry for entry in gone if entry["conn"] not in users]
         self._changed({"joins": entries, "leaves": gone})
         for entry in entries:
             who = self.members[entry["conn"]]

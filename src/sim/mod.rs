@@ -112,6 +112,7 @@ mod actions;
 mod admin_port;
 mod agreement;
 mod app;
+mod application;
 mod client;
 mod closes;
 mod cluster;

@@ -183,6 +183,12 @@ impl Report {
         other.effects().for_each(|(effect, count)| *self.effects.entry(effect).or_default() += count);
     }
 
+    /// Adds the counters of a part of the same run, which shows `behaviour`.
+    pub(super) fn include(&mut self, behaviour: Behaviour, part: &Report) {
+        self.add(&Report { seeds: 0, ..part.clone() });
+        self.behaviours[behaviour as usize] += part.connections;
+    }
+
     /// Returns what happened in a [cluster](crate::sim::simulate_cluster), and how often.
     pub fn effects(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.effects.iter().map(|(&effect, &count)| (effect, count))

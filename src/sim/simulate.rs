@@ -1,9 +1,11 @@
 //! Simulation of the built-in applications.
 
+use super::cluster::simulate_clients;
 use super::report::{Failure, Plan, Report, RunKind};
 use super::run::Simulator;
+use super::swarm::behaviour::Behaviour;
 use crate::apps::{Relay, Verbatim};
-use crate::engine::app::App;
+use crate::engine::app::{App, Protocol};
 
 /// Simulates one of the built-in applications. The seed determines the application and the configuration.
 ///
@@ -39,5 +41,9 @@ fn run<A: App + Default + 'static>(plan: &Plan, is_journaled: bool) -> Result<Re
     if is_journaled {
         simulator = simulator.replayed_with(A::default);
     }
-    simulator.relays_everything().max_clients(plan.clients).without(&plan.without).run(plan.steps)
+    let mut report = simulator.relays_everything().max_clients(plan.clients).without(&plan.without).run(plan.steps)?;
+    if A::PROTOCOL == Protocol::Json && !plan.without.contains(&Behaviour::Client) {
+        report.include(Behaviour::Client, &simulate_clients(plan, run_kind)?);
+    }
+    Ok(report)
 }

@@ -109,6 +109,12 @@ pub(super) fn head_length(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|end| end + 4)
 }
 
+/// Returns the value of a header in the head of a response.
+pub(super) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let lines = head.lines().filter_map(|line| line.split_once(':'));
+    lines.filter(|(of, _)| of.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim()).next()
+}
+
 /// Returns the ends of the header and of the payload of a frame (RFC 6455 section 5.2). `None` if its length is not
 /// complete. Nothing is checked.
 pub(super) fn frame_ends(bytes: &[u8]) -> Option<(usize, usize)> {

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use super::node::Node;
 use super::page::Connection;
+use super::redis::UNIX;
 use super::world::World;
+use crate::base::time::Time;
+use crate::client::State;
 use crate::cluster::log::Incarnation;
 use crate::config::{DuplicateLogin, Limit};
 
@@ -16,6 +19,9 @@ const CALM: u64 = 120_000_000;
 const BUSY: u64 = 40_000_000;
 /// Longest time, in microseconds, in which a page that connects is answered.
 const PATIENCE: u64 = 5_000_000;
+
+/// Largest error of the clock of a node, in microseconds.
+const CLOCK_SKEW: u64 = 2_200_000;
 
 /// Number of entries whose states are known.
 const KEPT: usize = 500;
@@ -122,6 +128,11 @@ impl World {
     /// Runs without faults until nothing happens any more, and checks that all agree.
     pub(super) fn converge(&mut self) -> Result<(), String> {
         self.calm();
+        for at in 0..self.pages.len() {
+            // The network is back.
+            self.pages[at].session.wake(Time::from_micros(self.now), true);
+            self.drive(at)?;
+        }
         let start = self.now;
         let quiet_from =
             start + (self.config.seat_grace + self.config.ping_interval * 2).as_micros() as u64 + 20_000_000;
@@ -132,11 +143,7 @@ impl World {
             for at in 0..self.nodes.len() {
                 self.run_node(at)?;
             }
-            for at in 0..self.pages.len() {
-                if self.pages[at].conn.is_none() && !self.pages[at].is_over && self.pages[at].retry_at <= self.now {
-                    self.connect(at)?;
-                }
-            }
+            self.run_timers()?;
             self.read_all()?;
             let now = self.now;
             let (nodes, redis) = (self.nodes.iter_mut(), &self.redis);
@@ -174,6 +181,16 @@ impl World {
 
     /// Every seat has a connection on the node that holds it, and there are no others.
     fn check_seats(&self) -> Result<(), String> {
+        if let Some(node) = self.nodes.iter().find(|node| node.is_alone) {
+            let stats = node.engine.as_ref().ok_or("the server is not running")?.stats();
+            let is_member = |page: &&super::page::Page| page.conn.as_ref().is_some_and(|conn| conn.is_welcome);
+            let members = self.pages.iter().filter(is_member).count();
+            return if (stats.total_connections, stats.away) == (members, 0) {
+                Ok(())
+            } else {
+                Err(format!("{members} pages are members, and the server says {stats:?}"))
+            };
+        }
         let living: Vec<Incarnation> = self.living().filter_map(|node| node.place).collect();
         let mut held: BTreeMap<Incarnation, usize> = BTreeMap::new();
         for node in self.living() {
@@ -211,11 +228,36 @@ impl World {
         Ok(())
     }
 
-    /// Every page knows the members of its lobby, and has read everything.
+    /// The session knows the time of its node. How exactly follows from its round trip.
+    fn check_clock(&self, page: &super::page::Page) -> Result<(), String> {
+        let Some(latency) = page.session.latency() else { return Ok(()) };
+        let told = page.session.now(Time::from_micros(self.now)).ok_or("a latency, and no time")?;
+        let bound = (CLOCK_SKEW + latency.as_micros() as u64 / 2) / 1000;
+        let truth = (UNIX + self.now) / 1000;
+        if told.abs_diff(truth) <= bound {
+            return Ok(());
+        }
+        Err(format!("{} says that it is {told} with a latency of {latency:?}, and it is {truth}", page.name))
+    }
+
+    /// Every page knows the members of its lobby, and has read everything. Pages in the same lobby know the same of it.
     fn check_views(&self) -> Result<(), String> {
+        let mut controls = BTreeMap::new();
         for page in self.pages.iter().filter(|page| page.conn.as_ref().is_some_and(|conn| conn.is_welcome)) {
             let (epoch, position) =
                 page.epoch_and_position().ok_or_else(|| format!("{} has no position", page.name))?;
+            let session = &page.session;
+            let host = session.host().map(|host| host.conn());
+            let control = (session.data(), session.settings(), host, session.countdown());
+            let (name, other) = *controls.entry(epoch).or_insert((&page.name, control));
+            if session.state() != State::Open || control != other {
+                return Err(format!(
+                    "{} is {:?} and knows {control:?}, and {name} knows {other:?}",
+                    page.name,
+                    session.state()
+                ));
+            }
+            self.check_clock(page)?;
             for node in self.living() {
                 let engine = node.engine.as_ref().ok_or("a node is not running")?;
                 let (true_epoch, seq, members) = engine.lobby_state(&epoch.0).ok_or_else(|| {
@@ -226,9 +268,8 @@ impl World {
                 if true_epoch != epoch.1 || (seq != position && !self.books.sends_quietly(page.book)) {
                     return Err(format!("{} is at {position} of {epoch:?}, node{} at {seq}", page.name, node.number));
                 }
-                if page.view.as_ref().is_some_and(|view| *view != truth) {
-                    let view = &page.view;
-                    return Err(format!("{} knows {view:?}, and node{} has {truth:?}", page.name, node.number));
+                if let Some(known) = page.members().filter(|known| *known != truth) {
+                    return Err(format!("{} knows {known:?}, and node{} has {truth:?}", page.name, node.number));
                 }
             }
         }

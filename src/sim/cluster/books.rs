@@ -154,6 +154,11 @@ impl Books {
         self.breaks[user] = Some(now);
     }
 
+    /// All sessions have ended with their server.
+    pub(super) fn all_broken(&mut self, now: u64) {
+        self.breaks.fill(Some(now));
+    }
+
     // ---- what a session receives ----
 
     /// A new session has begun on a seat.

@@ -30,6 +30,10 @@ impl World {
             self.trace.note(now, || format!("node{at} is killed until {until}"));
             self.nodes[at].kill(now, &mut self.redis, &mut self.wires, until);
             self.books.count("nodes killed");
+            if self.nodes[at].is_alone {
+                self.history.founded_at = now;
+                self.books.all_broken(now);
+            }
         } else if happens(faults.pause) {
             let until = now + self.random.below(13_000_000);
             self.trace.note(now, || format!("node{at} is paused until {until}"));

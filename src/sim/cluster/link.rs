@@ -124,6 +124,9 @@ impl Node {
 
     /// Whether the engine has executed all that Redis has, and nothing is on the way.
     pub(super) fn is_idle(&self, redis: &Redis) -> bool {
+        if self.is_alone {
+            return self.engine.is_some();
+        }
         let is_settled = self.link.as_ref().is_some_and(|link| link.link.is_settled());
         is_settled && self.place.is_some() && self.given == redis.last().0
     }

@@ -42,6 +42,8 @@ pub(super) type WireId = u64;
 
 pub(super) struct Node {
     pub(super) number: usize,
+    /// Whether it is no part of a cluster, so that its state ends with its process.
+    pub(super) is_alone: bool,
     pub(super) engine: Option<Engine<Relay>>,
     sockets: MemorySockets,
     conns: BTreeMap<ConnId, WireId>,
@@ -71,9 +73,10 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(number: usize) -> Node {
+    pub(super) fn new(number: usize, is_alone: bool) -> Node {
         Node {
             number,
+            is_alone,
             engine: None,
             sockets: MemorySockets::default(),
             conns: BTreeMap::new(),
@@ -99,9 +102,12 @@ impl Node {
         let skew = random.below(4_000_000);
         let start = Start { unix_micros: UNIX + now + skew - 2_000_000, seed: random.next_u64() };
         let mut engine = Engine::new(config.clone(), start, Relay::default());
-        engine.join_cluster();
-        let link = RedisLink::new(link_config(self.number, config, random));
-        *self = Node { zero: now, engine: Some(engine), link: Some(link), well_since: now, ..Node::new(self.number) };
+        if !self.is_alone {
+            engine.join_cluster();
+        }
+        let link = (!self.is_alone).then(|| RedisLink::new(link_config(self.number, config, random)));
+        let stopped = Node::new(self.number, self.is_alone);
+        *self = Node { zero: now, engine: Some(engine), link, well_since: now, ..stopped };
         self.drift = random.below(400) as i64 - 200;
     }
 
@@ -113,7 +119,7 @@ impl Node {
                 wire.is_ended = true;
             }
         }
-        *self = Node { restart_at, ..Node::new(self.number) };
+        *self = Node { restart_at, ..Node::new(self.number, self.is_alone) };
     }
 
     /// Whether the node does not come back.
@@ -233,9 +239,10 @@ impl Node {
     /// How long the process may wait.
     pub(super) fn wait(&self, now: u64) -> Option<Duration> {
         let time = self.time(now);
-        let link = self.link.as_ref()?.link.poll_timeout();
+        let link = self.link.as_ref().map(|link| link.link.poll_timeout());
         let engine = self.engine.as_ref()?.poll_timeout();
-        Some(engine.map_or(link, |at| at.min(link)) - time)
+        let next = link.into_iter().chain(engine).min()?;
+        Some(next - time)
     }
 }
 

@@ -15,10 +15,10 @@ const PING: Duration = Duration::from_millis(1500);
 
 impl World {
     /// Gives a command to a node.
-    pub(super) fn operate(&mut self) {
+    pub(super) fn operate(&mut self) -> Result<(), String> {
         let at = self.random.below(self.nodes.len() as u64) as usize;
         if !self.nodes[at].is_running(self.now) {
-            return;
+            return Ok(());
         }
         let (command, name) = self.draw_command();
         self.trace.note(self.now, || format!("an operator asks node{at}: {command:?}"));
@@ -29,9 +29,14 @@ impl World {
                 node.asked.begin(ticket, name);
                 self.books.count("commands of operators");
             }
+            Ok(OperatorAnswer::Sent { seq: Some(seq), .. }) => {
+                self.books.count("published");
+                name.map_or(Ok(()), |data| self.books.published(&data, seq))?;
+            }
             Ok(_) => {}
             Err(_) => self.books.count("commands refused at once"),
         }
+        Ok(())
     }
 
     fn draw_command(&mut self) -> (OperatorCommand, Option<String>) {

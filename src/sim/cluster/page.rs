@@ -1,27 +1,42 @@
 //! A page: a client with one session, which comes back to it on any node.
+//!
+//! A [`client::Session`](Session) decides what the page sends and when it connects. The page is its driver, without sockets, and
+//! its application. The [frames] that arrive are checked against the books before the session reads them, and what the
+//! session reports is checked against the frames.
 
+mod frames;
+mod read_so_far;
 mod welcome;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use serde_json::Value;
 
-use super::books::{BookId, Books, Epoch, Kind, Outcome, message_entry};
-use super::members::{self, Members};
+use self::read_so_far::ReadSoFar;
+use super::books::{BookId, Books, Epoch, Kind, Outcome};
+use super::members::Members;
 use super::node::WireId;
 use crate::base::random::Random;
+use crate::base::time::Time;
+use crate::client::{Action, Attempt, AttemptId, LobbyError, Options, Outgoing, RequestId, Session, State};
+use crate::sim::application::{self, Application};
 use crate::sim::wire::{self, Opcode, Reader, Received};
 
-/// Most numbered requests without an answer.
-const IN_FLIGHT: usize = 8;
-/// Number of settled requests that may be sent again.
-const REPEATED: usize = 8;
+/// Most requests without an outcome. More than a session has without an answer.
+const REQUESTS: usize = 20;
+/// Mask of the frames of a page.
+const MASK: [u8; 4] = [1, 2, 3, 4];
 
+/// A numbered request of a page, as it was sent.
 #[derive(Clone, Debug)]
 struct Sent {
     id: u64,
     kind: Kind,
     text: String,
+    request: RequestId,
+    /// Whether it was refused, once it was answered.
+    answer: Option<bool>,
 }
 
 /// The connection of a page.
@@ -29,6 +44,7 @@ struct Sent {
 pub(super) struct Connection {
     pub(super) wire: WireId,
     pub(super) node: usize,
+    attempt: AttemptId,
     reader: Reader,
     pub(super) is_welcome: bool,
     /// From `welcome` to `presence_state`.
@@ -37,41 +53,40 @@ pub(super) struct Connection {
     replay: u64,
     pub(super) heard_at: u64,
     is_recovered: bool,
+    /// Highest number of a request that the session has used, according to the `welcome`.
+    done: u64,
 }
 
-/// How a connection has ended for the page.
-#[derive(Clone, Debug, Default)]
+/// How a connection will end, as the server has said.
+#[derive(Clone, Debug)]
 struct Goodbye {
     code: u64,
-    reconnect: bool,
-    wait: u64,
 }
 
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) user: usize,
     pub(super) name: String,
-    /// Where it enters: a path with its query.
-    pub(super) place: String,
-    pub(super) session: String,
-    was: Option<String>,
+    pub(super) session: Session,
+    application: Application,
     pub(super) book: BookId,
-    epoch: Option<Epoch>,
-    position: Option<(u64, u64)>,
-    n: Option<u64>,
-    next_ref: u64,
-    pending: BTreeMap<u64, Sent>,
-    settled: VecDeque<(u64, Sent, bool)>,
-    repeats: BTreeMap<u64, u64>,
-    pub(super) seat: Option<String>,
-    /// By seat: user and whether it is away. `None`: not known.
-    pub(super) view: Option<Members>,
+    read: ReadSoFar,
     pub(super) conn: Option<Connection>,
     goodbye: Option<Goodbye>,
+    /// Requests that are not settled.
+    requests: BTreeMap<RequestId, (u64, Kind)>,
+    /// Those of them that were not sent, or whose number was used up.
+    unsent: BTreeSet<RequestId>,
+    /// By number, the requests that this session has sent.
+    sent: BTreeMap<u64, Sent>,
+    /// Numbers that were sent again on purpose.
+    repeats: BTreeSet<u64>,
+    /// What its driver has not done yet.
+    steps: VecDeque<Step>,
     /// Number of connections that it has opened.
     attempts: u64,
-    pub(super) retry_at: u64,
-    pub(super) is_over: bool,
+    /// Whether one of them has brought no welcome. It may reach its node late, and begin a session on another seat.
+    has_stray: bool,
     /// When its connection was lost, and whether anything has happened since for which its session may have ended.
     pub(super) lost_at: Option<u64>,
     pub(super) is_disturbed: bool,
@@ -89,36 +104,47 @@ pub(super) enum Event {
     Forgotten,
 }
 
+/// What the driver of a page must do.
+#[derive(Debug)]
+pub(super) enum Step {
+    Connect(Attempt),
+    Send(Vec<u8>),
+    /// Send these bytes and close the connection.
+    Close(Vec<u8>),
+}
+
 impl Page {
+    /// `place` is where it enters: a path with its query. `was` is the session that it claims.
     pub(super) fn new(
-        user: usize,
-        name: &str,
-        place: String,
-        session: String,
+        (user, name): (usize, &str),
+        place: &str,
         was: Option<String>,
         book: BookId,
+        random: &mut Random,
     ) -> Page {
+        let mut draw = Random::new(random.next_u64());
+        // Some applications do not wait long.
+        let request_timeout = Duration::from_secs(if random.percent(30) { 10 } else { 600 });
+        let has_was = was.is_some();
+        let options = Options { request_timeout, was, ..Options::default() };
+        let url = format!("ws://cluster/ws/{place}token={name}");
+        let session = Session::new(&url, options, move || draw.next_u64()).expect("an address");
         Page {
             user,
             name: name.to_owned(),
-            place,
             session,
-            was,
+            application: Application::default(),
             book,
-            epoch: None,
-            position: None,
-            n: None,
-            next_ref: 1,
-            pending: BTreeMap::new(),
-            settled: VecDeque::new(),
-            repeats: BTreeMap::new(),
-            seat: None,
-            view: None,
+            read: ReadSoFar { has_was, ..ReadSoFar::default() },
             conn: None,
             goodbye: None,
+            requests: BTreeMap::new(),
+            unsent: BTreeSet::new(),
+            sent: BTreeMap::new(),
+            repeats: BTreeSet::new(),
+            steps: VecDeque::new(),
             attempts: 0,
-            retry_at: 0,
-            is_over: false,
+            has_stray: false,
             lost_at: None,
             is_disturbed: false,
             disturbed_until: 0,
@@ -128,313 +154,285 @@ impl Page {
 
     /// The lobby in which it is, or was last.
     pub(super) fn lobby(&self) -> Option<&str> {
-        self.epoch.as_ref().map(|(lobby, _)| &**lobby)
+        self.session.code()
     }
 
     pub(super) fn epoch_and_position(&self) -> Option<(&Epoch, u64)> {
-        Some((self.epoch.as_ref()?, self.position?.1))
+        Some((self.read.epoch.as_ref()?, self.read.position?.1))
     }
 
-    /// The part of its query that belongs to a lobby with a code.
-    fn way_in(&self) -> &str {
-        let query = self.place.split_once('?').map_or("", |(_, query)| query);
-        if query.starts_with("seats=") { "" } else { query }
+    /// The members that it knows, by seat. `None` before the first list.
+    pub(super) fn members(&self) -> Option<Members> {
+        self.read.has_list.then(|| {
+            let entry = |member: &crate::client::LobbyMember| {
+                (member.conn().to_owned(), (member.user().to_owned(), member.is_away()))
+            };
+            self.session.members().map(entry).collect()
+        })
     }
 
+    pub(super) fn is_over(&self) -> bool {
+        self.session.state() == State::Closed
+    }
+
+    /// Whether it waits for nothing.
     pub(super) fn is_quiet(&self) -> bool {
-        self.pending.is_empty()
+        self.requests.is_empty()
     }
 
-    // ---- connections ----
+    // ---- what its driver does ----
+
+    /// Runs the timers that are due.
+    pub(super) fn run_timers(&mut self, now: u64) {
+        let now = Time::from_micros(now);
+        if self.session.poll_timeout().is_some_and(|due| due <= now) {
+            self.session.handle_timeout(now);
+        }
+    }
+
+    pub(super) fn next_timeout(&self) -> Option<u64> {
+        self.session.poll_timeout().map(Time::as_micros)
+    }
+
+    /// Returns what its driver must do next.
+    pub(super) fn next_step(&mut self, books: &mut Books) -> Result<Option<Step>, String> {
+        self.poll_actions(books)?;
+        Ok(self.steps.pop_front())
+    }
+
+    /// Polls what the session wants. After each message, because the numbers of requests follow from its order.
+    fn poll_actions(&mut self, books: &mut Books) -> Result<(), String> {
+        while let Some(action) = self.session.poll_action() {
+            match action {
+                Action::Connect(attempt) => self.steps.push_back(Step::Connect(attempt)),
+                Action::Send(id, message) if self.is_current(id) => {
+                    let Outgoing::Text(text) = message else { return Err("a page sends texts only".to_owned()) };
+                    self.sends(&text, books)?;
+                    self.steps.push_back(Step::Send(wire::text(&text)));
+                }
+                Action::Close(id, code) if self.is_current(id) => {
+                    let payload = code.map(u16::to_be_bytes);
+                    let payload = payload.as_ref().map_or(&[][..], |code| code);
+                    self.steps.push_back(Step::Close(wire::frame(Opcode::CLOSE, true, payload, MASK)));
+                }
+                Action::Send(..) | Action::Close(..) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn is_current(&self, id: AttemptId) -> bool {
+        self.conn.as_ref().is_some_and(|conn| conn.attempt == id)
+    }
+
+    /// Notes a message that the session sends. Its number must be one that the server has not used.
+    fn sends(&mut self, text: &str, books: &mut Books) -> Result<(), String> {
+        let message: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let Some(number) = message["ref"].as_u64() else { return Ok(()) };
+        let conn = self.conn.as_ref().expect("the session has a connection");
+        if !conn.is_welcome || number <= conn.done {
+            return Err(format!("{} sends {text} although its welcome says done {}", self.name, conn.done));
+        }
+        if let Some(sent) = self.sent.get(&number) {
+            books.count("sent again");
+            return if sent.text == text && sent.answer.is_none() {
+                Ok(())
+            } else {
+                Err(format!("{} sends {text} in place of {sent:?}", self.name))
+            };
+        }
+        // Messages have their ids as data.
+        let is_it = |request: &&RequestId| match self.requests.get(request) {
+            Some((_, Kind::Control)) => !matches!(message["type"].as_str(), Some("broadcast" | "direct")),
+            Some((id, _)) => message["data"].as_u64() == Some(*id),
+            None => false,
+        };
+        let request = self.unsent.iter().find(is_it).copied();
+        let request = request.ok_or_else(|| format!("{} sends {text} unasked", self.name))?;
+        self.unsent.remove(&request);
+        let (id, kind) = self.requests[&request];
+        self.sent.insert(number, Sent { id, kind, text: text.to_owned(), request, answer: None });
+        Ok(())
+    }
 
     /// Opens a connection. Returns the upgrade request.
-    pub(super) fn connect(&mut self, now: u64, wire: WireId, node: usize) -> Vec<u8> {
-        let mut target = match &self.epoch {
-            Some((lobby, _)) => format!("/ws/{lobby}?{}", self.way_in()),
-            None => format!("/ws/{}", self.place),
-        };
-        target += &format!("token={}&session={}", self.name, self.session);
-        if let Some(was) = &self.was {
-            target += &format!("&was={was}");
-        }
-        if let (Some((epoch, seq)), Some(n)) = (self.position, self.n) {
-            target += &format!("&epoch={epoch}&seq={seq}&n={n}");
-        }
+    pub(super) fn connect(
+        &mut self,
+        now: u64,
+        (wire, node): (WireId, usize),
+        attempt: &Attempt,
+    ) -> Result<Vec<u8>, String> {
+        let target = attempt.target();
+        self.read.check_claim(&target).map_err(|why| format!("{}: {why}", self.name))?;
         self.conn = Some(Connection {
             wire,
             node,
+            attempt: attempt.id(),
             reader: Reader::default(),
             is_welcome: false,
             awaits_state: false,
             replay: 0,
             heard_at: now,
             is_recovered: true,
+            done: 0,
         });
         self.goodbye = None;
         self.attempts += 1;
-        wire::upgrade_request(&target, &[])
+        Ok(wire::upgrade_request(&target, &[]))
     }
 
-    /// The connection is lost, or ended. Returns whether the page is over.
-    pub(super) fn disconnected(&mut self, now: u64, random: &mut Random, books: &mut Books) -> Result<(), String> {
-        let was_welcome = self.conn.take().is_some_and(|conn| conn.is_welcome);
-        if was_welcome && self.lost_at.is_none() {
+    /// The connection has ended, or is given up.
+    pub(super) fn disconnected(&mut self, now: u64) {
+        let Some(conn) = self.conn.take() else { return };
+        self.has_stray |= !conn.is_welcome;
+        if conn.is_welcome && self.lost_at.is_none() {
             self.lost_at = Some(now);
         }
-        let goodbye = self.goodbye.take();
-        self.retry_at = now + random.below(1_500_000) + goodbye.as_ref().map_or(0, |goodbye| goodbye.wait);
-        if goodbye.is_some_and(|goodbye| !goodbye.reconnect) {
-            return self.end(now, books);
-        }
-        Ok(())
+        self.session.handle_closed(Time::from_micros(now), conn.attempt, 1006, "");
     }
 
-    /// The page is gone. What became of its requests is not known.
-    pub(super) fn end(&mut self, now: u64, books: &mut Books) -> Result<(), String> {
-        self.is_over = true;
-        books.broken(self.book, now);
-        for (_, sent) in std::mem::take(&mut self.pending) {
-            books.settled(sent.id, Outcome::Unknown)?;
-        }
-        Ok(())
-    }
+    // ---- what its application does ----
 
-    // ---- what it sends ----
-
+    /// Whether its application asks for something now. Some ask without a connection.
     pub(super) fn may_request(&self) -> bool {
-        self.conn.as_ref().is_some_and(|conn| conn.is_welcome && !conn.awaits_state)
-            && self.goodbye.is_none()
-            && self.pending.len() < IN_FLIGHT
+        !self.is_over() && self.requests.len() < REQUESTS
     }
 
-    /// Gives a request a number. `text` is its JSON without the last brace.
-    pub(super) fn request(&mut self, now: u64, id: u64, kind: Kind, text: &str, books: &mut Books) -> Vec<u8> {
-        let reference = self.next_ref;
-        self.next_ref += 1;
-        let text = format!("{text},\"ref\":{reference}}}");
+    /// Whether a message reaches the server at once.
+    pub(super) fn is_ready(&self) -> bool {
+        self.conn.as_ref().is_some_and(|conn| conn.is_welcome && !conn.awaits_state) && self.goodbye.is_none()
+    }
+
+    /// Notes a request that the session has accepted or refused.
+    pub(super) fn requested(
+        &mut self,
+        now: u64,
+        (id, kind): (u64, Kind),
+        request: Result<RequestId, LobbyError>,
+        books: &mut Books,
+    ) {
+        let Ok(request) = request else { return };
         books.sent(self.book, id, kind, now);
-        let message = wire::text(&text);
-        self.pending.insert(reference, Sent { id, kind, text });
-        message
+        self.application.requested(request);
+        self.requests.insert(request, (id, kind));
+        self.unsent.insert(request);
     }
 
-    /// Sends a request again that was settled.
+    /// Returns a request that was answered, to be sent again.
     pub(super) fn repeat(&mut self, random: &mut Random) -> Option<Vec<u8>> {
-        if self.settled.is_empty() {
-            return None;
+        let answered: Vec<u64> = self
+            .sent
+            .iter()
+            .rev()
+            .filter(|(_, sent)| sent.answer.is_some())
+            .take(8)
+            .map(|(number, _)| *number)
+            .collect();
+        let number = *answered.get(random.below(answered.len().max(1) as u64) as usize)?;
+        self.repeats.insert(number);
+        Some(wire::text(&self.sent[&number].text))
+    }
+
+    /// Polls what the session reports, and closes the books of a page that is over.
+    pub(super) fn poll_events(&mut self, now: u64, books: &mut Books) -> Result<(), String> {
+        let was_over = self.application.is_closed();
+        let outcomes = self.application.poll(&mut self.session).map_err(|why| format!("{}: {why}", self.name))?;
+        for (request, outcome) in outcomes {
+            let (id, kind) = self.requests.remove(&request).expect("it was asked for");
+            self.unsent.remove(&request);
+            self.settled((id, kind), &outcome, books)?;
         }
-        let (reference, sent, _) = &self.settled[random.below(self.settled.len() as u64) as usize];
-        *self.repeats.entry(*reference).or_insert(0) += 1;
-        Some(wire::text(&sent.text))
+        if self.is_over() && !was_over {
+            books.broken(self.book, now);
+        }
+        Ok(())
+    }
+
+    fn settled(
+        &mut self,
+        (id, _): (u64, Kind),
+        outcome: &application::Outcome,
+        books: &mut Books,
+    ) -> Result<(), String> {
+        let outcome = match outcome {
+            Ok(ack) if ack.fields().is_empty() => Outcome::Done,
+            Ok(_) => Outcome::Acked,
+            Err(error) => match error.code() {
+                "closed" | "unknown" | "timeout" => Outcome::Unknown,
+                _ => Outcome::Refused,
+            },
+        };
+        books.settled(id, outcome)
     }
 
     // ---- what it receives ----
 
-    /// Reads received bytes. Returns what it answers.
+    /// Reads received bytes. Returns what its driver answers.
     pub(super) fn receive(&mut self, now: u64, bytes: &[u8], books: &mut Books) -> Result<(Vec<u8>, Event), String> {
         let (mut answer, mut event) = (Vec::new(), Event::None);
+        let time = Time::from_micros(now);
         let Some(conn) = &mut self.conn else { return Ok((answer, event)) };
         conn.reader.push(bytes);
         conn.heard_at = now;
         while let Some(conn) = &mut self.conn
             && let Some(received) = conn.reader.next().map_err(|violation| violation.0)?
         {
+            let attempt = conn.attempt;
             match received {
                 Received::Answer(101, _) | Received::Body(_) | Received::Pong(_) | Received::Binary(_) => {}
-                Received::Answer(status, head) => match status {
-                    429 | 503 => {
-                        self.goodbye = Some(Goodbye { code: u64::from(status), reconnect: true, wait: 500_000 });
-                    }
-                    _ => return Err(format!("{} is answered {head}", self.name)),
-                },
-                Received::Ping(payload) => answer.extend(wire::frame(Opcode::PONG, true, &payload, [1, 2, 3, 4])),
-                Received::Close(code, _) => {
+                Received::Answer(status @ (429 | 503), head) => {
+                    let retry_after = wire::header(&head, "retry-after").and_then(|value| value.parse().ok());
+                    self.conn = None;
+                    self.session.handle_refused(time, attempt, status, retry_after.map(Duration::from_secs));
+                }
+                Received::Answer(_, head) => return Err(format!("{} is answered {head}", self.name)),
+                Received::Ping(payload) => answer.extend(wire::frame(Opcode::PONG, true, &payload, MASK)),
+                Received::Close(code, reason) => {
                     let said = self.goodbye.as_ref().is_some_and(|goodbye| goodbye.code == u64::from(code));
                     if !said {
                         return Err(format!("{}: close {code} without its goodbye: {:?}", self.name, self.goodbye));
                     }
-                    answer.extend(wire::frame(Opcode::CLOSE, true, &code.to_be_bytes(), [1, 2, 3, 4]));
+                    answer.extend(wire::frame(Opcode::CLOSE, true, &code.to_be_bytes(), MASK));
+                    if conn.is_welcome && self.lost_at.is_none() {
+                        self.lost_at = Some(now);
+                    }
+                    self.conn = None;
+                    self.session.handle_closed(time, attempt, code, &reason);
                 }
                 Received::Text(text) => {
                     let read: Value = serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))?;
-                    let heard = self.heard(now, &read, &text, books, &mut answer);
+                    let heard = self.heard(now, &read, &text, books);
                     if heard.map_err(|why| format!("{}: {why}; its message: {text}", self.name))? == Event::Forgotten {
                         event = Event::Forgotten;
                     }
+                    self.session.handle_text(time, attempt, &text);
+                    self.poll_actions(books)?;
+                    self.poll_events(now, books).map_err(|why| format!("{why}; its message: {text}"))?;
+                    self.check_answered(&read).map_err(|why| format!("{}: {why}; its message: {text}", self.name))?;
                 }
             }
         }
+        self.poll_events(now, books)?;
         Ok((answer, event))
     }
 
-    fn heard(
-        &mut self,
-        now: u64,
-        message: &Value,
-        text: &str,
-        books: &mut Books,
-        answer: &mut Vec<u8>,
-    ) -> Result<Event, String> {
-        let kind = message["type"].as_str().ok_or("no type")?;
-        let seq = message["seq"].as_u64();
-        match kind {
-            "welcome" => return self.welcomed(now, message, books, answer),
-            "presence_state" => self.listed(seq.ok_or("no seq")?, message, books)?,
-            "presence_diff" => {
-                self.numbered(seq.ok_or("no seq")?, text.to_owned(), books)?;
-                self.view.as_mut().map_or(Ok(()), |view| members::apply(view, message))?;
-            }
-            "message" => {
-                let id = message["data"].as_u64();
-                match seq {
-                    Some(seq) => {
-                        let from = message["from"].as_str().unwrap_or("null");
-                        self.numbered(seq, message_entry(from, &message["data"].to_string()), books)?;
-                    }
-                    None => books.volatile(self.book, id.ok_or("not an id")?)?,
+    /// Whether the session has settled what the server has just answered.
+    fn check_answered(&self, message: &Value) -> Result<(), String> {
+        let is_open = |sent: &Sent| self.requests.contains_key(&sent.request);
+        match message["type"].as_str() {
+            Some("welcome") => {
+                let done = message["done"].as_u64().unwrap_or(0);
+                match self.sent.range(..=done).find(|(_, sent)| is_open(sent)) {
+                    Some((number, _)) => Err(format!("ref {number} has no outcome")),
+                    None => Ok(()),
                 }
             }
-            "direct" => self.direct(message, books)?,
-            "ack" | "error" => self.answered(message, kind == "error", books)?,
-            "state" | "host" | "settings" | "countdown" | "start" => {
-                self.numbered(seq.ok_or("no seq")?, text.to_owned(), books)?;
+            Some("ack" | "error") => {
+                let sent = message["ref"].as_u64().and_then(|number| self.sent.get(&number));
+                let is_unanswered = message["code"] != "rate_limited" && sent.is_some_and(is_open);
+                if is_unanswered { Err("the request has no outcome".to_owned()) } else { Ok(()) }
             }
-            "goodbye" => {
-                self.goodbye = Some(Goodbye {
-                    code: message["code"].as_u64().ok_or("no code")?,
-                    reconnect: message["reconnect"].as_bool().ok_or("no reconnect")?,
-                    wait: message["retry_after_ms"].as_u64().unwrap_or(0) * 1000,
-                });
-                books.count(match message["reason"].as_str() {
-                    Some("reconnect") => "goodbye reconnect",
-                    Some("replaced") => "goodbye replaced",
-                    Some("kicked" | "banned") => "goodbye kicked",
-                    Some("lobby_full" | "server_full" | "lobby_limit" | "user_limit") => "goodbye full",
-                    _ => "goodbye with another reason",
-                });
-            }
-            "health_ping" => {
-                let stamp = message["timestamp"].as_u64().ok_or("no timestamp")?;
-                answer.extend(wire::text(&format!(r#"{{"type":"health_pong","timestamp":{stamp}}}"#)));
-            }
-            "pong" | "lobby_state" => {}
-            _ => return Err("an unknown type".to_owned()),
-        }
-        Ok(Event::None)
-    }
-
-    fn settle(&mut self, reference: u64, sent: Sent, outcome: Outcome, books: &mut Books) -> Result<(), String> {
-        books.settled(sent.id, outcome)?;
-        if self.settled.len() == REPEATED {
-            self.settled.pop_front();
-        }
-        self.settled.push_back((reference, sent, outcome == Outcome::Refused));
-        Ok(())
-    }
-
-    fn moved(&mut self, seq: u64) {
-        let epoch = self.epoch.as_ref().map_or(0, |&(_, epoch)| epoch);
-        self.position = Some((epoch, seq));
-    }
-
-    fn numbered(&mut self, seq: u64, entry: String, books: &mut Books) -> Result<(), String> {
-        let conn = self.conn.as_mut().expect("it has received something");
-        if conn.awaits_state {
-            books.count("replayed");
-            conn.replay = conn.replay.checked_sub(1).ok_or("more is replayed than announced")?;
-            if !conn.is_recovered {
-                return Err("a frame is replayed although nothing was recovered".to_owned());
-            }
-        }
-        let epoch = self.epoch.clone().ok_or("a frame before welcome")?;
-        books.numbered(self.book, &epoch, seq, entry)?;
-        self.moved(seq);
-        Ok(())
-    }
-
-    fn listed(&mut self, seq: u64, state: &Value, books: &mut Books) -> Result<(), String> {
-        let conn = self.conn.as_mut().expect("it has received something");
-        if std::mem::take(&mut conn.awaits_state) && conn.replay > 0 {
-            return Err(format!("{} announced frames were not replayed", conn.replay));
-        }
-        let epoch = self.epoch.clone().ok_or("a list before welcome")?;
-        let is_same = self.position == Some((epoch.1, seq));
-        books.state(self.book, &epoch, seq)?;
-        self.moved(seq);
-        let view = members::read_list(&state["users"]).ok_or("not a list")?;
-        if let Some(seat) = &self.seat
-            && view.get(seat).is_none_or(|(user, _)| *user != self.name)
-        {
-            return Err(format!("its seat {seat} is not in the list"));
-        }
-        if let Some(known) = &self.view
-            && is_same
-            && !members::has_same_users(known, &view)
-        {
-            return Err(format!("the diffs have led to {known:?}"));
-        }
-        self.view = Some(view);
-        Ok(())
-    }
-
-    fn direct(&mut self, message: &Value, books: &mut Books) -> Result<(), String> {
-        let conn = self.conn.as_mut().expect("it has received something");
-        if conn.awaits_state {
-            conn.replay = conn.replay.checked_sub(1).ok_or("more is replayed than announced")?;
-        }
-        let n = message["n"].as_u64().ok_or("no n")?;
-        if self.n.is_some_and(|known| n != known + 1) {
-            return Err(format!("direct message {n} after {:?}", self.n));
-        }
-        self.n = Some(n);
-        match message["data"].as_u64() {
-            Some(id) => books.direct(self.book, id),
-            // Of an operator.
-            None => Ok(()),
-        }
-    }
-
-    fn answered(&mut self, answer: &Value, is_error: bool, books: &mut Books) -> Result<(), String> {
-        let Some(reference) = answer["ref"].as_u64() else { return Ok(()) };
-        let seq = answer["seq"].as_u64();
-        if answer["repeated"].as_bool() == Some(true) {
-            books.count("repeated");
-            let known = self.settled.iter().find(|(known, ..)| *known == reference);
-            if !self.repeats.contains_key(&reference) && known.is_none() && !self.pending.contains_key(&reference) {
-                return Err("an unexpected repetition".to_owned());
-            }
-            if known.is_some_and(|&(.., was_refused)| was_refused != is_error) {
-                return Err(format!("the outcome was another one before: refused={}", !is_error));
-            }
-            if let Some(sent) = self.pending.remove(&reference) {
-                let outcome = if is_error { Outcome::Refused } else { Outcome::Acked };
-                return self.settle(reference, sent, outcome, books);
-            }
-            return Ok(());
-        }
-        let sent = self.pending.remove(&reference);
-        if let Some(seq) = seq
-            && !is_error
-        {
-            let of =
-                sent.as_ref().or_else(|| self.settled.iter().find(|(it, ..)| *it == reference).map(|(_, it, _)| it));
-            let Some((id, kind)) = of.map(|sent| (sent.id, sent.kind)) else {
-                return Err("an ack of an unknown ref".to_owned());
-            };
-            if kind == Kind::Broadcast {
-                self.numbered(seq, message_entry(&self.name.clone(), &id.to_string()), books)?;
-            }
-        }
-        let is_replay = self.conn.as_ref().is_some_and(|conn| conn.awaits_state);
-        match sent {
-            Some(sent) if is_error && matches!(answer["code"].as_str(), Some("unavailable" | "rate_limited")) => {
-                // The log has not seen it: its number may still be used.
-                books.count("refused by the node alone");
-                books.settled(sent.id, Outcome::Refused)
-            }
-            Some(sent) => self.settle(reference, sent, if is_error { Outcome::Refused } else { Outcome::Acked }, books),
-            None if is_replay => Ok(()),
-            None => Err("an answer to a request that has none".to_owned()),
+            _ => Ok(()),
         }
     }
 }

@@ -1,65 +1,91 @@
 //! What pages ask for.
 
+use serde_json::{Value, json};
+
 use super::books::Kind;
 use super::world::World;
-use crate::sim::swarm::pick::pick;
-use crate::sim::wire;
+use crate::base::time::Time;
+use crate::client::{LobbyError, Of, RequestId};
 
 impl World {
-    /// Draws what a page sends.
-    pub(super) fn draw_request(&mut self, at: usize) -> Result<Vec<u8>, String> {
+    /// Lets the application of a page ask for something.
+    pub(super) fn ask(&mut self, at: usize) -> Result<(), String> {
         let id = self.next_message();
-        let now = self.now;
-        let (kind, text) = match self.random.below(100) {
-            0..35 => (Kind::Broadcast, format!(r#"{{"type":"broadcast","data":{id}"#)),
-            35..45 => (Kind::Quiet, format!(r#"{{"type":"broadcast","data":{id}}}"#)),
-            45..52 => (Kind::Volatile, format!(r#"{{"type":"broadcast","data":{id},"volatile":true}}"#)),
+        let now = Time::from_micros(self.now);
+        match self.random.below(100) {
+            0..35 => self.request(at, (id, Kind::Broadcast), "broadcast", json!({"data": id})),
+            35..45 => self.say(at, (id, Kind::Quiet), json!({"data": id})),
+            45..52 => self.say(at, (id, Kind::Volatile), json!({"data": id, "volatile": true})),
             52..70 => {
-                let (to, kind) = self.kind_of_direct();
-                (kind, format!(r#"{{"type":"direct","to":"{}","data":{id}"#, self.users[to]))
+                let to = self.random.below(self.users.len() as u64) as usize;
+                let payload = json!({"to": self.users[to], "data": id});
+                self.request(at, (id, Kind::Direct(to)), "direct", payload);
             }
-            70..78 => return Ok(wire::text(r#"{"type":"presence","ref":"list"}"#)),
-            78..83 => return Ok(self.pages[at].repeat(&mut self.random).unwrap_or_default()),
+            70..78 => drop(self.pages[at].session.send("presence", ())),
+            78..83 => {
+                let repeated = self.pages[at].repeat(&mut self.random);
+                self.send(at, &repeated.unwrap_or_default());
+            }
             83 => {
                 self.pages[at].is_disturbed = true;
-                return Ok(wire::text(r#"{"type":"leave"}"#));
+                self.pages[at].session.leave();
             }
-            84..86 => return Ok(wire::text(r#"{"type":"ping"}"#)),
-            _ if self.swarm.has_control() => (Kind::Control, self.draw_control(at, id)),
-            _ => return Ok(Vec::new()),
-        };
-        if matches!(kind, Kind::Quiet | Kind::Volatile) {
-            self.books.sent(self.pages[at].book, id, kind, now);
-            return Ok(wire::text(&text));
+            84..86 => self.pages[at].session.wake(now, false),
+            _ if self.swarm.has_control() => self.ask_for_control(at, id),
+            _ => {}
         }
-        Ok(self.pages[at].request(now, id, kind, &text, &mut self.books))
+        self.drive(at)
     }
 
-    fn draw_control(&mut self, at: usize, id: u64) -> String {
-        let seat = self.pages[at].seat.clone().unwrap_or_default();
+    fn request(&mut self, at: usize, what: (u64, Kind), kind: &str, payload: Value) {
+        let request = self.pages[at].session.request(Time::from_micros(self.now), kind, payload);
+        self.requested(at, what, request);
+    }
+
+    fn requested(&mut self, at: usize, what: (u64, Kind), request: Result<RequestId, LobbyError>) {
+        self.pages[at].requested(self.now, what, request, &mut self.books);
+    }
+
+    /// Sends a message without a number, if there is a connection.
+    fn say(&mut self, at: usize, (id, kind): (u64, Kind), payload: Value) {
+        if self.pages[at].session.send("broadcast", payload) == Ok(true) {
+            self.books.sent(self.pages[at].book, id, kind, self.now);
+        }
+    }
+
+    fn ask_for_control(&mut self, at: usize, id: u64) {
+        let now = Time::from_micros(self.now);
         let user = self.random.below(self.users.len() as u64) as usize;
-        match self.random.below(20) {
-            0..6 => format!(r#"{{"type":"set","data":{{"a{}":{id}}}"#, id % 3),
-            6..12 => format!(r#"{{"type":"set","of":"{seat}","data":{{"ready":{}}}"#, id.is_multiple_of(2)),
-            12..15 => format!(r#"{{"type":"host","conn":"s{}""#, 1 + self.random.below(1 + id)),
+        let draw = self.random.below(20);
+        let session = &mut self.pages[at].session;
+        let request = match draw {
+            0..3 => session.set(now, Of::Lobby, json!({format!("a{}", id % 3): id})),
+            3..6 => session.set_if(now, Of::Lobby, json!({format!("a{}", id % 3): id}), session.seq()),
+            6..12 => session.set(now, Of::Me, json!({"ready": id.is_multiple_of(2)})),
+            12..15 => {
+                let seat = format!("s{}", 1 + self.random.below(1 + id));
+                session.hand_over(now, &seat)
+            }
             15 => {
                 let named = self.pages.iter_mut().filter(|page| page.user == user);
                 named.for_each(|page| page.is_disturbed = true);
-                format!(r#"{{"type":"kick","user":"{}""#, self.users[user])
+                self.pages[at].session.kick(now, &self.users[user], false)
             }
             _ => {
                 let settings = [
-                    r#"{"locked":true}"#,
-                    r#"{"locked":false}"#,
-                    r#"{"max":3}"#,
-                    r#"{"max":null,"write":"all"}"#,
-                    r#"{"start":{"min":2,"countdown_ms":700}}"#,
-                    r#"{"listed":true,"name":"chess"}"#,
-                    r#"{"password":"tulip"}"#,
-                    r#"{"password":null}"#,
+                    json!({"locked": true}),
+                    json!({"locked": false}),
+                    json!({"max": 3}),
+                    json!({"max": null, "write": "all"}),
+                    json!({"start": {"min": 2, "countdown_ms": 700}}),
+                    json!({"listed": true, "name": "chess"}),
+                    json!({"password": "tulip"}),
+                    json!({"password": null}),
                 ];
-                format!(r#"{{"type":"settings","settings":{}"#, pick(&mut self.random, &settings))
+                let drawn = self.random.below(settings.len() as u64) as usize;
+                session.configure(now, &settings[drawn])
             }
-        }
+        };
+        self.requested(at, (id, Kind::Control), request);
     }
 }

@@ -65,6 +65,12 @@ impl Swarm {
         }
     }
 
+    /// The same for one server without a cluster.
+    pub(super) fn alone(self) -> Swarm {
+        let faults = Faults { cut: 0, reset: 0, stop: 0, fail_over: 0, disturb: 0, ..self.faults };
+        Swarm { nodes: 1, has_anchor: false, faults, ..self }
+    }
+
     pub(super) fn config(&self, random: &mut Random) -> Config {
         let millis = |random: &mut Random, values: &[u64]| Duration::from_millis(pick(random, values));
         let mut config = Config {

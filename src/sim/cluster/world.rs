@@ -3,21 +3,22 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::books::{Books, Kind};
+use super::books::Books;
 use super::history::History;
 use super::link::Passed;
 use super::node::{Node, Turn, Wire, WireId};
-use super::page::{Event, Page};
+use super::page::{Event, Page, Step};
 use super::redis::{MAX_SKEW, Redis};
 use super::swarm::Swarm;
 use super::trace::Trace;
 use crate::base::close::CloseReason;
 use crate::base::random::Random;
 use crate::base::time::Time;
+use crate::client::Attempt;
 use crate::config::{CheckedConfig, DuplicateLogin};
 use crate::sim::transcript::{EventKind, NO_CLIENT, Transcript};
 
-/// Longest silence that a page bears, in microseconds, and the range that is added to it.
+/// Silence after which a page asks whether its connection lives, in microseconds, and the range of what follows it.
 const PATIENCE: (u64, u64) = (3_000_000, 5_000_000);
 /// While more time than this passes, links go on, in microseconds.
 const LINK_TURN: u64 = 50_000;
@@ -44,20 +45,20 @@ pub(super) struct World {
     pub(super) is_calm: bool,
     pub(super) last_wire: WireId,
     last_message: u64,
-    last_session: u64,
     pub(super) bytes: u64,
     pub(super) messages: u64,
 }
 
 impl World {
-    pub(super) fn new(seed: u64, clients: usize, is_traced: bool) -> World {
+    pub(super) fn new(seed: u64, clients: usize, is_alone: bool, is_traced: bool) -> World {
         let mut random = Random::new(seed);
         let swarm = Swarm::draw(&mut random, clients);
+        let swarm = if is_alone { swarm.alone() } else { swarm };
         let config = swarm.config(&mut random).check().unwrap_or_else(|problems| panic!("seed {seed}: {problems}"));
         let users: Vec<String> = (0..swarm.users).map(|user| format!("user{user}")).collect();
         let books = Books::new(&users, &config);
         let mut world = World {
-            nodes: (0..swarm.nodes).map(Node::new).collect(),
+            nodes: (0..swarm.nodes).map(|number| Node::new(number, is_alone)).collect(),
             redis: Redis::new(),
             wires: BTreeMap::new(),
             pages: Vec::new(),
@@ -69,7 +70,6 @@ impl World {
             is_calm: false,
             last_wire: 0,
             last_message: 0,
-            last_session: 0,
             bytes: 0,
             messages: 0,
             random,
@@ -92,6 +92,7 @@ impl World {
             _ => self.random.below(4_000),
         };
         self.advance(span)?;
+        self.run_timers()?;
         self.inject();
         for at in 0..self.nodes.len() {
             if self.random.percent(60) {
@@ -102,7 +103,7 @@ impl World {
             self.act()?;
         }
         if self.random.below(1000) < self.swarm.commands {
-            self.operate();
+            self.operate()?;
         }
         self.read_all()
     }
@@ -180,28 +181,27 @@ impl World {
         let pages: Vec<usize> = (0..self.pages.len()).filter(|&at| self.pages[at].user == user).collect();
         let is_second = !pages.is_empty() && self.random.percent(self.swarm.second_pages);
         if pages.is_empty() || is_second {
-            if self.random.percent(50) {
-                self.open_page(user);
-            }
-            return Ok(());
+            return if self.random.percent(50) { self.open_page(user) } else { Ok(()) };
         }
         let at = pages[self.random.below(pages.len() as u64) as usize];
         match &self.pages[at].conn {
-            None if self.pages[at].retry_at <= self.now => self.connect(at),
-            None => Ok(()),
             Some(_) => self.use_connection(at),
+            // Requests wait for the connection.
+            None if self.random.percent(5) && self.pages[at].may_request() => self.ask(at),
+            None => Ok(()),
         }
     }
 
-    fn open_page(&mut self, user: usize) {
+    fn open_page(&mut self, user: usize) -> Result<(), String> {
         let book = self.books.open(user);
-        self.last_session += 1;
-        let session = format!("session-{:016}", self.last_session);
-        let of_user = |page: &&Page| page.user == user && !page.is_over;
-        let was = self.pages.iter().find(of_user).map(|page| page.session.clone());
+        let of_user = |page: &&Page| page.user == user && !page.is_over();
+        let was = self.pages.iter().find(of_user).map(|page| page.session.name().to_owned());
         let was = was.filter(|_| self.random.percent(30));
         let place = self.swarm.place(&mut self.random);
-        self.pages.push(Page::new(user, &self.users[user], place, session, was, book));
+        let mut page = Page::new((user, &self.users[user]), &place, was, book, &mut self.random);
+        page.session.connect(Time::from_micros(self.now));
+        self.pages.push(page);
+        self.drive(self.pages.len() - 1)
     }
 
     /// Other pages of a user may lose their session from now on.
@@ -210,15 +210,42 @@ impl World {
         others.for_each(|(_, page)| page.is_disturbed = true);
     }
 
-    pub(super) fn connect(&mut self, at: usize) -> Result<(), String> {
-        let node = self.random.below(self.nodes.len() as u64) as usize;
+    /// Runs the timers of all pages.
+    pub(super) fn run_timers(&mut self) -> Result<(), String> {
+        for at in 0..self.pages.len() {
+            self.pages[at].run_timers(self.now);
+            self.drive(at)?;
+        }
+        Ok(())
+    }
+
+    /// Does what the session of a page asks for.
+    pub(super) fn drive(&mut self, at: usize) -> Result<(), String> {
+        while let Some(step) = self.pages[at].next_step(&mut self.books)? {
+            match step {
+                Step::Connect(attempt) => self.connect(at, &attempt)?,
+                Step::Send(message) => self.send(at, &message),
+                Step::Close(message) => {
+                    self.send(at, &message);
+                    self.lose(at, "its session closes it");
+                }
+            }
+        }
+        self.pages[at].poll_events(self.now, &mut self.books)
+    }
+
+    fn connect(&mut self, at: usize, attempt: &Attempt) -> Result<(), String> {
+        // Without faults a balancer knows which nodes are gone.
+        let is_known = |at: &usize| !self.is_calm || !self.nodes[*at].is_gone();
+        let known: Vec<usize> = (0..self.nodes.len()).filter(is_known).collect();
+        let node = known[self.random.below(known.len() as u64) as usize];
         if self.nodes[node].engine.is_none() {
-            self.pages[at].retry_at = self.now + self.random.below(300_000);
+            self.pages[at].session.handle_failed(Time::from_micros(self.now), attempt.id());
             return Ok(());
         }
         self.last_wire += 1;
         let id = self.last_wire;
-        let request = self.pages[at].connect(self.now, id, node);
+        let request = self.pages[at].connect(self.now, (id, node), attempt)?;
         self.trace.note(self.now, || {
             let line = String::from_utf8_lossy(&request).lines().next().unwrap_or_default().to_owned();
             format!("wire {id} to node{node}: {line}")
@@ -234,48 +261,58 @@ impl World {
         let (wire, silence) = (conn.wire, self.now.saturating_sub(conn.heard_at));
         let is_ended = self.wires.get(&wire).is_none_or(|it| it.is_ended && it.to_client.is_empty());
         if is_ended {
-            return self.lose(at, "it has ended");
+            self.lose(at, "it has ended");
+            return self.drive(at);
         }
-        if silence > PATIENCE.0 && !self.pages[at].may_request() && self.random.below(PATIENCE.1) < 500_000 {
-            return self.lose(at, "its page gives up");
+        if silence > PATIENCE.0 && self.random.below(PATIENCE.1) < 500_000 {
+            // Its user comes to the front, and sees nothing happen.
+            self.pages[at].session.wake(Time::from_micros(self.now), false);
+            self.drive(at)?;
         }
         let faults = &self.swarm.faults;
         let (drops, vanishes, stalls) = (faults.drop, faults.vanish, faults.stall);
         if !self.is_calm {
             if self.random.below(1000) < drops {
-                return self.lose(at, "its network fails");
+                self.lose(at, "its network fails");
+                return self.drive(at);
             }
             if self.random.below(1000) < vanishes {
                 self.wires.get_mut(&wire).expect("it is open").is_vanished = true;
-                return self.lose(at, "it vanishes");
+                self.lose(at, "it vanishes");
+                return self.drive(at);
             }
             if self.random.below(1000) < stalls {
                 let until = self.now + self.random.below(3_000_000);
                 self.wires.get_mut(&wire).expect("it is open").stalled_until = until;
             }
         }
-        if self.pages[at].may_request() {
-            let message = self.draw_request(at)?;
-            self.send(at, &message);
-        }
-        Ok(())
+        if self.pages[at].is_ready() && self.pages[at].may_request() { self.ask(at) } else { Ok(()) }
     }
 
     /// Ends a connection from the page's side.
-    pub(super) fn lose(&mut self, at: usize, why: &str) -> Result<(), String> {
+    pub(super) fn lose(&mut self, at: usize, why: &str) {
         let page = &mut self.pages[at];
-        let wire = page.conn.as_ref().expect("the page has a connection").wire;
+        let Some(conn) = &page.conn else { return };
+        let wire = conn.wire;
         self.trace.note(self.now, || format!("wire {wire} of {} is closed: {why}", page.name));
+        self.drop_wire(wire);
+        self.pages[at].disconnected(self.now);
+    }
+
+    fn drop_wire(&mut self, wire: WireId) {
         if let Some(wire) = self.wires.get_mut(&wire) {
             wire.is_dropped = true;
             wire.to_client.clear();
         }
-        page.disconnected(self.now, &mut self.random, &mut self.books)
     }
 
     pub(super) fn send(&mut self, at: usize, message: &[u8]) {
         let Some(conn) = &self.pages[at].conn else { return };
-        if let Some(wire) = self.wires.get_mut(&conn.wire)
+        self.send_on(conn.wire, message);
+    }
+
+    fn send_on(&mut self, wire: WireId, message: &[u8]) {
+        if let Some(wire) = self.wires.get_mut(&wire)
             && !wire.is_ended
         {
             self.bytes += message.len() as u64;
@@ -296,7 +333,7 @@ impl World {
             }
         }
         // A page that is over is of no further use.
-        self.pages.retain(|page| !(page.is_over && page.conn.is_none()));
+        self.pages.retain(|page| !(page.is_over() && page.conn.is_none()));
         let (pages, nodes) = (&self.pages, &self.nodes);
         self.wires.retain(|id, _| {
             pages.iter().any(|page| page.conn.as_ref().is_some_and(|conn| conn.wire == *id))
@@ -308,7 +345,10 @@ impl World {
     fn read(&mut self, at: usize) -> Result<(), String> {
         let Some(conn) = &self.pages[at].conn else { return Ok(()) };
         let (id, node) = (conn.wire, conn.node);
-        let Some(wire) = self.wires.get_mut(&id) else { return self.lose(at, "its node is gone") };
+        let Some(wire) = self.wires.get_mut(&id) else {
+            self.lose(at, "its node is gone");
+            return self.drive(at);
+        };
         if wire.stalled_until > self.now {
             return Ok(());
         }
@@ -325,10 +365,17 @@ impl World {
             if event == Event::Forgotten {
                 self.judge_forgotten(at, lost_at, is_disturbed)?;
             }
-            self.send(at, &answer);
+            self.send_on(id, &answer);
+            if self.pages[at].conn.is_none() {
+                self.drop_wire(id);
+            }
+            self.drive(at)?;
         }
-        let is_ended = self.wires.get(&id).is_none_or(|wire| wire.is_ended);
-        if is_ended { self.lose(at, "the server has closed it") } else { Ok(()) }
+        if self.wires.get(&id).is_none_or(|wire| wire.is_ended) {
+            self.lose(at, "the server has closed it");
+            self.drive(at)?;
+        }
+        Ok(())
     }
 
     fn note_texts(&mut self, at: usize, id: WireId, bytes: &[u8]) {
@@ -358,13 +405,10 @@ impl World {
         Err(format!("{} has lost its session without a reason", page.name))
     }
 
-    /// How long the engines may wait, at most `most`.
+    /// How long the engines and the pages may wait, at most `most`.
     pub(super) fn wait(&self, most: Duration) -> Duration {
-        self.nodes.iter().filter_map(|node| node.wait(self.now)).fold(most, Duration::min)
-    }
-
-    pub(super) fn kind_of_direct(&mut self) -> (usize, Kind) {
-        let to = self.random.below(self.users.len() as u64) as usize;
-        (to, Kind::Direct(to))
+        let pages = self.pages.iter().filter_map(Page::next_timeout);
+        let pages = pages.map(|due| Duration::from_micros(due.saturating_sub(self.now)));
+        self.nodes.iter().filter_map(|node| node.wait(self.now)).chain(pages).fold(most, Duration::min)
     }
 }

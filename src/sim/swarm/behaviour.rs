@@ -181,6 +181,8 @@ behaviours! {
     /// A client offers to receive compressed messages, and sends some of its own compressed. Only in a build with the Cargo
     /// feature `deflate`.
     Compress = "compress";
+    /// Clients that are client sessions have a server of their own.
+    Client = "client";
 }
 
 /// Behaviours that only clients with a session show.

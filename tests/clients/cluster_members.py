@@ -6,8 +6,10 @@ The parent sends dicts over a pipe: `addresses` whenever they change, then `fini
 
 import asyncio
 import collections
+import os
 import random
 import resource
+import traceback
 
 import sessions
 from session_books import Books
@@ -37,7 +39,7 @@ class ClusterRig(Rig):
         self.books.unused |= {"unavailable", "bad_message"}
         self.changes, self.ends = collections.Counter(), collections.Counter()
         self.random = random.Random(f"{self.seed} rig")
-        self.lobbies, self.members, self.pages = [], [], []
+        self.lobbies, self.members, self.rust_members, self.pages = [], [], [], []
         self.is_finishing = asyncio.Event()
         self.commands = asyncio.Queue()
         count = options.members // options.processes
@@ -146,7 +148,13 @@ def run(pipe, share, options):
     sessions.SETTLE_SECONDS += 5 * options.lease
 
     async def main():
-        await ClusterRig(pipe, share, options).run()
+        try:
+            await ClusterRig(pipe, share, options).run()
+        except Exception:
+            traceback.print_exc()
+            # The thread that waits for the parent would keep this process, and the parent waits for its answers.
+            pipe.close()
+            os._exit(1)
 
     try:
         asyncio.run(main())

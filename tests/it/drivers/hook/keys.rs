@@ -1,5 +1,8 @@
 //! Keys of tokens that are fetched from a URL.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use lobbyd::apps::{Jwt, JwtKeys};
 
 use super::*;
@@ -51,15 +54,16 @@ fn a_token_waits_for_the_keys_and_unknown_keys_cause_no_second_fetch() {
 
 #[test]
 fn while_the_keys_cannot_be_fetched_clients_are_asked_to_come_back() {
-    let mut tries = 0;
     let set = String::from_utf8(file("set.jwks.json")).expect("UTF-8");
+    let can_answer = Arc::new(AtomicBool::new(false));
+    let is_up = Arc::clone(&can_answer);
     let backend = Backend::new(move |_| {
-        tries += 1;
-        if tries == 1 { Reply::Answer(503, String::new()) } else { Reply::Answer(200, set.clone()) }
+        if is_up.load(Relaxed) { Reply::Answer(200, set.clone()) } else { Reply::Answer(503, String::new()) }
     });
     let (mut server, address) = bind(&backend, None);
     assert_eq!(try_to_join(&mut server, address, &token("d1")), come_back());
-    // The second try is a second later, and this client waits for it.
+    can_answer.store(true, Relaxed);
+    // The next try is a second later, or two if the first client came after the first try; this client waits for it.
     assert_eq!(try_to_join(&mut server, address, &token("d1")), Ok("ann".into()));
-    assert_eq!(backend.calls.try_iter().count(), 2);
+    assert!(backend.calls.try_iter().count() >= 2);
 }

@@ -19,6 +19,9 @@ use super::frame::Frame;
 use crate::base::close::CloseReason;
 use crate::config::Config;
 
+/// Without the feature the compiler removes what concerns compressed messages.
+const CAN_COMPRESS: bool = cfg!(feature = "deflate");
+
 /// Length of the longest frame header: two bytes, eight of length, four of mask.
 const MAX_HEADER: usize = 14;
 /// Longest payload of a control frame (RFC 6455 section 5.5).
@@ -250,7 +253,8 @@ impl WebSocket {
     fn check(&mut self, frame: &CurrentFrame, limits: Limits, compression: Compression) -> Result<(), CloseReason> {
         let fragmented = self.partial.as_ref().filter(|partial| partial.message.is_some());
         let so_far = fragmented.map_or(0, |partial| partial.payload.len());
-        let is_compressed = frame.is_compressed || fragmented.is_some_and(|partial| partial.is_compressed);
+        let is_compressed =
+            CAN_COMPRESS && (frame.is_compressed || fragmented.is_some_and(|partial| partial.is_compressed));
         let max_bytes = if is_compressed {
             Config::max_compressed_bytes(limits.max_message_bytes)
         } else {
@@ -377,8 +381,9 @@ fn parse_header(bytes: &[u8]) -> Result<Option<(CurrentFrame, usize)>, CloseReas
     // Parsing fails only for a reserved opcode.
     let parsed = FrameHeader::parse(&mut cursor).map_err(|_| CloseReason::ProtocolError)?;
     let Some((header, length)) = parsed else { return Ok(None) };
-    // No extension uses these two reserved bits; clients must mask (RFC 6455 sections 5.2 and 5.1).
-    let Some(mask) = header.mask.filter(|_| !(header.rsv2 || header.rsv3)) else {
+    // Reserved bits must be 0, but RSV1 if compression may be negotiated; clients must mask (RFC 6455 sections 5.2 and 5.1).
+    let is_reserved = header.rsv1 && !CAN_COMPRESS || header.rsv2 || header.rsv3;
+    let Some(mask) = header.mask.filter(|_| !is_reserved) else {
         return Err(CloseReason::ProtocolError);
     };
     let header_len = cursor.position() as usize;
@@ -387,7 +392,8 @@ fn parse_header(bytes: &[u8]) -> Result<Option<(CurrentFrame, usize)>, CloseReas
         return Err(CloseReason::ProtocolError);
     }
     let length = usize::try_from(length).map_err(|_| CloseReason::MessageTooBig)?;
-    let FrameHeader { opcode, is_final, rsv1: is_compressed, .. } = header;
+    let FrameHeader { opcode, is_final, rsv1, .. } = header;
+    let is_compressed = CAN_COMPRESS && rsv1;
     let frame = CurrentFrame { opcode, is_final, is_compressed, mask, received: 0, length };
     Ok(Some((frame, header_len)))
 }

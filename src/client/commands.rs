@@ -180,11 +180,13 @@ impl Session {
     pub(super) fn flush(&mut self) {
         let is_welcome = self.link.as_ref().is_some_and(|link| link.is_welcome);
         while is_welcome && !self.timers.is_set(Timer::Pause) {
-            let Some((id, is_control)) = self.requests.next_to_send() else { return };
+            let Some((id, text, is_control)) = self.requests.next_to_send() else { return };
             // Without lobby control it would be a message to the other members.
             if is_control && !self.has_control() {
                 let why = "the server has lobby control off";
                 self.settle(id, Err(LobbyError::with_message("no_control", why)));
+            } else if let Err(error) = check_text(text, self.max_message_bytes()) {
+                self.settle(id, Err(error));
             } else if let Some(text) = self.requests.number(id) {
                 self.say(Outgoing::Text(text));
             }

@@ -27,13 +27,15 @@ impl Session {
         }
     }
 
-    /// Gives the seat up, for good. Without a connection the seat is kept until its time is over.
+    /// Gives the seat up, for good. Without a connection the seat is kept until its time is over. Of the events that were not
+    /// polled, those about the lobby and its messages are dropped.
     pub fn leave(&mut self) {
         if self.state == State::Closed {
             return;
         }
         self.say(Outgoing::Text(r#"{"type":"leave"}"#.to_owned()));
         self.drop_link(Some(Some(1000)));
+        self.events.forget_lobby();
         self.close(Ending::new(1000, "left").closed(None));
     }
 

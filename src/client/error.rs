@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 /// | `unknown` | the seat was given up while the request was on its way; it may have been executed |
 /// | `refused` | it was not executed; the reason was lost with the connection |
 /// | `timeout` | no answer came in time. It may have been executed, but it will not be sent again |
-/// | `queue_full` | 64 requests or 64 KiB are not settled, or the events are not polled |
+/// | `queue_full` | 64 requests or 64 KiB are not settled, or the events are not polled. A single request may be larger |
 /// | `too_large` | it is larger than the server allows |
 /// | `bad_payload` | the payload has a key `type` or `ref`, or is no JSON |
 /// | `no_control` | the server has lobby control off; nothing was sent |

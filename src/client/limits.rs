@@ -2,7 +2,7 @@
 
 /// Most requests that are not settled.
 pub(super) const MAX_KEPT: usize = 64;
-/// Most bytes of the requests that are not settled.
+/// Most bytes of the requests that are not settled, unless it is a single one.
 pub(super) const MAX_KEPT_BYTES: usize = 64 << 10;
 /// Most requests without an answer: the server allows no more in a session.
 pub(super) const MAX_IN_FLIGHT: usize = 16;

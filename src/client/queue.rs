@@ -54,6 +54,13 @@ impl EventQueue {
         self.early.is_none()
     }
 
+    /// The application has left: what was not polled about the lobby is dropped.
+    pub(super) fn forget_lobby(&mut self) {
+        self.early = None;
+        self.ready.retain(|event| matches!(event, Event::Connection { .. } | Event::Settled { .. }));
+        self.weight = self.ready.iter().map(weight_of).sum();
+    }
+
     /// Reports something about the lobby.
     pub(super) fn push(&mut self, event: Event) {
         self.weight += weight_of(&event);

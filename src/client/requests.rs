@@ -46,7 +46,8 @@ pub(super) struct Requests {
 
 impl Requests {
     pub(super) fn add(&mut self, text: String, is_control: bool) -> Result<RequestId, LobbyError> {
-        if self.kept.len() >= MAX_KEPT || self.kept_bytes + text.len() > MAX_KEPT_BYTES {
+        let has_room = self.kept.is_empty() || self.kept_bytes + text.len() <= MAX_KEPT_BYTES;
+        if self.kept.len() >= MAX_KEPT || !has_room {
             return Err(LobbyError::new("queue_full"));
         }
         self.last_id += 1;
@@ -73,11 +74,12 @@ impl Requests {
         self.kept.keys().copied().collect()
     }
 
-    /// Returns the next request without a number, unless too many have no answer, and whether it needs lobby control.
-    pub(super) fn next_to_send(&self) -> Option<(RequestId, bool)> {
+    /// Returns the next request without a number, unless too many have no answer: its message, and whether it needs lobby
+    /// control.
+    pub(super) fn next_to_send(&self) -> Option<(RequestId, &str, bool)> {
         let mut unsent = self.kept.iter().filter(|(_, kept)| kept.number.is_none());
         let next = unsent.next().filter(|_| self.sent.len() < MAX_IN_FLIGHT);
-        next.map(|(id, kept)| (*id, kept.is_control))
+        next.map(|(id, kept)| (*id, &*kept.text, kept.is_control))
     }
 
     /// Gives a request the next number. Returns the message.

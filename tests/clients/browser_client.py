@@ -244,7 +244,8 @@ async def in_chromium(binary):
     async with Pages() as pages:
         with Lobbyd(binary, *SERVER_ARGS) as server, \
                 Lobbyd(binary, *SERVER_ARGS, "--duplicate-login", "allow", "--max-per-user", 2) as tolerant, \
-                Lobbyd(binary, *SERVER_ARGS, "--lobby-control", "on") as control:
+                Lobbyd(binary, *SERVER_ARGS, "--lobby-control", "on", "--max-message-bytes", "128KiB",
+                       "--bytes-per-second", "unlimited") as control:
             address = f"{pages.origin}/client_page.html?port={server.port}&control={control.port}&claims=all"
             await pages.tools.call("Target.createTarget", url=address)
             try:

@@ -147,6 +147,14 @@ async def messages_above_64_kib_arrive(page):
     too_large = await page.game.do("request", "ann", "large", {"text": "y" * 65_536})
     equal(too_large["error"], "too_large", "a larger one")
     equal((await page.game.do("knows", "ann"))["state"], "open", "the state")
+    # More than the queue of requests holds, if the server allows it.
+    with Lobbyd(page.server.binary, *SERVER, "--max-message-bytes", "512KiB", "--max-outbound-bytes", "4MiB") as server:
+        page = Page(page.game, server)
+        await page.joins("ann", "larger")
+        await page.browser_joins("bob", "larger")
+        asked = await page.game.do("request", "ann", "large", {"text": "z" * 400_000})
+        assert asked["ok"], asked
+        equal([len(event[1]["text"]) for event in await page.browser_heard("bob", "large")], [400_000], "lengths")
 
 
 async def an_operators_reconnect_keeps_the_seat(page):

@@ -132,10 +132,11 @@ async def members_talk(server):
         equal(blobs, [bytes(range(256))], "the binary message")
         await ann.request("chat", "x" * 1_500_000)
         await until("a message above a mebibyte", lambda: len(texts) == 3)
-        try:
-            await ann.request("direct", {"to": "nobody", "data": 1})
-        except LobbyError as error:
-            equal(error.code, "user_not_found", "the error")
+        large = ann.request("chat", "x" * 100_000)
+        refused = [ann.request("chat", "x" * size) for size in (1, 10_000_000)]
+        await large
+        outcomes = await asyncio.gather(*refused, ann.request("direct", {"to": "nobody", "data": 1}), return_exceptions=True)
+        equal([error.code for error in outcomes], ["queue_full", "too_large", "user_not_found"], "the errors")
         for rubbish in {"type": "x"}, {"x": float("nan")}, {"x": "\ud800"}:
             with contextlib.suppress(ValueError):
                 ann.request("chat", rubbish)

@@ -216,6 +216,7 @@ class Run {
     let tokens = 0;
     const lobby = this.lobby = new this.Lobby(url, { token: () => `token ${++tokens}` });
     if (listener === "throws") lobby.on("move", () => { throw new Error("of a listener"); });
+    if (listener === "leaves") lobby.on("leave", () => lobby.leave());
     for (const name of ["join", "leave", "away", "back", "gap"]) {
       lobby.on(name, (who, why) => this.events.push([name, ...(who ? [who.user] : []), ...(why ? [why] : [])]));
     }

@@ -276,6 +276,8 @@ class Run:
 
         if listener == "throws":
             lobby.on("move", throw)
+        if listener == "leaves":
+            lobby.on("leave", lambda *_values: lobby.leave())
         for name in "join", "leave", "away", "back", "gap":
             lobby.on(name, lambda *values, name=name: self.events.append(
                 [name, *(value.user if isinstance(value, Member) else value for value in values)]))

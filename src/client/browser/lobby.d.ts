@@ -216,7 +216,8 @@ export class LobbyError extends Error {
   /**
    * The reason word of a close (`kicked`), the code of an `error` of the server (`user_not_found`), or one of the client: `timeout`,
    * `unknown` (the seat is gone, and the request may have been executed), `refused` (not executed; the reason was lost), `closed`,
-   * `queue_full`, `too_large`, `overflow` (of an iterator that does not read), `no_control` (the server has lobby control off).
+   * `queue_full` (64 requests or 64 KiB are kept; a single request may be larger), `too_large` (for the server), `overflow` (of an
+   * iterator that does not read), `no_control` (the server has lobby control off).
    */
   readonly code: string;
   /** The other fields of the `error`, or code and reason of the close. `conflict`: newest change of the keys, and their values. */
@@ -288,7 +289,7 @@ export class Lobby<S extends Messages = Record<string, any>, D extends object = 
 
   /** Starts to connect. Does nothing if it has already. */
   connect(): this;
-  /** Gives the seat up. */
+  /** Gives the seat up. No listener is called any more, except for the state `closed`. */
   leave(): void;
   [Symbol.dispose](): void;
 
@@ -296,7 +297,7 @@ export class Lobby<S extends Messages = Record<string, any>, D extends object = 
   request(type: "broadcast", payload: { data: unknown }, options?: RequestOptions): Promise<Ack>;
   request(type: "direct", payload: { to: string; data: unknown }, options?: RequestOptions): Promise<Ack>;
   request<K extends Type<S>>(type: K, ...args: Sent<S[K], [options?: RequestOptions]>): Promise<Ack>;
-  /** Sends a message now or never. Returns whether it was sent: `false` while there is no connection. */
+  /** Sends a message now or never. Returns whether it was sent: `false` while there is no connection. Throws `too_large`. */
   send(type: "broadcast", payload: { data: unknown }): boolean;
   send(type: "direct", payload: { to: string; data: unknown }): boolean;
   send<K extends Type<S>>(type: K, ...args: Sent<S[K], []>): boolean;

@@ -4,10 +4,10 @@
 //     idle --connect()--> connecting --welcome, list--> open --lost--> waiting --time--> connecting --> …
 //     each of them --leave(), or a close that says not to come back--> closed
 
-// Bytes of the requests that are kept, and those that a connection may buffer before volatile messages are dropped.
+// Bytes of requests that are kept, and of what a connection may buffer before volatile messages are dropped.
 const MAX_BYTES = 65_536;
 const MAX_UNREAD = 1_000;
-// Events that are not named after a type of messages. The second ones are the game's, unless the server has lobby control on.
+// Events that are no types of messages. Without lobby control the second ones are the game's.
 const EVENTS = "join leave away back members gap connection error message direct binary".split(" ");
 const CONTROL_EVENTS = "data host settings countdown start".split(" ");
 // The event of every message, for iterators.
@@ -56,7 +56,7 @@ export class Lobby {
   welcome = null;
   latency = null;
 
-  // Empty without lobby control. Objects that were read are not changed: each change makes a new one.
+  // Empty without lobby control. Each change makes a new object.
   data = {};
   settings = {};
   watchers = 0;
@@ -78,14 +78,13 @@ export class Lobby {
   #timers = new Map();
   #attempt = 0;
   #isExpired = false;
-  // An attempt of this page, or of the one before, had no answer: it may still reach the server, and displace a later connection.
+  // An attempt of this page, or of the one before, had no answer: it may still arrive, and displace a later connection.
   #hasStray = false;
   // Of the server that has the lobby, if a goodbye has named one.
   #home = null;
   #notBefore = 0;
   #lostAt = null;
-  // Attempts in a row that did not open. After two of them with a WebSocket, the next is an event stream. `NaN` when a WebSocket
-  // has opened: then a network that blocks them is not what is wrong.
+  // Attempts in a row that did not open: after two WebSockets, the next is an event stream. `NaN`: the network blocks no WebSockets.
   #blocked = 0;
 
   // Where to continue: `{ epoch, seq }`, and the number of the last direct message.
@@ -141,12 +140,14 @@ export class Lobby {
     return this;
   }
 
-  /** Gives the seat up. */
+  /** Gives the seat up. Nothing more is told. */
   leave() {
     if (this.state === "closed") return;
     this.#say('{"type":"leave"}');
     this.#drop(1000);
+    this.#early = null;
     this.#close({ code: 1000, reason: "left" });
+    this.#listeners.clear();
   }
 
   [Symbol.dispose]() {
@@ -176,31 +177,27 @@ export class Lobby {
 
   /** Changes data of the lobby, or of a member. `null` deletes a key. With `if`, only if none of the keys has changed since that `seq`. */
   set(data, { of, if: seq, ...options } = {}) {
-    return this.#control("set", { data, of: of?.conn ?? of, if: seq }, options);
+    return this.#keep("set", { data, of: of?.conn ?? of, if: seq }, options, true);
   }
 
   /** As the host: changes some settings. */
   configure(settings, options) {
-    return this.#control("settings", { settings }, options);
+    return this.#keep("settings", { settings }, options, true);
   }
 
   /** As the host: removes a user, a member or its id. With `ban` it cannot come back. */
   kick(who, { ban, ...options } = {}) {
-    return this.#control("kick", { user: who.user ?? who, ban }, options);
+    return this.#keep("kick", { user: who.user ?? who, ban }, options, true);
   }
 
   /** As the host. */
   unban(user, options) {
-    return this.#control("unban", { user }, options);
+    return this.#keep("unban", { user }, options, true);
   }
 
   /** As the host: makes another member the host. */
   handOver(who, options) {
-    return this.#control("host", { conn: who.conn ?? who }, options);
-  }
-
-  #control(type, payload, options) {
-    return this.#keep(type, payload, options, true);
+    return this.#keep("host", { conn: who.conn ?? who }, options, true);
   }
 
   // ---- what is sent ----
@@ -211,13 +208,14 @@ export class Lobby {
   }
 
   #keep(type, payload, { timeout = 10_000 } = {}, isControl) {
-    const text = this.#checked(encode(type, payload));
+    const text = encode(type, payload);
     return new Promise((resolve, reject) => {
-      if (this.state === "closed") return reject(new LobbyError("closed"));
-      if (this.#kept.size > 63 || this.#keptBytes + text.length > MAX_BYTES) return reject(new LobbyError("queue_full"));
+      const isFull = this.#kept.size > 63 || (this.#keptBytes && this.#keptBytes + text.length > MAX_BYTES);
+      const code = this.state === "closed" ? "closed" : this.#isTooLarge(text) ? "too_large" : isFull && "queue_full";
+      if (code) return reject(new LobbyError(code));
       const request = { text, ref: 0, isControl, resolve, reject };
       this.#after(request, timeout, () => {
-        this.#settle(request, new LobbyError("timeout"));
+        this.#settle(request, "timeout");
         this.#probe();
       });
       this.#kept.add(request);
@@ -233,17 +231,15 @@ export class Lobby {
 
   /** The same for a binary message. An event stream carries none. */
   bytes(data) {
-    this.#checked(data);
+    if (this.#isTooLarge(data)) throw new LobbyError("too_large");
     const { socket, isStream } = this.#link ?? {};
     const isBlocked = this.#timers.has("pause") || socket?.bufferedAmount > MAX_BYTES || (isStream && typeof data !== "string");
     return !isBlocked && this.#say(data);
   }
 
   // A message above the server's limit would end the connection for good. 24 bytes are for a `ref`.
-  #checked(data) {
-    const bytes = data.byteLength ?? new TextEncoder().encode(data).length + 24;
-    if (bytes > this.welcome?.limits.max_message_bytes) throw new LobbyError("too_large");
-    return data;
+  #isTooLarge(data) {
+    return (data.byteLength ?? new TextEncoder().encode(data).length + 24) > this.welcome?.limits.max_message_bytes;
   }
 
   #say(data) {
@@ -259,13 +255,13 @@ export class Lobby {
       if (!this.#link?.isWelcome || this.#sent.size >= 16 || this.#timers.has("pause")) return;
       if (request.ref) continue;
       // Without lobby control it would be a message to the other members.
-      if (request.isControl && !this.welcome.control) {
-        this.#settle(request, new LobbyError("no_control", { message: "the server has lobby control off" }));
-        continue;
+      const code = request.isControl && !this.welcome.control ? "no_control" : this.#isTooLarge(request.text) && "too_large";
+      if (code) this.#settle(request, code);
+      else {
+        request.ref = ++this.#ref;
+        this.#sent.set(request.ref, request);
+        this.#sayRequest(request);
       }
-      request.ref = ++this.#ref;
-      this.#sent.set(request.ref, request);
-      this.#sayRequest(request);
     }
   }
 
@@ -273,12 +269,12 @@ export class Lobby {
     this.#say(`${text.slice(0, -1)},"ref":${ref}}`);
   }
 
-  #settle(request, error, ack) {
+  #settle(request, code, answer) {
     if (!this.#kept.delete(request)) return;
     this.#keptBytes -= request.text.length;
     this.#stop(request);
-    if (error) request.reject(error);
-    else request.resolve(ack);
+    if (code) request.reject(new LobbyError(code, answer));
+    else request.resolve(answer);
   }
 
   // ---- events ----
@@ -358,7 +354,8 @@ export class Lobby {
   }
 
   #become(state, why) {
-    if (this.state === state) return;
+    // A listener may have left.
+    if (this.state === state || this.state === "closed") return;
     this.state = state;
     this.#emit("connection", state, why);
   }
@@ -382,7 +379,8 @@ export class Lobby {
 
   #socketOf(link, token) {
     const url = absolute(this.url);
-    if (this.#home) Object.assign(url, (({ protocol, host }) => ({ protocol, host }))(new URL(this.#home)));
+    const { protocol, host } = new URL(this.#home ?? url);
+    Object.assign(url, { protocol, host });
     if (this.welcome) url.pathname = url.pathname.replace(/\/(~quick\/[^/]*|[^/]*)$/, `/${this.welcome.lobby}`);
     const isStream = this.#blocked === 2 && globalThis.EventSource && url.pathname.includes("/ws/");
     url.protocol = url.protocol.replace(/ws|http/, isStream ? "http" : "ws");
@@ -407,7 +405,7 @@ export class Lobby {
     });
   }
 
-  // A socket that is given up is closed without a code: the code 1000 would give the seat up, too.
+  // A socket that is given up is closed without a code: 1000 would give the seat up, too.
   #drop(code) {
     const socket = this.#link?.socket;
     this.#link = null;
@@ -420,7 +418,7 @@ export class Lobby {
     this.#drop();
     if (link.socket && !link.hasOpened) this.#blocked = (this.#blocked + 1) % 3;
     const { code, reason, reconnect, retry_after_ms, url } = link.goodbye ?? event;
-    // The server of the lobby. If it cannot be reached, the first address knows where the lobby is then.
+    // If the server of the lobby cannot be reached, the first address knows where the lobby is then.
     this.#home = url ?? (link.isWelcome ? this.#home : null);
     // A token that has expired is renewed. If the new one is refused at once, a third would be, too.
     // A client that was replaced by its own stray attempt comes back. If there is a newer login, a client with a position is refused.
@@ -452,8 +450,10 @@ export class Lobby {
   #close(why) {
     this.#ended.abort();
     this.#settleReady.reject(new LobbyError(why.reason || `${why.code}`, why));
-    for (const request of this.#kept) this.#settle(request, new LobbyError("closed", why));
+    for (const request of this.#kept) this.#settle(request, "closed", why);
     this.#become("closed", why);
+    // Ends iterators, after the events that wait for their listeners.
+    if (!this.#isKnown) this.#early = null;
     this.#emit(ANY);
   }
 
@@ -519,7 +519,7 @@ export class Lobby {
     const { type, seq } = message;
     const { control } = this.welcome ?? {};
     if (type !== "welcome" && Number.isInteger(seq)) {
-      this.#position = { epoch: this.welcome.epoch, seq: Math.max(seq, this.#position?.seq ?? 0) };
+      this.#position = { epoch: this.welcome.epoch, seq: Math.max(seq, this.seq) };
     }
     const handlers = {
       __proto__: null,
@@ -564,7 +564,7 @@ export class Lobby {
     this.#connected();
     this.#hasGap ||= this.#position !== null && !recovered;
     if (!resumed || epoch !== this.#position?.epoch) this.#position = null;
-    this.#n = resumed ? Math.max(n, this.#n) : n;
+    this.#n = Math.max(n, resumed ? this.#n : 0);
     this.#was = this.latency = null;
     this.#samples = [];
     this.#offset = server_time - performance.now();
@@ -578,7 +578,7 @@ export class Lobby {
       }
       this.#sent.delete(ref);
       const isRefused = ref <= done && (BigInt(`0x${refused}`) >> BigInt(done - ref)) & 1n;
-      this.#settle(request, !resumed ? new LobbyError("unknown") : isRefused && new LobbyError("refused"), {});
+      this.#settle(request, !resumed ? "unknown" : isRefused && "refused", {});
     }
     this.#ping();
     this.#flush();
@@ -619,7 +619,7 @@ export class Lobby {
     if (!this.#isKnown) {
       this.#settleReady.resolve(this);
       setTimeout(() => {
-        const early = this.#early;
+        const early = this.#early ?? [];
         this.#early = null;
         for (const event of early) this.#emit(...event);
       });
@@ -704,15 +704,15 @@ export class Lobby {
 
   #answered({ type, ref, ...answer }) {
     const request = this.#sent.get(ref);
-    const error = type === "error" ? new LobbyError(answer.code, answer) : null;
-    const isLimited = error?.code === "rate_limited";
+    const code = type === "error" && answer.code;
+    const isLimited = code === "rate_limited";
     if (isLimited) this.#after("pause", answer.retry_after_ms ?? 1_000, () => this.#flush());
     // Without a `ref` it answers a volatile message.
-    if (!request) return error && ref == null && this.#emit("error", error);
+    if (!request) return code && ref == null && this.#emit("error", new LobbyError(code, answer));
     this.#sent.delete(ref);
     // The number is used up.
     if (isLimited) request.ref = 0;
-    else this.#settle(request, error, answer);
+    else this.#settle(request, code, answer);
     this.#flush();
   }
 

@@ -63,6 +63,8 @@ enum State { IDLE, CONNECTING, OPEN, WAITING, CLOSED }
 # messages are dropped.
 const MAX_BYTES := 65_536
 const MAX_REQUESTS := 64
+# For the `ref` of a request.
+const REF_BYTES := 24
 # The server allows 16 unanswered requests of a session.
 const MAX_SENT := 16
 const MAX_PACKETS := 4_096
@@ -237,6 +239,7 @@ var _ref := 0
 # Requests whose callers are told when the current message or timer was handled: they may send
 # others.
 var _settled: Array[Request] = []
+var _is_handling := false
 
 var _samples: Array = []
 var _offset := 0.0
@@ -319,7 +322,7 @@ func find(address: String, filters: Dictionary = {}) -> Result:
 	)
 
 
-## Gives the seat up. Without a connection it is kept until its time is over.
+## Gives the seat up. Without a connection it is kept until its time is over. Nothing more is told.
 func leave() -> void:
 	if state == State.IDLE or state == State.CLOSED:
 		return
@@ -405,12 +408,11 @@ func _keep(type: String, payload: Variant, timeout: float, is_control: bool) -> 
 		push_error("Lobby: the client sets 'type' and 'ref'")
 		return Result.new("bad_payload")
 	var bytes := text.to_utf8_buffer().size()
-	# 24 bytes are for a `ref`.
-	if _is_too_large(bytes + 24):
+	if _is_too_large(bytes + REF_BYTES):
 		return Result.new("too_large")
 	if state == State.IDLE or state == State.CLOSED:
 		return Result.new("closed")
-	if _kept.size() >= MAX_REQUESTS or _kept_bytes + bytes > MAX_BYTES:
+	if _kept.size() >= MAX_REQUESTS or (_kept_bytes > 0 and _kept_bytes + bytes > MAX_BYTES):
 		return Result.new("queue_full")
 	var kept := Request.new()
 	kept.text = text
@@ -469,6 +471,9 @@ func _flush() -> void:
 		if kept.is_control and not _has_control():
 			_settle(kept, Result.new("no_control", {"message": "the server has lobby control off"}))
 			continue
+		if _is_too_large(kept.text.to_utf8_buffer().size() + REF_BYTES):
+			_settle(kept, Result.new("too_large"))
+			continue
 		_ref += 1
 		kept.ref = _ref
 		_sent[kept.ref] = kept
@@ -494,12 +499,15 @@ func _deliver() -> void:
 	while not _settled.is_empty():
 		var settled: Request = _settled.pop_front()
 		settled.settled.emit()
-	if _is_known and _is_early:
+	if _is_known and _is_early and state != State.CLOSED:
 		_is_early = false
 		var early := _early
 		_early = []
+		var link := _link
 		for entry: Array in early:
-			callv(&"emit_signal", entry)
+			# A listener may have left, or joined another lobby.
+			if link == _link:
+				callv(&"emit_signal", entry)
 
 
 func _tell(what: StringName, values: Array) -> void:
@@ -510,7 +518,7 @@ func _tell(what: StringName, values: Array) -> void:
 func _emit(what: StringName, values: Array) -> void:
 	if _is_early:
 		_early.append([what] + values)
-	else:
+	elif state != State.CLOSED:
 		callv(&"emit_signal", [what] + values)
 
 
@@ -573,6 +581,12 @@ func _start_with(address: String, with_token: Variant, is_list: bool) -> Result:
 	if not is_inside_tree():
 		push_warning("Lobby: the node works in the tree only; add it with add_child()")
 	leave()
+	if _is_handling:
+		# The rest of the message is not about the next lobby.
+		var handled := Request.new()
+		_settled.append(handled)
+		await handled.settled
+		leave()
 	_reset()
 	url = _absolute(address)
 	token = with_token
@@ -881,7 +895,9 @@ func _receive(packet: PackedByteArray, is_text: bool) -> void:
 		return
 	var message: Variant = _parse(packet.get_string_from_utf8())
 	if message is Dictionary and message.get("type") is String:
+		_is_handling = true
 		_handle(message)
+		_is_handling = false
 
 
 func _handle(message: Dictionary) -> void:
@@ -1223,9 +1239,10 @@ func _page_store(method: String, value := "") -> Variant:
 func _make_socket(address: String, protocols: PackedStringArray) -> Object:
 	var socket := WebSocketPeer.new()
 	socket.supported_protocols = protocols
-	# Larger than the defaults of 64 KiB, which a message would fill.
+	# Larger than the default of 64 KiB, which a message would fill.
 	socket.inbound_buffer_size = inbound_buffer_size
-	socket.outbound_buffer_size = 4 * MAX_BYTES
+	# No limit: the socket drops a message that does not fit, and a single request may be large.
+	socket.outbound_buffer_size = 0
 	socket.max_queued_packets = MAX_PACKETS
 	return socket if socket.connect_to_url(address, tls_options) == OK else null
 

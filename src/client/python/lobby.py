@@ -263,7 +263,7 @@ class Lobby:
     def leave(self, *, keep_seat: bool = False) -> asyncio.Future[None]:
         """Gives the seat up; with `keep_seat` another process can take it over, with `was`, until its time is over.
 
-        It has its effect at once. Await the result before the program ends, so that the server is told.
+        It has its effect at once: no callback is called any more. Await the result before the program ends, so that the server is told.
         """
         if self.state != "closed":
             if not keep_seat:
@@ -271,6 +271,8 @@ class Lobby:
             # 1001: "going away". After it the seat is kept.
             self._drop(1001 if keep_seat else 1000)
             self._close(Closed(1000, "left"))
+            self._early = None
+            self._listeners.clear()
         return self._spawn(self._closed(), "it was not closed")
 
     async def _closed(self) -> None:
@@ -354,11 +356,13 @@ class Lobby:
         return self._keep(type, payload, timeout)
 
     def _keep(self, kind: str, payload: Any, timeout: float | None, is_control: bool = False) -> asyncio.Future[Json]:
-        text = self._checked(_encode(kind, payload))
+        text = _encode(kind, payload)
         future: asyncio.Future[Json] = self._loop.create_future()
         request = _Request(text, is_control, future)
         if self.state == "closed":
             future.set_exception(LobbyError("closed"))
+        elif self._is_too_large(text):
+            future.set_exception(LobbyError("too_large"))
         elif len(self._kept) > 63 or (self._kept and self._kept_bytes + len(text) > MAX_BYTES):
             future.set_exception(LobbyError("queue_full"))
         else:
@@ -382,15 +386,15 @@ class Lobby:
         return self._volatile(_Bytes(data), is_text=False)
 
     def _volatile(self, data: _Bytes, is_text: bool) -> bool:
-        self._checked(data, is_text)
+        if self._is_too_large(data, is_text):
+            raise LobbyError("too_large")
         is_blocked = "pause" in self._timers or (self._link is not None and self._link.unsent_bytes > MAX_BYTES)
         return not is_blocked and self._say(data, is_text)
 
-    def _checked(self, data: _Bytes, is_text: bool = True) -> _Bytes:
+    def _is_too_large(self, data: _Bytes, is_text: bool = True) -> bool:
         """A message above the server's limit would end the connection for good. 24 bytes are for a `ref`."""
-        if self.welcome and len(data) + (24 if is_text else 0) > self.welcome["limits"]["max_message_bytes"]:
-            raise LobbyError("too_large")
-        return data
+        size = len(data) + (24 if is_text else 0)
+        return self.welcome is not None and size > self.welcome["limits"]["max_message_bytes"]
 
     def _say(self, data: _Bytes, is_text: bool = True) -> bool:
         link = self._link
@@ -416,6 +420,9 @@ class Lobby:
             # Without lobby control it would be a message to the other members.
             if request.is_control and not self._has_control():
                 self._settle(request, LobbyError("no_control", "the server has lobby control off"))
+                continue
+            if self._is_too_large(request.text):
+                self._settle(request, LobbyError("too_large"))
                 continue
             self._ref += 1
             request.ref = self._ref

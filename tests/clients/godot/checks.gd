@@ -202,6 +202,30 @@ func claim_a_listener_may_leave() -> void:
 	_equal(socket.closed_with, 1000, "the code")
 
 
+func claim_a_listener_may_join_another_lobby() -> void:
+	lobby.join("ws://lobby.example/ws/a")
+	var first := _welcome({"lobby": "a"})
+	var users := [{"user": "ann", "conn": "s1"}, {"user": "bob", "conn": "s2"}]
+	_server(first, {"type": "presence_state", "seq": 2, "users": users})
+	var join := func(_member: Lobby.Member, _reason: String) -> void:
+		lobby.join("ws://lobby.example/ws/b")
+	lobby.member_left.connect(join, CONNECT_ONE_SHOT)
+	# The rest of the list, and what follows it, are about the first lobby.
+	users = [{"user": "ann", "conn": "s1"}, {"user": "cy", "conn": "s3"}]
+	first.packets.append(JSON.stringify({"type": "presence_state", "seq": 3, "users": users}))
+	first.packets.append('{"type":"message","from":"cy","seq":4,"data":"too late"}')
+	lobby._poll_sockets()
+	_equal(first.closed_with, 1000, "the code of the first connection")
+	_equal(
+		[lobby.state, lobby.members.size(), lobby.seq],
+		[Lobby.State.CONNECTING, 0, 0],
+		"what is known of the second lobby"
+	)
+	_equal(world.sockets.size(), 1, "connections to the second lobby")
+	_welcome({"lobby": "b"})
+	_equal([lobby.state, lobby.code, heard], [Lobby.State.OPEN, "b", []], "the second lobby")
+
+
 func claim_a_lobby_can_be_joined_again() -> void:
 	var first := []
 	var join := func() -> void: first.append((await lobby.join("ws://lobby.example/ws/a")).error)
@@ -274,6 +298,20 @@ func claim_what_cannot_be_sent_is_an_error() -> void:
 	_request({})
 	_equal(outcomes, ["closed", "bad_payload", "too_large", "queue_full"], "errors")
 	_equal(world.said.size(), 16, "requests on their way")
+
+
+func claim_a_single_request_may_be_larger_than_the_queue() -> void:
+	lobby.join("ws://lobby.example/ws/chess")
+	var socket := _welcome({"limits": {"max_message_bytes": 200_000}})
+	_request("x".repeat(100_000))
+	_request("small")
+	_server(socket, {"type": "ack", "ref": 1})
+	_request("small")
+	_request("x".repeat(100_000))
+	_request("x".repeat(200_000))
+	_equal(outcomes, ["queue_full", "ok", "queue_full", "too_large"], "outcomes")
+	var sizes := world.said.map(func(said: Dictionary) -> int: return said.data.length())
+	_equal(sizes, [100_000, 5], "requests that were sent")
 
 
 func claim_signals_before_the_list_wait_for_the_caller_of_join() -> void:

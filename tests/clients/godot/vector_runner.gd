@@ -74,7 +74,7 @@ class Run:
 	func step_do(step: Dictionary) -> String:
 		match step.do:
 			"join":
-				_join(step.get("url", "ws://lobby.example/ws/chess"))
+				_join(step.get("url", "ws://lobby.example/ws/chess"), step.get("listener", ""))
 			"list":
 				_make_lobby()
 				_await_join(
@@ -105,8 +105,8 @@ class Run:
 				return "nobody can do this"
 		return ""
 
-	func _join(url: String) -> void:
-		_make_lobby()
+	func _join(url: String, listener := "") -> void:
+		_make_lobby(listener)
 		var tokens := [0]
 		var token := func() -> String:
 			tokens[0] += 1
@@ -118,7 +118,7 @@ class Run:
 		var result: Lobby.Result = await start.call()
 		joined = "resolved" if result.ok else result.error
 
-	func _make_lobby() -> void:
+	func _make_lobby(listener := "") -> void:
 		lobby = Fakes.FakeLobby.new()
 		lobby.world = world
 		lobbies.append(lobby)
@@ -126,6 +126,8 @@ class Run:
 		lobby.set_process(false)
 		var note := func(event: Array) -> void: events.append(event)
 		var of := lobby
+		if listener == "leaves":
+			of.member_left.connect(func(_who: Lobby.Member, _why: String) -> void: of.leave())
 		lobby.member_joined.connect(func(who: Lobby.Member) -> void: note.call(["join", who.user]))
 		lobby.member_left.connect(
 			func(who: Lobby.Member, why: String) -> void: note.call(["leave", who.user, why])

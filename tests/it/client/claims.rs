@@ -135,6 +135,34 @@ fn requests_are_bounded() {
 }
 
 #[test]
+fn a_single_request_may_be_larger_than_the_queue() {
+    let mut session = Session::new("ws://a/ws/chess", Options::default(), || 0).expect("an address");
+    let id = connected(&mut session);
+    session.handle_text(Time::ZERO, id, &WELCOME.replace("65536", "200000"));
+    let large = "x".repeat(100_000);
+    session.request(Time::ZERO, "move", &large).expect("nothing else is kept");
+    assert_eq!(code(session.request(Time::ZERO, "move", 1)), "queue_full");
+    session.handle_text(Time::ZERO, id, r#"{"type":"ack","ref":1,"seq":3}"#);
+    session.request(Time::ZERO, "move", 1).expect("there is room");
+    assert_eq!(code(session.request(Time::ZERO, "move", &large)), "queue_full", "another one is kept");
+    assert_eq!(code(session.request(Time::ZERO, "move", "x".repeat(200_000))), "too_large");
+}
+
+#[test]
+fn an_application_that_has_left_hears_of_its_requests_only() {
+    let (mut session, id) = joined();
+    session.handle_text(Time::ZERO, id, r#"{"type":"message","from":"bob","seq":3,"data":1}"#);
+    session.handle_binary(Time::ZERO, id, b"x");
+    let asked = session.request(Time::ZERO, "move", 1).expect("there is room");
+    session.leave();
+    let told = events(&mut session);
+    assert!(told.iter().all(|event| matches!(event, Event::Connection { .. } | Event::Settled { .. })), "{told:?}");
+    let is_settled = |event: &Event| matches!(event, Event::Settled { id, result: Err(_) } if *id == asked);
+    assert!(told.iter().any(is_settled), "{told:?}");
+    assert!(matches!(told.last(), Some(Event::Connection { state: State::Closed, .. })), "{told:?}");
+}
+
+#[test]
 fn data_of_an_unknown_seat_cannot_be_the_own() {
     let mut session = Session::new("ws://a/ws/chess", Options::default(), || 0).expect("an address");
     assert_eq!(code(session.set(Time::ZERO, Of::Me, json!({"ready": true}))), "user_not_found");

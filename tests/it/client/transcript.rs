@@ -50,6 +50,8 @@ struct Run {
     /// By id, `None` while it is not settled.
     outcomes: BTreeMap<String, Option<Value>>,
     requests: BTreeMap<RequestId, String>,
+    /// The application leaves when it hears that a member has left.
+    leaves: bool,
     /// What the next GET must ask, and its answer.
     answer: Option<Value>,
     /// Names of sessions by the names of the steps.
@@ -194,7 +196,14 @@ impl Run {
                 Event::Connection { state: State::Closed, why: Some(why) } => {
                     self.ready.get_or_insert(if why.reason.is_empty() { why.code.to_string() } else { why.reason });
                 }
-                event => self.heard.extend(told(event, session)),
+                event => {
+                    let has_left = matches!(event, Event::Leave { .. });
+                    self.heard.extend(told(event, session));
+                    if has_left && self.leaves {
+                        session.leave();
+                        return self.drain();
+                    }
+                }
             }
         }
     }
@@ -205,6 +214,7 @@ impl Run {
         match action {
             "join" => {
                 self.url = step["url"].as_str().unwrap_or("ws://lobby.example/ws/chess").to_owned();
+                self.leaves = step["listener"] == "leaves";
                 self.join(None);
             }
             "reload" => {

@@ -17,7 +17,7 @@ const SKIPPED: &[(&str, &str)] = &[
 ];
 
 /// Number of vectors that run.
-const RUN: usize = 68;
+const RUN: usize = 70;
 
 /// Returns the transcripts by their names.
 fn vectors() -> Vec<(String, Vec<Value>)> {

@@ -301,6 +301,8 @@ impl Directory {
         if !has(ANNOUNCED) {
             state.presence.joined(has(WATCHER));
         }
+        let has_unannounced = state.presence.unannounced() != (0, 0);
+        ensure(!has(ANNOUNCED) || !has_unannounced, "members that were not announced have joined last")?;
         self.set_session(key, session);
         match away {
             Some(away) => self.insert_away(key, away, from.now()),

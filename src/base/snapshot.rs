@@ -56,7 +56,7 @@ impl fmt::Display for SnapshotError {
 impl Error for SnapshotError {}
 
 /// Version of the format.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 const TRUNCATED: SnapshotError = SnapshotError::Invalid("a value has fewer bytes than its length says");
 

@@ -44,8 +44,8 @@ pub(super) enum Continuity {
     Same,
     /// Its page was loaded anew.
     Reloaded,
-    /// Its position is of an earlier session of this name: the server had begun a new one, whose `welcome` was lost.
-    Restarted,
+    /// Its position is of an earlier session of this name: it had not read the `welcome` of this one.
+    Unread,
 }
 
 impl Core {
@@ -171,7 +171,7 @@ impl Core {
                 let continuity = if session_before != claim.map(|claim| claim.session) {
                     Continuity::Reloaded
                 } else if self.is_of_earlier_session(seat, position) {
-                    Continuity::Restarted
+                    Continuity::Unread
                 } else {
                     Continuity::Same
                 };

@@ -183,10 +183,15 @@ impl Core {
     pub(super) fn begin_session(&mut self, seat: SeatKey, arrival: Arrival, claim: Option<&Claim>) {
         let lobby = self.directory.seat(seat).lobby;
         match (self.directory.session_of(seat), arrival) {
-            (None, _) => self.sessions.remove(seat),
-            (Some(_), Arrival::Resumed { continuity: Continuity::Same, .. }) => return,
-            (Some(_), Arrival::Joined) => self.sessions.insert(seat),
-            (Some(_), Arrival::TookOver | Arrival::Resumed { .. }) => self.sessions.renew(seat),
+            (None, Arrival::Joined) => self.sessions.remove(seat),
+            (None, _) => self.sessions.end(seat),
+            // A claim with an earlier position changes nothing: it may be an old attempt that was late, of a client that has
+            // read the `welcome` since, and whose requests were executed.
+            (Some(_), Arrival::Resumed { continuity: Continuity::Same | Continuity::Unread, .. }) => return,
+            (Some(_), Arrival::Joined) => self.sessions.begin(seat),
+            (Some(_), Arrival::TookOver | Arrival::Resumed { continuity: Continuity::Reloaded, .. }) => {
+                self.sessions.renew(seat);
+            }
         }
         if let Some(state) = self.sessions.get_mut(seat) {
             state.begun_at = claim.and_then(|claim| claim.position);
@@ -194,7 +199,7 @@ impl Core {
         self.update_history(lobby);
     }
 
-    /// Whether a client has read its position in an earlier session of the same name. It has not received the `welcome` of
+    /// Whether a client has read its position in an earlier session of the same name. It had not received the `welcome` of
     /// this one, and may have sent requests that this one does not know.
     pub(super) fn is_of_earlier_session(&self, seat: SeatKey, position: Option<Position>) -> bool {
         let (Some(position), Some(state)) = (position, self.sessions.get(seat)) else { return false };
@@ -202,6 +207,7 @@ impl Core {
         // With the position with which this session began, the client may have read nothing since.
         position.epoch != epoch
             || state.since_seq.is_none_or(|since_seq| position.seq < since_seq)
+            || position.n < state.since_n
             || state.begun_at == Some(position)
     }
 

@@ -20,10 +20,10 @@ pub(crate) use self::portable::check_data;
 pub(crate) use self::read::{ClientRequest, Envelope, MalformedMessage, read};
 pub(crate) use self::settings::{read_settings, settings_json};
 pub(crate) use self::write::{
-    ListedMember, Welcome, WelcomeLimits, WelcomePing, WelcomeSession, WelcomeTick, write_ack, write_broadcast_ack,
-    write_direct, write_error, write_goodbye, write_health_ping, write_message, write_pong, write_presence_diff,
-    write_presence_state, write_rate_limited, write_repeated_ack, write_repeated_error, write_server_direct,
-    write_server_message, write_volatile_message,
+    ListedMember, Welcome, WelcomeLimits, WelcomePing, WelcomeSession, WelcomeTick, renumbered_direct, write_ack,
+    write_broadcast_ack, write_direct, write_error, write_goodbye, write_health_ping, write_message, write_pong,
+    write_presence_diff, write_presence_state, write_rate_limited, write_repeated_ack, write_repeated_error,
+    write_server_direct, write_server_message, write_volatile_message,
 };
 pub(crate) use self::writer::{push_changes, push_data};
 

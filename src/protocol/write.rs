@@ -88,6 +88,18 @@ pub(crate) fn write_direct(out: &mut String, from: &str, n: Option<u64>, data: &
     MessageWriter::of_type(out, "direct").string("from", from).optional_number("n", n).raw("data", data).end();
 }
 
+/// Returns the text of a `direct` that has a number, with another one.
+pub(crate) fn renumbered_direct(text: &str, n: u64) -> String {
+    // In a string, such as the user id before, a quote has a backslash. The data follows.
+    const FIELD: &str = r#","n":"#;
+    match text.split_once(FIELD) {
+        Some((head, rest)) => {
+            format!("{head}{FIELD}{n}{}", rest.trim_start_matches(|digit: char| digit.is_ascii_digit()))
+        }
+        None => text.to_owned(),
+    }
+}
+
 /// Writes a `message` from the application or an operator: `from` is `null`.
 pub(crate) fn write_server_message(out: &mut String, seq: Option<u64>, data: &str) {
     MessageWriter::of_type(out, "message").raw("from", "null").optional_number("seq", seq).raw("data", data).end();

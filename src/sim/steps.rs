@@ -75,7 +75,7 @@ const STEP_BEHAVIOURS: &[Behaviour] = &[
 ];
 
 /// Behaviours that are actions of their own in runs with sessions.
-const SESSION_STEPS: &[Behaviour] = &[Behaviour::Resume, Behaviour::BadClaim, Behaviour::Repeat];
+const SESSION_STEPS: &[Behaviour] = &[Behaviour::Resume, Behaviour::BadClaim, Behaviour::Repeat, Behaviour::Stray];
 
 /// Behaviours that are actions of their own in runs with lobby control.
 const CONTROL_STEPS: &[Behaviour] =
@@ -231,6 +231,7 @@ fn perform<A: App>(world: &mut World<A>, behaviour: Behaviour) -> Result<bool, S
         Behaviour::BadClaim => return Ok(connect::connect(world, Some(behaviour))),
         Behaviour::Resume => return Ok(session::resume(world)),
         Behaviour::Repeat => return Ok(session::repeat(world)),
+        Behaviour::Stray => return Ok(session::stray(world)),
         Behaviour::SetData | Behaviour::HandOver | Behaviour::Expel | Behaviour::Settings | Behaviour::Ready => {
             return Ok(lobby::change(world, behaviour));
         }

@@ -188,16 +188,13 @@ impl Core {
 
     /// Writes what the engine knows of a seat, beside the directory.
     fn write_seat(&self, seat: SeatKey, to: &mut SnapshotWriter) {
-        if self.directory.session_of(seat).is_some() {
-            self.sessions.write(seat, to);
-        }
+        self.sessions.write(seat, to);
         self.write_holder(seat, to);
     }
 
     fn read_seat(&mut self, seat: SeatKey, from: &mut SnapshotReader<'_>) -> Result<(), SnapshotError> {
-        if self.directory.session_of(seat).is_some() {
-            self.sessions.read(seat, from)?;
-        }
+        let has_session = self.directory.session_of(seat).is_some();
+        self.sessions.read(seat, has_session, from)?;
         self.read_holder(seat, from)
     }
 }

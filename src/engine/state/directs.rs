@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! push() --> held, unwritten --note_all_written()--> held, written --acknowledge()--> forgotten
-//!                 |                                       +---keep_unwritten()------------^
+//!                 |                                       +---begin_session()-------------^
 //!                 +------------ no room for a later message --------------------------> lost
 //! ```
 
@@ -10,8 +10,10 @@ use std::borrow::Cow;
 
 use super::text_ring::TextRing;
 use crate::base::snapshot::{SnapshotError, SnapshotReader, SnapshotWriter, ensure};
+use crate::protocol;
 
-/// The last direct messages of a session, as JSON texts. The numbers go on when a new session receives the seat.
+/// The last direct messages of a session, as JSON texts. When a new session receives the seat, the numbers go on above all
+/// earlier ones.
 #[derive(Debug)]
 pub(crate) struct Directs {
     /// With the `seq` of the lobby's last frame before each message.
@@ -30,8 +32,9 @@ pub(crate) struct DirectEntry<'a> {
 }
 
 impl Directs {
-    pub(crate) fn new(max_frames: u32, max_bytes: usize) -> Directs {
-        Directs { ring: TextRing::new(0, max_frames as usize, max_bytes), written: 0 }
+    /// The next message has the number `last + 1`.
+    pub(crate) fn after(last: u64, max_frames: u32, max_bytes: usize) -> Directs {
+        Directs { ring: TextRing::new(last, max_frames as usize, max_bytes), written: last }
     }
 
     /// Returns the number that the next message must contain.
@@ -60,9 +63,21 @@ impl Directs {
         self.ring.drop_to(n);
     }
 
-    /// Forgets the messages that were written, because the seat belongs to a new session.
-    pub(crate) fn keep_unwritten(&mut self) {
+    /// The seat belongs to a new session: forgets the messages that were written, and numbers the others anew, so that the
+    /// session before has read no number as high. Returns the number before the first one.
+    ///
+    /// The number of an unwritten message is not enough, because the session before may have read it.
+    pub(crate) fn begin_session(&mut self) -> u64 {
         self.ring.drop_to(self.written);
+        // Above the last number, whatever is held.
+        let first = self.ring.forgotten() + self.ring.max_texts() as u64 + 1;
+        let mut ring = self.ring.emptied(first);
+        for held in self.ring.after(0) {
+            let number = ring.last() + 1;
+            ring.push(number, *held.about, &protocol::renumbered_direct(&held.text, number));
+        }
+        (self.ring, self.written) = (ring, first);
+        first
     }
 
     /// The messages held with a number above `n`, in order.
@@ -129,7 +144,7 @@ mod tests {
 
     #[test]
     fn an_acknowledged_message_is_forgotten_and_numbers_go_on() {
-        let mut directs = Directs::new(10, 1000);
+        let mut directs = Directs::after(0, 10, 1000);
         assert_eq!((directs.next(), directs.last(), directs.forgotten()), (1, 0, 0));
         (0..4).for_each(|seq| directs.push(seq, false, "{}"));
         directs.acknowledge(2);
@@ -146,22 +161,37 @@ mod tests {
     }
 
     #[test]
-    fn a_new_session_receives_only_what_was_never_written() {
-        let mut directs = Directs::new(10, 1000);
-        directs.push(1, true, "1");
-        directs.push(1, true, "2");
-        directs.push(1, false, "3");
-        directs.keep_unwritten();
-        assert_eq!(held(&directs, 0), [2, 3], "only the queue before the second message was empty");
+    fn a_new_session_receives_only_what_was_never_written_under_higher_numbers() {
+        let text = |n: u64| format!(r#"{{"type":"direct","from":"\"n\":2","n":{n},"data":{{"n":2}}}}"#);
+        let mut directs = Directs::after(0, 10, 1000);
+        directs.push(1, true, &text(1));
+        directs.push(1, true, &text(2));
+        directs.push(1, false, &text(3));
+        assert_eq!(directs.begin_session(), 12);
+        assert_eq!(held(&directs, 0), [13, 14], "only the queue before the second message was empty");
+        assert!(directs.entries_after(0).all(|it| it.text == text(it.n) && it.after_seq == 1));
+        assert_eq!((directs.forgotten(), directs.written(), directs.next()), (12, 12, 15));
         directs.note_all_written();
-        directs.push(1, false, "4");
-        directs.keep_unwritten();
-        assert_eq!((held(&directs, 0), directs.forgotten()), (vec![4], 3));
+        directs.push(1, false, &text(15));
+        assert_eq!((directs.begin_session(), held(&directs, 0)), (25, vec![26]));
+    }
+
+    #[test]
+    fn a_new_session_begins_above_all_numbers_whatever_is_held() {
+        for (max_frames, max_bytes, sent, written) in
+            [(0, 0, 3, 3), (2, 100, 5, 0), (2, 100, 5, 4), (3, 3, 2, 0), (9, 9, 9, 9)]
+        {
+            let mut directs = Directs::after(0, max_frames, max_bytes);
+            (0..sent).for_each(|at| directs.push(0, at <= written, "{}"));
+            let last = directs.last();
+            let first = directs.begin_session();
+            assert!(first > last && directs.forgotten() >= first, "{first} after {last}");
+        }
     }
 
     #[test]
     fn the_oldest_messages_are_lost_when_there_is_no_room() {
-        let mut directs = Directs::new(2, 10);
+        let mut directs = Directs::after(0, 2, 10);
         (0..3).for_each(|_| directs.push(0, false, "abc"));
         assert_eq!((held(&directs, 0), directs.len(), directs.bytes()), (vec![2, 3], 2, 6));
         directs.push(0, false, "0123456789");

@@ -46,11 +46,16 @@ pub(crate) enum ReplayItem<'a> {
 }
 
 impl<'a> Resumption<'a> {
-    /// Returns what follows the position. `None` for a session without one, which receives the direct messages held.
+    /// Returns what follows the position. `None` for a session without one, which receives the direct messages that were not
+    /// written.
     pub(crate) fn replay(&self, position: Option<Position>) -> Replay<'a> {
         let is_complete = position.is_some_and(|position| self.is_complete_after(position));
-        // In another epoch the direct messages had other numbers.
-        let read = position.filter(|position| position.epoch == self.epoch).map_or(0, |position| position.n);
+        let read = match position {
+            Some(position) if position.epoch == self.epoch => position.n,
+            // In another epoch the direct messages had other numbers.
+            Some(_) => 0,
+            None => self.directs.written(),
+        };
         let mut directs = self.directs.entries_after(read).peekable();
         let n = directs.peek().map_or(self.directs.last(), |first| first.n - 1);
         let mut items = Vec::new();
@@ -176,7 +181,7 @@ mod tests {
             let history = History::new(seq, frames, bytes);
             let member = |seat: u64| {
                 let (frames, bytes, held) = bounds();
-                let directs = Directs::new(frames, bytes);
+                let directs = Directs::after(0, frames, bytes);
                 // Users may choose the same name for their sessions.
                 let session = Sender { seat: SeatId(seat), session: SessionHash::from_bits(0) };
                 Member {
@@ -257,11 +262,26 @@ mod tests {
         fn new_session(&mut self, index: usize) {
             let (since, since_seq) = (self.sent.len(), self.seq);
             let member = &mut self.members[index];
-            member.directs.keep_unwritten();
+            let before = member.last_n;
+            member.since_n = member.directs.begin_session();
+            assert!(member.since_n > before);
+            // The numbers of the messages that go on are moved. All others are those of the session before.
             member.held.texts.retain(|&(n, _)| n > member.written_n);
+            let step = member.held.max_frames as u64 + 1;
+            for sent in &mut self.sent {
+                if let Sent::Direct { to, n, .. } = sent
+                    && *to == member.session.seat
+                    && member.held.has(*n)
+                {
+                    *n += step;
+                }
+            }
+            member.held.texts.iter_mut().for_each(|(n, _)| *n += step);
+            (member.last_n, member.written_n) = (member.last_n + step, member.since_n);
             let session = SessionHash::from_bits(member.session.session.bits() + 1);
             member.session.session = session;
-            member.since_n = member.held.texts.first().map_or(member.last_n, |&(n, _)| n - 1);
+            let since_n = member.held.texts.first().map_or(member.last_n, |&(n, _)| n - 1);
+            assert_eq!(member.since_n, since_n);
             (member.next_reference, member.since, member.since_seq) = (1, since, since_seq);
         }
 
@@ -390,7 +410,9 @@ mod tests {
             for position in [None, Some(Position { epoch: EPOCH + 1, ..honest })] {
                 let replay = self.replay(index, position);
                 assert!(!replay.is_complete, "{position:?}");
-                self.check_directs(index, 0, &replay);
+                // Without a position, the session gets what was not written.
+                let read = if position.is_none() { member.written_n } else { 0 };
+                self.check_directs(index, read, &replay);
             }
         }
     }

@@ -3,7 +3,7 @@
 use crate::base::arena::SideTable;
 use crate::base::id::{LobbyKey, SeatKey};
 use crate::base::session::Position;
-use crate::base::snapshot::{SnapshotError, SnapshotReader, SnapshotWriter};
+use crate::base::snapshot::{SnapshotError, SnapshotReader, SnapshotWriter, ensure};
 use crate::config::Config;
 use crate::engine::state::directs::Directs;
 use crate::engine::state::history::History;
@@ -14,7 +14,7 @@ use crate::engine::state::upstream::Upstream;
 pub(crate) struct SessionState {
     /// The `seq` of its first `presence_state`; `None` until that was sent.
     pub(crate) since_seq: Option<u64>,
-    /// Number of the last direct message before the session began.
+    /// Number of the last direct message before the session began. Earlier sessions of the seat have read none as high.
     pub(crate) since_n: u64,
     /// Position of the client, read in an earlier session of the same name, with which it began this one.
     pub(crate) begun_at: Option<Position>,
@@ -31,6 +31,8 @@ pub(crate) struct SessionStates {
     direct_bytes: usize,
     /// By the key of the seat.
     of_seats: SideTable<SeatKey, Box<SessionState>>,
+    /// Numbers of the last direct messages to seats without a session that had one.
+    last_directs: SideTable<SeatKey, u64>,
 }
 
 impl SessionStates {
@@ -39,38 +41,55 @@ impl SessionStates {
             direct_frames: config.direct_frames,
             direct_bytes: config.direct_bytes.0,
             of_seats: SideTable::default(),
+            last_directs: SideTable::default(),
         }
     }
 
-    /// Begins a session on a seat that had none.
-    pub(crate) fn insert(&mut self, seat: SeatKey) {
-        let directs = Directs::new(self.direct_frames, self.direct_bytes);
-        let state = SessionState {
-            since_seq: None,
-            since_n: 0,
-            begun_at: None,
-            upstream: Upstream::default(),
-            unanswered: 0,
-            directs,
-        };
-        self.of_seats.insert(seat, Box::new(state));
+    /// Begins a session on a new seat.
+    pub(crate) fn begin(&mut self, seat: SeatKey) {
+        self.insert(seat, Directs::after(0, self.direct_frames, self.direct_bytes), 0);
     }
 
-    /// Begins a new session on a seat. It receives the direct messages that were never written.
+    /// Begins a new session on a seat that was taken over. It receives the direct messages that were never written.
+    ///
+    /// The number of the last direct message is part of a position, so positions of earlier sessions are recognized by it.
+    /// Otherwise a client that comes back with one would be told that none of its requests was executed.
     pub(crate) fn renew(&mut self, seat: SeatKey) {
+        let last = self.last_directs.get(seat).copied();
         match self.get_mut(seat) {
             Some(state) => {
-                state.directs.keep_unwritten();
-                (state.since_seq, state.since_n) = (None, state.directs.forgotten());
-                (state.upstream, state.unanswered) = (Upstream::default(), 0);
+                state.since_n = state.directs.begin_session();
+                (state.since_seq, state.upstream, state.unanswered) = (None, Upstream::default(), 0);
             }
-            None => self.insert(seat),
+            None => {
+                let mut directs = Directs::after(last.unwrap_or(0), self.direct_frames, self.direct_bytes);
+                let since_n = last.map_or(0, |_| directs.begin_session());
+                self.insert(seat, directs, since_n);
+            }
         }
     }
 
-    /// Writes the state of a session to a snapshot. Requests that wait for a tick are not part of it.
+    /// Ends the session of a seat that is taken over by a connection without one.
+    pub(crate) fn end(&mut self, seat: SeatKey) {
+        if let Some(last) = self.get(seat).map(|state| state.directs.last()) {
+            self.last_directs.insert(seat, last);
+            self.of_seats.remove(seat);
+        }
+    }
+
+    fn insert(&mut self, seat: SeatKey, directs: Directs, since_n: u64) {
+        let (upstream, unanswered) = (Upstream::default(), 0);
+        let state = SessionState { since_seq: None, since_n, begun_at: None, upstream, unanswered, directs };
+        self.of_seats.insert(seat, Box::new(state));
+        self.last_directs.remove(seat);
+    }
+
+    /// Writes what is known of a seat to a snapshot: the state of its session, if it has one. Requests that wait for a tick
+    /// are not part of it.
     pub(crate) fn write(&self, seat: SeatKey, to: &mut SnapshotWriter) {
-        let state = self.get(seat).expect("a seat with a session has its state");
+        let Some(state) = self.get(seat) else {
+            return to.option(self.last_directs.get(seat).copied());
+        };
         let SessionState { since_seq, since_n, begun_at, upstream, unanswered: _, directs } = state;
         to.option(*since_seq);
         to.number(*since_n);
@@ -82,8 +101,19 @@ impl SessionStates {
         directs.write(to);
     }
 
-    /// Reads the state of the session in a seat that has none.
-    pub(crate) fn read(&mut self, seat: SeatKey, from: &mut SnapshotReader<'_>) -> Result<(), SnapshotError> {
+    /// Reads what is known of a seat.
+    pub(crate) fn read(
+        &mut self,
+        seat: SeatKey,
+        has_session: bool,
+        from: &mut SnapshotReader<'_>,
+    ) -> Result<(), SnapshotError> {
+        if !has_session {
+            let last = from.option()?;
+            ensure(last.is_none_or(|last| last <= 1 << 62), "a count is at most 2^62")?;
+            last.into_iter().for_each(|last| self.last_directs.insert(seat, last));
+            return Ok(());
+        }
         let (since_seq, since_n) = (from.option()?, from.count()?);
         let begun_at = match from.flag()? {
             true => Some(Position { epoch: from.count()?, seq: from.count()?, n: from.count()? }),
@@ -99,10 +129,13 @@ impl SessionStates {
     /// Forgets all sessions.
     pub(crate) fn clear(&mut self) {
         self.of_seats = SideTable::default();
+        self.last_directs = SideTable::default();
     }
 
+    /// Forgets a seat that was freed.
     pub(crate) fn remove(&mut self, seat: SeatKey) {
         self.of_seats.remove(seat);
+        self.last_directs.remove(seat);
     }
 
     pub(crate) fn get(&self, seat: SeatKey) -> Option<&SessionState> {

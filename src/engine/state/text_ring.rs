@@ -45,6 +45,11 @@ impl<T> TextRing<T> {
         TextRing { max_texts, max_bytes, last, bytes: VecDeque::new(), entries: VecDeque::new() }
     }
 
+    /// Creates an empty ring with the same bounds.
+    pub(super) fn emptied(&self, last: u64) -> TextRing<T> {
+        TextRing::new(last, self.max_texts, self.max_bytes)
+    }
+
     /// Appends a text, and drops the oldest ones that leave no room for it. A text that no ring of this size holds
     /// empties the ring, as does a number that does not follow the last one: the texts held are always the last ones,
     /// without gaps.
@@ -133,6 +138,11 @@ impl<T> TextRing<T> {
         }
         ring.bytes.extend(texts);
         Ok(ring)
+    }
+
+    /// Most texts that the ring holds.
+    pub(super) fn max_texts(&self) -> usize {
+        self.max_texts
     }
 
     /// Number of the last text that was pushed.

@@ -33,6 +33,36 @@ pub(crate) fn resume<A: App>(world: &mut World<A>) -> bool {
     (0..times).any(|_| come_back(world, index, has_two_tabs))
 }
 
+/// Lets a client lose its connection while an attempt that it gave up earlier is still on its way, with the position that it had
+/// then. The attempt arrives at any time, also when the client is back; what the server answers does not. Returns whether it
+/// was possible.
+pub(crate) fn stray<A: App>(world: &mut World<A>) -> bool {
+    let session_of = |link: &Link| link.view.session.as_ref().filter(|it| !it.is_superseded).map(|it| it.index);
+    let knows_lobby = |link: &Link| link.may_send() && link.view.is_synced() && session_of(link).is_some();
+    let (Some(free), Some(old)) =
+        (world.clients.free_index(), world.clients.pick(&mut world.random.schedule, knows_lobby))
+    else {
+        return false;
+    };
+    let index = session_of(world.clients.link(old)).expect("just checked");
+    world.clients.supersede(index);
+    let side = pick(&mut world.random.clients, &[Side::Ended, Side::Reset, Side::Vanished]);
+    world.clients.link(old).pipe.end(side);
+    let has_former = world.clients.shared.sessions.all[index].has_former_position();
+    let form = match world.random.clients.below(4) {
+        0 | 1 if has_former => PositionForm::Former,
+        0 => PositionForm::Missing,
+        _ => PositionForm::Stale,
+    };
+    world.note(old, EventKind::Did(Behaviour::Stray), 0, format!("{form:?}").as_bytes());
+    let Session { user, lobby, .. } = world.clients.shared.sessions.all[index];
+    open(world, free, Client { user, lobby, special: None, resumed: Some((index, form)) });
+    if let Some(stray) = world.clients.get_mut(free) {
+        stray.pipe.end(Side::Ended);
+    }
+    true
+}
+
 /// Lets the client of the session at `index` come back. Returns whether it was possible.
 fn come_back<A: App>(world: &mut World<A>, mut index: usize, has_two_tabs: bool) -> bool {
     let Some(free) = world.clients.free_index() else { return false };

@@ -45,8 +45,10 @@ impl View {
             return Err(format!("resumed is {resumed}, and must not be"));
         }
         let books = session.claim.books.take().unwrap_or_default();
-        // The session that the client knew has ended, and the welcome of the one that followed was lost.
+        // The session that the client knew has ended, or its position says so, and the welcome of this one was lost.
         let is_unknown = !resumed;
+        // A late attempt may have got another seat for the session. A client knows its seat by its name.
+        let is_other_seat = !books.conn.is_empty() && *books.conn != *conn;
         self.books = if is_unknown { Books::default() } else { books };
         self.books.conn = conn.into();
         if shared.may_be_counted {
@@ -87,10 +89,9 @@ impl View {
             self.books.position.n = n;
         }
         (session.has_lost_frames, session.is_recovered) = (!recovered, recovered);
-        if is_unknown {
-            require(!recovered && (done, refused) == (0, 0), "a session that the client does not know has requests")?;
-        }
-        if is_unknown && !session.is_superseded {
+        if (is_unknown || is_other_seat) && !session.is_superseded {
+            require(!recovered || !is_unknown, "a session that the client does not know is recovered")?;
+            of_all.check_done(done)?;
             of_all.begin_anew(&mut shared.relay);
         } else if !session.is_superseded {
             session.resend = of_all.settle(done, refused, &mut shared.relay)?;

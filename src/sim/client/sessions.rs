@@ -36,6 +36,10 @@ pub(crate) enum PositionForm {
     Future,
     /// Of another epoch.
     Foreign,
+    /// None, as in the first attempt.
+    Missing,
+    /// Of an earlier session of this name.
+    Former,
 }
 
 /// What a client claims in its request, and what it then knows.
@@ -72,6 +76,8 @@ pub(crate) struct Session {
     books: Option<Books>,
     /// What it knew earlier.
     older: Option<Books>,
+    /// Its position in a session of this name that has ended.
+    former: Option<ReadPosition>,
 }
 
 /// All sessions of a run.
@@ -127,6 +133,7 @@ impl Sessions {
             outcomes: BTreeMap::new(),
             books: None,
             older: None,
+            former: None,
         });
         self.all.len() - 1
     }
@@ -192,9 +199,7 @@ impl Session {
         refused: u64,
         relay: &mut RelayModel,
     ) -> Result<Vec<Unconfirmed>, String> {
-        if done > u64::from(self.last_ref) {
-            return Err(format!("done is {done}, and the client's last ref was {}", self.last_ref));
-        }
+        self.check_done(done)?;
         for (&reference, &outcome) in &self.outcomes {
             let fits = match outcome_in(reference, done, refused) {
                 Some(said) => (said == Outcome::Executed) == (outcome == Outcome::Executed),
@@ -242,13 +247,30 @@ impl Session {
         Ok(self.unanswered.iter().cloned().collect())
     }
 
+    /// The server has used no number that was not sent.
+    pub(super) fn check_done(&self, done: u64) -> Result<(), String> {
+        let last = self.last_ref;
+        if done <= u64::from(last) {
+            Ok(())
+        } else {
+            Err(format!("done is {done}, and the client's last ref was {last}"))
+        }
+    }
+
     /// The session begins anew: the outcome of what was sent is unknown.
     pub(crate) fn begin_anew(&mut self, relay: &mut RelayModel) {
         for sent in self.unanswered.drain(..).filter(|sent| sent.kind.is_message()) {
             relay.lost((self.marker, sent.k));
         }
         self.outcomes.clear();
+        let read = self.books.as_ref().filter(|books| books.has_position);
+        self.former = read.map(|books| books.position).or(self.former);
         (self.books, self.older) = (None, None);
+    }
+
+    /// Whether the client has read in an earlier session of this name.
+    pub(crate) fn has_former_position(&self) -> bool {
+        self.former.is_some()
     }
 
     /// The client gives up its connection, on which it knew `books`, or none if it was not welcomed.
@@ -271,6 +293,8 @@ impl Session {
         }
         let position = books.position;
         let position = match form {
+            PositionForm::Missing => None,
+            PositionForm::Former => self.former,
             PositionForm::Right | PositionForm::Stale => Some(position),
             PositionForm::Future if position.seq % 2 == 0 => {
                 Some(ReadPosition { seq: position.seq + 1000, ..position })

@@ -118,6 +118,9 @@ impl World {
             node.restart_at = if node.is_gone() { NEVER } else { 0 };
             node.well_since = node.well_since.min(now);
         }
-        self.wires.values_mut().for_each(|wire| wire.stalled_until = wire.stalled_until.min(now));
+        for wire in self.wires.values_mut() {
+            wire.stalled_until = wire.stalled_until.min(now);
+            wire.is_ended |= wire.late.take().is_some();
+        }
     }
 }

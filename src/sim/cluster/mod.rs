@@ -145,6 +145,7 @@ mod tests {
             "the cluster was full",
             "there were as many lobbies as possible",
             "a lobby was full",
+            "late attempts",
             "published",
             "pings answered",
         ] {
@@ -161,7 +162,9 @@ mod tests {
         }
         let effects: Vec<&str> = total.effects().map(|(effect, _)| effect).collect();
         let expected = ["nodes killed", "nodes paused", "resumes", "recovered", "replayed", "directs", "sent again"];
-        for effect in expected.into_iter().chain(["settled by done", "settled as unknown", "sessions forgotten"]) {
+        for effect in
+            expected.into_iter().chain(["settled by done", "settled as unknown", "sessions forgotten", "late attempts"])
+        {
             assert!(effects.contains(&effect), "the runs show nothing about `{effect}`: {effects:?}");
         }
     }

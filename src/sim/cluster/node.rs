@@ -32,6 +32,8 @@ pub(super) struct Wire {
     pub(super) is_vanished: bool,
     /// Until when the client's socket takes nothing.
     pub(super) stalled_until: u64,
+    /// It reaches this node at this time.
+    pub(super) late: Option<(usize, u64)>,
 }
 
 /// When a node starts that does not come back.

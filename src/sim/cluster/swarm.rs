@@ -21,6 +21,8 @@ pub(super) struct Faults {
     pub(super) drop: u64,
     pub(super) vanish: u64,
     pub(super) stall: u64,
+    /// Attempts that take long to reach their node.
+    pub(super) late: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -52,6 +54,7 @@ impl Swarm {
             drop: rate(&[0, 10, 40]),
             vanish: rate(&[0, 5, 20]),
             stall: rate(&[0, 10, 40]),
+            late: rate(&[0, 50, 300]),
         };
         Swarm {
             nodes: pick(random, &[2, 2, 3, 3, 4]),

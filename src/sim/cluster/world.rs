@@ -20,6 +20,8 @@ use crate::sim::transcript::{EventKind, NO_CLIENT, Transcript};
 
 /// Silence after which a page asks whether its connection lives, in microseconds, and the range of what follows it.
 const PATIENCE: (u64, u64) = (3_000_000, 5_000_000);
+/// Within this time a late attempt reaches its node, in microseconds.
+const LATE: u64 = 12_000_000;
 /// While more time than this passes, links go on, in microseconds.
 const LINK_TURN: u64 = 50_000;
 /// Most bytes that move between a node and Redis in a turn without faults.
@@ -93,6 +95,7 @@ impl World {
         };
         self.advance(span)?;
         self.run_timers()?;
+        self.pass_late_attempts();
         self.inject();
         for at in 0..self.nodes.len() {
             if self.random.percent(60) {
@@ -250,10 +253,30 @@ impl World {
             let line = String::from_utf8_lossy(&request).lines().next().unwrap_or_default().to_owned();
             format!("wire {id} to node{node}: {line}")
         });
-        self.wires.insert(id, Wire { to_server: request, ..Wire::default() });
-        self.nodes[node].open(id);
+        let is_late = !self.is_calm && self.random.below(1000) < self.swarm.faults.late;
+        let late = is_late.then(|| (node, self.now + self.random.below(LATE)));
+        self.wires.insert(id, Wire { to_server: request, late, ..Wire::default() });
+        if late.is_none() {
+            self.nodes[node].open(id);
+        }
         self.disturb(self.pages[at].user, at);
         Ok(())
+    }
+
+    /// Lets the attempts reach their nodes that were on their way for long. Their clients may have been let in meanwhile.
+    fn pass_late_attempts(&mut self) {
+        for (&id, wire) in &mut self.wires {
+            let Some((node, _)) = wire.late.take_if(|(_, at)| *at <= self.now) else { continue };
+            if self.nodes[node].engine.is_none() {
+                wire.is_ended = true;
+                continue;
+            }
+            self.nodes[node].open(id);
+            if wire.is_dropped {
+                self.books.count("late attempts");
+                self.trace.note(self.now, || format!("wire {id} reaches node{node} late"));
+            }
+        }
     }
 
     fn use_connection(&mut self, at: usize) -> Result<(), String> {
@@ -262,6 +285,10 @@ impl World {
         let is_ended = self.wires.get(&wire).is_none_or(|it| it.is_ended && it.to_client.is_empty());
         if is_ended {
             self.lose(at, "it has ended");
+            return self.drive(at);
+        }
+        if self.wires.get(&wire).is_some_and(|it| it.late.is_some()) && self.random.percent(10) {
+            self.lose(at, "its network does not answer");
             return self.drive(at);
         }
         if silence > PATIENCE.0 && self.random.below(PATIENCE.1) < 500_000 {
@@ -335,8 +362,9 @@ impl World {
         // A page that is over is of no further use.
         self.pages.retain(|page| !(page.is_over() && page.conn.is_none()));
         let (pages, nodes) = (&self.pages, &self.nodes);
-        self.wires.retain(|id, _| {
-            pages.iter().any(|page| page.conn.as_ref().is_some_and(|conn| conn.wire == *id))
+        self.wires.retain(|id, wire| {
+            wire.late.is_some()
+                || pages.iter().any(|page| page.conn.as_ref().is_some_and(|conn| conn.wire == *id))
                 || nodes.iter().any(|node| node.wires().any(|(_, wire)| wire == *id) || node.accepts(*id))
         });
         Ok(())

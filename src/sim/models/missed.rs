@@ -58,12 +58,10 @@ pub(super) struct SessionSeat {
     pub(super) conn: ConnId,
     /// Since when it is away, and why.
     pub(super) away: Option<Away>,
-    /// Position of the session's first `presence_state`.
+    /// Position of the session's first `presence_state`. Of `n` the lowest number that it can have been.
     pub(super) start: ReadPosition,
     /// When the session began, and the position that the client had then, read in an earlier session of the same name.
     pub(super) begun: (Time, Option<ReadPosition>),
-    /// A position with which the session may have begun anew.
-    pub(super) unsure: Option<ReadPosition>,
     /// Whether there were direct messages before the session, of which it may have received some.
     pub(super) starts_late: bool,
     pub(super) directs: Vec<SaidDirect>,
@@ -113,9 +111,22 @@ impl SessionSeat {
     pub(super) fn predates(&self, claim: &Claim, log: Option<&LobbyLog>, at: Time) -> Option<bool> {
         let Some(position) = claim.position else { return Some(false) };
         let epoch = log.map_or(0, |log| log.epoch);
-        let is_older = position.epoch != epoch || position.seq < self.start.seq || self.begun.1 == Some(position);
-        let is_certain = at > self.begun.0 && self.unsure != Some(position);
-        (is_older || is_certain).then_some(is_older)
+        let is_behind = position.seq < self.start.seq || position.n < self.start.n;
+        let is_older = position.epoch != epoch || is_behind || self.begun.1 == Some(position);
+        (is_older || at > self.begun.0).then_some(is_older)
+    }
+
+    /// A new session begins on the seat: the numbers of its direct messages are higher than all before. `step` is what is
+    /// added to them.
+    pub(super) fn renumber(&mut self, step: u64) {
+        self.start.n = self.last_direct + 1;
+        let digits = |n: u64| n.to_string().len();
+        for direct in &mut self.directs {
+            direct.bytes += digits(direct.n + step) - digits(direct.n);
+            direct.n += step;
+        }
+        self.last_direct += step;
+        self.starts_late = true;
     }
 
     /// Returns what a client that claims this seat is sent. `history` and `kept` are the bounds of what is kept: frames and

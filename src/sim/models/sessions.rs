@@ -41,6 +41,8 @@ pub(crate) struct SessionModel {
     may_suspend: bool,
     claims: BTreeMap<ConnId, Claim>,
     seats: BTreeMap<SeatId, SessionSeat>,
+    /// Numbers of the last direct messages to seats without a session that had one.
+    last_directs: BTreeMap<SeatId, u64>,
     /// With `away_after` 0, seats that were said to be away before the application was told.
     said_early: BTreeSet<SeatId>,
     /// When each session was sent its first `presence_state`, and the `seq` of that.
@@ -104,6 +106,7 @@ impl SessionModel {
             may_suspend,
             claims: BTreeMap::new(),
             seats: BTreeMap::new(),
+            last_directs: BTreeMap::new(),
             said_early: BTreeSet::new(),
             began: BTreeMap::new(),
             logs: BTreeMap::new(),
@@ -171,7 +174,10 @@ impl SessionModel {
     pub(crate) fn took_over(&mut self, member: &Member, at: Time) -> Result<(), String> {
         self.check_barred(member, at)?;
         let before = self.seats.remove(&member.seat());
-        let Some(claim) = self.claims.get(&member.conn()).copied() else { return Ok(()) };
+        let Some(claim) = self.claims.get(&member.conn()).copied() else {
+            self.last_directs.extend(before.map(|before| (member.seat(), before.last_direct)));
+            return Ok(());
+        };
         let was_live = before.as_ref().is_none_or(|seat| seat.away.is_none());
         let is_same =
             before.as_ref().is_some_and(|seat| seat.session == claim.session || Some(seat.session) == claim.was);
@@ -183,12 +189,20 @@ impl SessionModel {
         }
         self.check_not_resumable(member, &claim)?;
         self.begin(member, claim, at);
-        // The numbers of direct messages go on.
+        let former = self.last_directs.remove(&member.seat()).map(|last| (last, Vec::new()));
+        let former = before.map(|before| (before.last_direct, before.directs)).or(former);
+        let step = self.renumbering_step();
         let seat = self.seats.get_mut(&member.seat()).expect("the session has just begun");
-        (seat.last_direct, seat.directs) =
-            before.map_or((0, Vec::new()), |before| (before.last_direct, before.directs));
-        seat.starts_late = seat.last_direct > 0;
+        if let Some((last_direct, directs)) = former {
+            (seat.last_direct, seat.directs) = (last_direct, directs);
+            seat.renumber(step);
+        }
         Ok(())
+    }
+
+    /// What is added to the numbers of the direct messages to a seat when a new session takes it over.
+    fn renumbering_step(&self) -> u64 {
+        self.kept_directs.0 as u64 + 1
     }
 
     fn check_not_resumable(&self, member: &Member, claim: &Claim) -> Result<(), String> {
@@ -224,7 +238,6 @@ impl SessionModel {
             away: None,
             start,
             begun: (at, claim.position),
-            unsure: None,
             starts_late: false,
             directs: Vec::new(),
             last_direct: 0,
@@ -247,6 +260,7 @@ impl SessionModel {
         let conn = member.conn();
         let claim = self.claims.get(&conn).copied();
         let claim = claim.ok_or_else(|| format!("conn={conn} has resumed a session, and claimed none"))?;
+        let step = self.renumbering_step();
         let seat = self.seats.get_mut(&member.seat());
         let seat = seat.ok_or_else(|| format!("conn={conn} has resumed a session in seat={}", member.seat()))?;
         if *seat.user != *member.user() || *seat.lobby != *member.lobby() {
@@ -261,19 +275,18 @@ impl SessionModel {
             seat.marker = claim.marker;
         }
         let log = self.logs.get(member.lobby());
+        // A position of an earlier session changes nothing: it may be that of a late attempt.
         let predates = if is_reload { Some(false) } else { seat.predates(&claim, log, at) };
-        let resume = seat.resume(&claim, log, self.history, self.kept_directs, is_reload, predates);
-        let begins_anew = is_reload || predates == Some(true);
-        if predates.is_none() {
-            seat.unsure = claim.position;
-        } else if begins_anew {
-            (seat.begun, seat.unsure) = ((at, claim.position), None);
+        if is_reload {
+            seat.begun = (at, claim.position);
+            seat.renumber(step);
         }
+        let resume = seat.resume(&claim, log, self.history, self.kept_directs, is_reload, predates);
         let is_in_log = log.is_some();
-        if begins_anew && is_in_log {
+        if is_reload && is_in_log {
             let start = self.start_of(member, at);
             let seat = self.seats.get_mut(&member.seat()).expect("found above");
-            (seat.start, seat.starts_late) = (start, seat.last_direct > 0);
+            seat.start = ReadPosition { n: seat.start.n, ..start };
         }
         self.resumes.insert(conn, resume);
         self.was_seated.insert(conn, member.lobby().into());
@@ -292,6 +305,7 @@ impl SessionModel {
     /// A member left its seat.
     pub(crate) fn left(&mut self, member: &Member, reason: LeaveReason, at: Time) -> Result<(), String> {
         let seat = self.seats.remove(&member.seat());
+        self.last_directs.remove(&member.seat());
         let session = seat.as_ref().map(|seat| seat.session);
         let was_live = seat.as_ref().is_none_or(|seat| seat.away.is_none());
         self.replaced = (reason == LeaveReason::Replaced && was_live).then(|| (member.user().into(), session, at));

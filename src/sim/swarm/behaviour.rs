@@ -152,6 +152,8 @@ behaviours! {
     Reload = "reload";
     /// A client comes back and keeps its old connection, as two tabs with the same session do.
     TwoTabs = "two-tabs";
+    /// An attempt that a client gave up reaches the server late, with the position that the client had then.
+    Stray = "stray";
     /// A client claims the session of another user, or of another lobby.
     ForeignSession = "foreign-session";
     /// A client claims a session in a malformed way.
@@ -192,6 +194,7 @@ pub(crate) const OF_SESSIONS: &[Behaviour] = &[
     Behaviour::OddPosition,
     Behaviour::Reload,
     Behaviour::TwoTabs,
+    Behaviour::Stray,
     Behaviour::ForeignSession,
     Behaviour::BadClaim,
     Behaviour::Repeat,

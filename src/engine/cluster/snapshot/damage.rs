@@ -32,7 +32,7 @@ fn bytes_that_are_no_whole_snapshot_of_this_version_are_refused() {
     check_refused(&mut blank, &newer, SnapshotError::Version(7));
     assert_eq!(
         SnapshotError::Version(7).to_string(),
-        "the snapshot has version 7 of the format: this program reads version 1"
+        "the snapshot has version 7 of the format: this program reads version 2"
     );
     for len in 8..snapshot.len() {
         check_refused(&mut blank, &snapshot[..len], SnapshotError::Damaged);

@@ -68,8 +68,7 @@ impl Page {
             books.restart(self.book);
         }
         if is_same_seat {
-            // A late attempt with an old position begins the session anew, and the numbers with it.
-            self.check_settled(done, refused, is_forked || self.has_stray)?;
+            self.check_settled(done, refused, is_forked)?;
         } else {
             self.read.position = None;
             self.sent.clear();

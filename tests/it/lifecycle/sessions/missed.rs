@@ -167,9 +167,9 @@ fn a_newer_page_is_not_sent_what_was_written_to_the_older_one() {
                 ann < direct n=1
                 ann:2 > connect chess {claim}
                 ann < goodbye code=4004, close 4004 replaced
-                ann:2 < upgrade, welcome replay=0 n=1, presence_state
+                ann:2 < upgrade, welcome replay=0 n=34, presence_state
                 bob > {{"type":"direct","to":"ann","data":2}}
-                ann:2 < direct n=2 data=2
+                ann:2 < direct n=35 data=2
                 "#
             ),
         );

@@ -7,3 +7,4 @@ mod limits;
 mod missed;
 mod requests;
 mod seats;
+mod strays;

@@ -181,8 +181,8 @@ fn a_reloaded_page_continues_the_session_that_it_was() {
         ann < close 1001 , eof
         bob > {"type":"direct","to":"ann","data":1}
         ann > connect chess session=page-of-ann-0002 was=page-of-ann-0001
-        ann < upgrade, welcome conn=s2 resumed=true recovered=false done=0 replay=1 n=0
-        ann < direct n=1 data=1, presence_state users=bob,ann
+        ann < upgrade, welcome conn=s2 resumed=true recovered=false done=0 replay=1 n=33
+        ann < direct n=34 data=1, presence_state users=bob,ann
         ann > {"type":"broadcast","data":0,"ref":1}
         ann < ack ref=1 seq=3
         bob < message

@@ -30,7 +30,8 @@ from tabs import Browser
 
 # Fast enough for a test: a connection without a sign of life is closed after about two seconds.
 SERVER = ["--ping-interval", "1s", "--pong-timeout", "500ms", "--messages-per-second", "unlimited", "--bytes-per-second", "unlimited",
-          "--attempts-per-minute", "unlimited", "--admin", "127.0.0.1:0"]
+          "--attempts-per-minute", "unlimited", "--admin", "127.0.0.1:0", "--history-frames", "4096", "--history-bytes", "1MiB",
+          "--max-outbound-bytes", "4MiB"]
 PROXY_SECONDS, PROXY_MEAN, PROXY_SEED = 15, 1.0, 7
 
 

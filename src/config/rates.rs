@@ -38,11 +38,11 @@ impl Config {
         (self.user_bytes_per_second.or(self.bytes_per_second), self.user_byte_burst.or(self.byte_burst))
     }
 
-    /// Returns the most bytes that a message of `max_message_bytes` is charged: in a frame, or if `posts` is true in a POST to
-    /// an event stream.
+    /// Returns the most bytes that a message of `max_message_bytes` is charged: in a frame, perhaps compressed, or if `posts` is
+    /// true in a POST to an event stream.
     pub(super) fn most_charged(&self, posts: bool) -> usize {
         let post = if posts { POST_BYTES } else { 0 };
-        self.max_message_bytes.0.saturating_add(CLIENT_FRAME_HEADER + post)
+        self.max_received_bytes().saturating_add(CLIENT_FRAME_HEADER + post)
     }
 
     pub(crate) fn message_rate(&self) -> Option<Rate> {

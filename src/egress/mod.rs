@@ -17,9 +17,9 @@
 //!        ^------------------everything queued is written---------------+
 //! ```
 //!
-//! Broadcasts to a whole lobby are compressed for the members that take compressed frames, once for all of them. Nothing else
-//! is compressed: a frame for one receiver may mix its secrets with a text that another member has chosen, who could guess
-//! them by the length of the result.
+//! Broadcasts to a whole lobby are compressed for the members that take compressed frames, once for all of them. A frame for one
+//! receiver is not, unless it contains only what that receiver has sent: it may mix its secrets with a text that another member
+//! has chosen, who could guess them by the length of the result.
 //!
 //! A connection that receives server-sent [events] is treated as if it always lagged.
 //!

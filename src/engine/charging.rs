@@ -14,6 +14,9 @@ use crate::base::rate::{Bucket, Denied, Rate};
 use crate::http::PlainResponse;
 use crate::protocol;
 
+/// Longest answer to a health check that is charged as a control message.
+const HEALTH_PONG_BYTES: usize = 256;
+
 impl Core {
     /// Counts a request's address, once it is known.
     pub(super) fn note_address(&mut self, key: ConnKey, address: IpAddr) {
@@ -136,7 +139,17 @@ impl Core {
         self.directory.meter_of(seat).messages = shared;
     }
 
-    /// Charges a ping, a pong or the answer to a health check.
+    /// Charges the answer to a health check, of which `length` is the length of the text.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`] if a rate is exceeded.
+    pub(super) fn charge_health_pong(&mut self, key: ConnKey, length: usize) -> Result<(), Denied> {
+        // A long one is read like any message, so the rate of bytes must bound it.
+        if length > HEALTH_PONG_BYTES { self.charge_message(key) } else { self.charge_control(key) }
+    }
+
+    /// Charges a ping, a pong or a short answer to a health check.
     ///
     /// # Errors
     ///

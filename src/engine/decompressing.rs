@@ -7,10 +7,10 @@ use crate::base::close::CloseReason;
 use crate::base::id::ConnId;
 
 impl<A: App> Engine<A> {
-    /// Handles a compressed message; `bytes_after` bytes of the input follow it. Returns its length.
+    /// Handles a compressed message; `bytes_after` bytes of the input follow it. Returns how much work it was, in bytes.
     ///
-    /// The bytes received were charged before. What the message has more than those is charged here, so that a rate bounds
-    /// what a client makes the server read.
+    /// The received bytes were charged before. If the message is longer than they are, the difference is charged here, so that
+    /// a rate bounds what a client makes the server read.
     // Not inlined: other messages must not pay for it.
     #[cold]
     #[inline(never)]
@@ -19,20 +19,24 @@ impl<A: App> Engine<A> {
         let mut message = std::mem::take(&mut self.core.buffers.decompressed);
         let max_bytes = self.core.config.max_message_bytes.0;
         let decompressed = self.core.decompressor.decompress(payload, &mut message, max_bytes);
-        match decompressed.and_then(|()| as_text(is_text, &message)) {
-            Ok(text) => {
+        let read = decompressed.and_then(|work| Ok((work, as_text(is_text, &message)?)));
+        let work = match read {
+            Ok((work, text)) => {
                 self.core.counters.decompressed_messages += 1;
                 self.core.counters.decompressed_bytes += message.len() as u64;
                 self.on_decompressed(conn, text, &message, message.len().saturating_sub(payload.len()));
                 if self.core.slot(conn).is_some() {
                     self.core.message_ended(conn.key(), bytes_after);
                 }
+                work
             }
-            Err(reason) => self.on_fault(conn, reason),
-        }
-        let length = message.len();
+            Err(reason) => {
+                self.on_fault(conn, reason);
+                message.len()
+            }
+        };
         self.core.buffers.decompressed = message;
-        length
+        work
     }
 
     fn on_decompressed(&mut self, conn: ConnId, text: Option<&str>, bytes: &[u8], uncharged: usize) {

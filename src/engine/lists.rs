@@ -216,7 +216,10 @@ impl Core {
             None => (None, None, "only text is understood here"),
         };
         let is_health_pong = matches!(request, Some(ClientRequest::HealthPong { .. }));
-        let charged = if is_health_pong { self.charge_control(key) } else { self.charge_message(key) };
+        let charged = match text {
+            Some(text) if is_health_pong => self.charge_health_pong(key, text.len()),
+            _ => self.charge_message(key),
+        };
         if let Err(denied) = charged {
             return self.rate_limited(key, reference, denied);
         }

@@ -348,7 +348,8 @@ pub struct HistoryFrame<'a> {
 pub enum Exclude<'a> {
     /// No member is excluded.
     None,
-    /// This connection.
+    /// This connection. As everybody else receives the message, it may be
+    /// [compressed](crate::guide::operating#compression), so its length tells something of its contents. With `User` it is not.
     Conn(ConnId),
     /// This user, on all of its connections.
     User(&'a str),

@@ -32,8 +32,10 @@ impl<A: App> Engine<A> {
                     }
                     self.core.note_refused(member, reference);
                 }
-                let charge = if is_health_pong { Core::charge_control } else { Core::charge_message };
-                return match charge(&mut self.core, key) {
+                let core = &mut self.core;
+                let charged =
+                    if is_health_pong { core.charge_health_pong(key, text.len()) } else { core.charge_message(key) };
+                return match charged {
                     // A client answers every `health_ping` in the same way, so strikes would close it because of its
                     // JSON library.
                     Ok(()) if is_health_pong => self.core.reject(key, reference, Reject::BadMessage, why),
@@ -44,7 +46,7 @@ impl<A: App> Engine<A> {
         };
         // Charged after `type` and `ref` are known, so that a refusal can carry the `ref`.
         let charged = match request {
-            ClientRequest::HealthPong { .. } => self.core.charge_control(key),
+            ClientRequest::HealthPong { .. } => self.core.charge_health_pong(key, text.len()),
             // A request that involves the application waits for its tick. A request that the engine answers alone
             // never waits.
             ClientRequest::Broadcast { .. }

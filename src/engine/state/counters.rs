@@ -139,7 +139,7 @@ counters! {
     seats_kept as "kept_seats",
     /// Sessions that came back to their seat.
     resumed as "resumes",
-    /// Broadcasts that were compressed, each once for all its receivers.
+    /// Broadcasts that the server tried to compress, each once for all its receivers.
     compressed_frames,
     /// Bytes of these broadcasts before they were compressed.
     uncompressed_bytes,

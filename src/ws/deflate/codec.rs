@@ -16,9 +16,12 @@ const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 /// The same, and an empty block that ends the stream. It can be read only where a block begins, so it shows that the data is
 /// complete.
 const END: [u8; 9] = [0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff];
-/// Most streams of one message. Each costs as much as many bytes, and may consist of two.
-const MAX_STREAMS: u32 = 64;
-/// Most bytes that the output grows by before anything of it is known.
+/// Most blocks of a message, beside one for each [`BLOCK_BYTES`] of what it contains. A block of 20 bytes can be empty and yet
+/// take as long as kilobytes, because its codes are read first.
+const FREE_BLOCKS: usize = 256;
+/// Fewest bytes of a block. Compressors begin a new one after 127 symbols at the earliest, or to flush.
+const BLOCK_BYTES: usize = 64;
+/// Size of the first buffer for the output, if the data is not longer.
 const FIRST_ROOM: usize = 4096;
 
 /// The window of the decompressor: a client may use the largest.
@@ -43,7 +46,7 @@ impl Deflater {
         let status = deflate.compress(payload, output, DeflateFlush::SyncFlush);
         let written = usize::try_from(deflate.total_out()).expect("it is at most the length of the output");
         if status != Ok(Status::Ok) || written == output.len() {
-            // What a stream has not written takes room in it even after a reset.
+            // Output that was not written stays in the stream, even after a reset.
             self.0 = None;
             return None;
         }
@@ -73,26 +76,26 @@ impl fmt::Debug for Inflater {
 }
 
 impl Inflater {
-    /// Decompresses `payload` into `to`, which then contains the message.
-    pub(super) fn inflate(&mut self, payload: &[u8], to: &mut Vec<u8>, max_bytes: usize) -> Result<(), InflateFault> {
+    /// Decompresses `payload` into `to`, which then contains the message. Returns about how many blocks it consists of.
+    pub(super) fn inflate(
+        &mut self,
+        payload: &[u8],
+        to: &mut Vec<u8>,
+        max_bytes: usize,
+    ) -> Result<usize, InflateFault> {
         to.clear();
         // Some clients send an empty message as no data at all.
         if payload.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let inflate = self.0.get_or_insert_with(|| Box::new(Inflate::new(false, MAX_WINDOW_BITS)));
         inflate.reset(false);
-        let mut output = Output { to, length: 0, max_bytes };
-        let (mut rest, mut streams) = (payload, 1);
+        let mut output = Output { to, length: 0, max_bytes, blocks: 0 };
+        let mut rest = payload;
         // A block may say that it is the last one. What follows it is another stream (RFC 7692 section 7.2.3.4).
         while output.inflate(inflate, &mut rest)? == Status::StreamEnd {
             if rest.is_empty() {
-                output.finish();
-                return Ok(());
-            }
-            streams += 1;
-            if streams > MAX_STREAMS {
-                return Err(InflateFault::Invalid);
+                return Ok(output.finish());
             }
             inflate.reset(false);
         }
@@ -102,8 +105,7 @@ impl Inflater {
         if status != Status::StreamEnd || !end.is_empty() || output.length != before {
             return Err(InflateFault::Invalid);
         }
-        output.finish();
-        Ok(())
+        Ok(output.finish())
     }
 }
 
@@ -112,6 +114,8 @@ struct Output<'a> {
     to: &'a mut Vec<u8>,
     length: usize,
     max_bytes: usize,
+    /// Number of times that the decompressor has stopped, thus at least the number of blocks.
+    blocks: usize,
 }
 
 impl Output<'_> {
@@ -129,26 +133,34 @@ impl Output<'_> {
                 self.to.resize(room, 0);
             }
             let (consumed, produced) = (inflate.total_in(), inflate.total_out());
+            // Stops at the end of each block.
             let status = inflate
-                .decompress(rest, &mut self.to[self.length..], InflateFlush::SyncFlush)
+                .decompress(rest, &mut self.to[self.length..], InflateFlush::Block)
                 .map_err(|_| InflateFault::Invalid)?;
             *rest = &rest[(inflate.total_in() - consumed) as usize..];
             self.length += (inflate.total_out() - produced) as usize;
             if self.length > self.max_bytes {
                 return Err(InflateFault::TooLong);
             }
-            // If the buffer is full, some of the output may wait in the stream.
-            if status == Status::StreamEnd || (rest.is_empty() && self.length < self.to.len()) {
-                return Ok(status);
-            }
-            if self.length < self.to.len() && inflate.total_in() == consumed {
+            self.blocks += 1;
+            if self.blocks > FREE_BLOCKS + self.length / BLOCK_BYTES {
                 return Err(InflateFault::Invalid);
+            }
+            match status {
+                Status::StreamEnd => return Ok(status),
+                // Nothing was read or written. If the buffer is full, some of the output may wait in the stream.
+                Status::BufError if self.length < self.to.len() => {
+                    return if rest.is_empty() { Ok(Status::Ok) } else { Err(InflateFault::Invalid) };
+                }
+                _ => {}
             }
         }
     }
 
-    fn finish(&mut self) {
+    /// Returns the number of blocks.
+    fn finish(self) -> usize {
         self.to.truncate(self.length);
+        self.blocks
     }
 }
 
@@ -247,9 +259,9 @@ mod tests {
             let mut random = Random::new(seed);
             let message = message(&mut random);
             let payload = compressed(&message, random.below(10) as u32);
-            assert_eq!(inflater.inflate(&payload, &mut read, MAX), Ok(()), "seed {seed}");
+            assert!(inflater.inflate(&payload, &mut read, MAX).is_ok(), "seed {seed}");
             assert!(read == message, "seed {seed}");
-            assert_eq!(inflater.inflate(&payload, &mut read, message.len()), Ok(()));
+            assert!(inflater.inflate(&payload, &mut read, message.len()).is_ok());
             if let Some(less) = message.len().checked_sub(1) {
                 assert_eq!(inflater.inflate(&payload, &mut read, less), Err(InflateFault::TooLong), "seed {seed}");
                 let cut = random.below(payload.len() as u64) as usize;
@@ -276,12 +288,12 @@ mod tests {
             (b"", b""),
         ] {
             let (mut inflater, mut read) = (Inflater::default(), b"former".to_vec());
-            assert_eq!(inflater.inflate(payload, &mut read, 5), Ok(()), "{payload:x?}");
+            assert!(inflater.inflate(payload, &mut read, 5).is_ok(), "{payload:x?}");
             assert_eq!(read, message);
         }
         // The second message of section 7.2.3.2 refers to the first one.
         let (mut inflater, mut read) = (Inflater::default(), Vec::new());
-        assert_eq!(inflater.inflate(b"\xf2\x48\xcd\xc9\xc9\x07\x00", &mut read, 5), Ok(()));
+        assert!(inflater.inflate(b"\xf2\x48\xcd\xc9\xc9\x07\x00", &mut read, 5).is_ok());
         assert_eq!(inflater.inflate(b"\xf2\x00\x11\x00\x00", &mut read, 5), Err(InflateFault::Invalid));
     }
 
@@ -296,19 +308,63 @@ mod tests {
             assert_eq!(inflater.inflate(payload, &mut read, MAX), Err(InflateFault::Invalid), "{payload:x?}");
         }
         // What was wrong has no effect on the next message.
-        assert_eq!(inflater.inflate(&whole, &mut read, MAX), Ok(()));
+        assert!(inflater.inflate(&whole, &mut read, MAX).is_ok());
+    }
+
+    /// Bits from the first one on, as RFC 1951 section 3.1.1 packs them.
+    fn packed(bits: &str) -> Vec<u8> {
+        let bits: Vec<u8> = bits.bytes().map(|bit| bit - b'0').collect();
+        bits.chunks(8).map(|byte| byte.iter().rev().fold(0, |all, bit| all << 1 | bit)).collect()
+    }
+
+    /// An empty block that is not the last one, with as many codes as possible.
+    fn block_of_codes() -> String {
+        // Numbers begin with the lowest bit, codes with the highest.
+        let number = |value: u32, bits: u32| (0..bits).map(move |at| char::from(b'0' + (value >> at & 1) as u8));
+        // Sixteen codes of four bits each for the lengths 1 to 15, and for many zeros.
+        let lengths = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
+        let code = |symbol: u32| format!("{:04b}", if symbol == 18 { 15 } else { symbol - 1 });
+        let mut block = String::from("001");
+        block.extend(number(0, 5).chain(number(0, 5)).chain(number(15, 4)));
+        block.extend(lengths.iter().flat_map(|&it| number(if matches!(it, 0 | 16 | 17) { 0 } else { 4 }, 3)));
+        // The literals 0 to 14 have codes of 2 to 15 bits, and the end of the block has one of a single bit.
+        block.extend((2..=15).chain([15]).map(code));
+        for zeros in [138, 103] {
+            block += &code(18);
+            block.extend(number(zeros - 11, 7));
+        }
+        block += &code(1);
+        // One code for a distance, and the end of the block.
+        block + &code(1) + "0"
     }
 
     #[test]
-    fn the_streams_of_a_message_are_bounded() {
+    fn the_blocks_of_a_message_are_bounded() {
         let (mut inflater, mut read) = (Inflater::default(), Vec::new());
+        let mut message = |payload: Vec<u8>| inflater.inflate(&payload, &mut read, MAX);
         // Empty blocks, each the last one of its stream, and the beginning of the empty block at the end.
-        let mut message = |streams: u32| {
-            let payload = [b"\x03\x00".repeat(streams as usize - 1), vec![0]].concat();
-            inflater.inflate(&payload, &mut read, MAX)
-        };
-        assert_eq!(message(MAX_STREAMS), Ok(()));
-        assert_eq!(message(MAX_STREAMS + 1), Err(InflateFault::Invalid));
+        let streams = |number: usize| [b"\x03\x00".repeat(number), vec![0]].concat();
+        let flushes = |number: usize| [b"\x00\x00\x00\xff\xff".repeat(number), vec![0]].concat();
+        let codes = |number: usize| [packed(&block_of_codes().repeat(8 * number)), vec![0]].concat();
+        assert!(codes(1).len() < 8 * 22);
+        for (few, many) in [(streams(100), streams(300)), (flushes(200), flushes(300)), (codes(30), codes(40))] {
+            assert!(message(few.clone()).is_ok(), "{few:x?}");
+            assert_eq!(message(many), Err(InflateFault::Invalid));
+        }
+    }
+
+    #[test]
+    fn a_client_may_flush_often() {
+        let text = b"{\"x\":123,\"y\":456}".repeat(3000);
+        let mut written = Vec::with_capacity(2 * text.len());
+        let mut compress = Compress::new(Compression::new(6), false);
+        for piece in text.chunks(200) {
+            compress.compress_vec(piece, &mut written, FlushCompress::Sync).expect("there is room");
+        }
+        written.truncate(written.len() - TAIL.len());
+        let (mut inflater, mut read) = (Inflater::default(), Vec::new());
+        let blocks = inflater.inflate(&written, &mut read, MAX).expect("the data is valid");
+        assert!(read == text && blocks >= 2 * text.len() / 200, "{blocks}");
     }
 
     /// 1 KB that would become 1 MB, and 1 MB that would become 1 GB.
@@ -326,6 +382,6 @@ mod tests {
                 read = Vec::new();
             }
         }
-        assert_eq!(inflater.inflate(&million, &mut read, 1 << 20), Ok(()));
+        assert!(inflater.inflate(&million, &mut read, 1 << 20).is_ok());
     }
 }

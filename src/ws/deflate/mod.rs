@@ -33,6 +33,11 @@ pub(crate) const COMPRESSOR: Option<&str> = None;
 /// The shortest message that is compressed. A shorter one often becomes no smaller, and fits into a packet anyway.
 const MIN_BYTES: usize = 256;
 
+/// Blocks of a message that are not counted as work.
+const USUAL_BLOCKS: usize = 8;
+/// Bytes of an uncompressed message that take about as long as a block without contents.
+const BLOCK_WORK: usize = 1024;
+
 /// What was compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CompressionTotals {
@@ -107,17 +112,24 @@ pub(crate) struct Decompressor {
 }
 
 impl Decompressor {
-    /// Decompresses the payload of a message into `to`, whose former contents are lost.
+    /// Decompresses the payload of a message into `to`, whose former contents are lost. Returns its length, or that of an
+    /// uncompressed message that would take as long.
     ///
     /// # Errors
     ///
     /// The reason to close the connection: the payload is not valid, or the message has more than `max_bytes`. No more than
     /// these are decompressed.
-    pub(crate) fn decompress(&mut self, payload: &[u8], to: &mut Vec<u8>, max_bytes: usize) -> Result<(), CloseReason> {
-        self.inflater.inflate(payload, to, max_bytes).map_err(|fault| match fault {
-            InflateFault::Invalid => CloseReason::BadCompression,
-            InflateFault::TooLong => CloseReason::MessageTooBig,
-        })
+    pub(crate) fn decompress(
+        &mut self,
+        payload: &[u8],
+        to: &mut Vec<u8>,
+        max_bytes: usize,
+    ) -> Result<usize, CloseReason> {
+        match self.inflater.inflate(payload, to, max_bytes) {
+            Ok(blocks) => Ok(to.len().max(blocks.saturating_sub(USUAL_BLOCKS) * BLOCK_WORK)),
+            Err(InflateFault::Invalid) => Err(CloseReason::BadCompression),
+            Err(InflateFault::TooLong) => Err(CloseReason::MessageTooBig),
+        }
     }
 }
 

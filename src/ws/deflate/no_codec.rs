@@ -23,7 +23,7 @@ pub(super) enum InflateFault {
 pub(super) struct Inflater;
 
 impl Inflater {
-    pub(super) fn inflate(&mut self, _: &[u8], _: &mut Vec<u8>, _: usize) -> Result<(), InflateFault> {
+    pub(super) fn inflate(&mut self, _: &[u8], _: &mut Vec<u8>, _: usize) -> Result<usize, InflateFault> {
         Err(InflateFault::Invalid)
     }
 }

@@ -16,7 +16,7 @@ const NAME: &str = "permessage-deflate";
 pub(crate) struct MalformedExtensions;
 
 /// An offer of `permessage-deflate` that the server accepts. The answer excludes context takeover in both directions, which
-/// every client must support (RFC 7692 section 7.1.1).
+/// clients should support (RFC 7692 section 7.1.1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Deflate {
     /// `server_max_window_bits`, which the answer has to repeat: from 8 to 15.

@@ -122,6 +122,25 @@ fn bombs_close_with_1009() {
 
 /// A client may make the server read as many bytes as without compression.
 #[test]
+fn rates_count_the_bytes_of_long_answers_to_health_checks() {
+    let config =
+        Config { bytes_per_second: Limit::at_most(10_000), byte_burst: ByteSize(70_000), max_rate_strikes: 2, ..on() };
+    // The second one is none, and gets an `error`.
+    for timestamp in ["1", "{}"] {
+        let mut world = World::new(config.clone(), Witness::<true>::default());
+        join(&mut world, "chess", &["ann"]);
+        let answer = format!(r#"{{"type":"health_pong","timestamp":{timestamp},"x":"{}"}}"#, "x".repeat(40_000));
+        for _ in 0..20 {
+            world.send("ann", &text(&answer));
+            world.flush();
+        }
+        let counters = &world.engine.stats().counters;
+        assert_eq!(counters.closed(CloseReason::RateLimited), 1);
+        assert!(counters.decompressed_messages <= 5, "{}", counters.decompressed_messages);
+    }
+}
+
+#[test]
 fn rates_count_decompressed_bytes() {
     let config =
         Config { bytes_per_second: Limit::at_most(10_000), byte_burst: ByteSize(70_000), max_rate_strikes: 2, ..on() };

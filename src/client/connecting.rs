@@ -12,7 +12,7 @@ use super::session::{Link, Session};
 use super::timers::Timer;
 use crate::base::time::Time;
 
-/// The server itself allows 10 s for authorization.
+/// Time for the welcome, and then for the list. The server itself allows 10 s for authorization.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time for the answer to a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -129,7 +129,7 @@ impl Session {
 
     /// A dead connection looks like a silent one, until something is sent that must be answered.
     pub(super) fn probe(&mut self, now: Time) {
-        if self.ping(now) {
+        if !self.timers.is_set(Timer::Probe) && self.ping(now) {
             self.timers.set(Timer::Probe, now + PROBE_TIMEOUT);
         }
     }
@@ -139,9 +139,9 @@ impl Session {
         self.say(Outgoing::Text(format!(r#"{{"type":"ping","ref":"{}"}}"#, now.as_micros())))
     }
 
-    /// The server has let the client in.
+    /// The server has let the client in. Its list follows.
     pub(super) fn connected(&mut self, now: Time) {
-        self.timers.stop(Timer::Connect);
+        self.timers.set(Timer::Connect, now + WELCOME_TIMEOUT);
         self.timers.set(Timer::Stable, now + STABLE);
     }
 

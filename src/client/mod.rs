@@ -107,7 +107,7 @@
 //! - What is known of a lobby, or of the list of lobbies, takes at most 16 MiB and what one message adds. A server that sends
 //!   more is left for good: the code 1009, `too_large`.
 //! - Events take at most 4 MiB and what one message adds: see [`Session::poll_event`].
-//! - At most 64 requests with 64 KiB are not settled. Nothing volatile is sent while 64 KiB are not.
+//! - At most 64 requests with 64 KiB are not settled, or a single larger one. Nothing volatile is sent while 64 KiB are not.
 
 mod action;
 mod address;

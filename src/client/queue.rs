@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::error::LobbyError;
-use super::event::{Ack, Event, RequestId, State};
+use super::event::{Ack, Event, LobbyMember, RequestId, State};
 use super::limits::MAX_EVENT_WEIGHT;
 use super::weight;
 
@@ -94,12 +94,24 @@ fn weight_of(event: &Event) -> usize {
     let inner = match event {
         Event::Message(message) => message.json.len() + message.kind.as_ref().map_or(0, String::len),
         Event::Binary(bytes) => bytes.len(),
-        Event::Data { changes, .. } | Event::Settings { changes, .. } => weight::of_map(changes),
+        Event::Data { changes, who, .. } => weight::of_map(changes) + who.as_ref().map_or(0, weight_of_member),
+        Event::Settings { changes, .. } => weight::of_map(changes),
         Event::Settled { result: Ok(ack), .. } => weight::of_map(&ack.fields),
         Event::Settled { result: Err(error), .. } | Event::Error(error) => weight::of_map(error.details()),
         Event::Start(seats) => seats.iter().map(|seat| EVENT + seat.user.len() + seat.conn.len()).sum(),
-        Event::Leave { reason, .. } => reason.len(),
-        _ => 0,
+        Event::Join(who) | Event::Away(who) | Event::Back(who) | Event::Host(Some(who)) => weight_of_member(who),
+        Event::Leave { who, reason } => weight_of_member(who) + reason.len(),
+        Event::Connection { .. }
+        | Event::Members
+        | Event::Gap
+        | Event::Host(None)
+        | Event::Countdown(_)
+        | Event::Lobbies => 0,
     };
     EVENT + inner
+}
+
+/// An event keeps the member as it was, so two events of a member may keep two versions of its data.
+fn weight_of_member(who: &LobbyMember) -> usize {
+    who.user.len() + who.conn.len() + weight::of_map(&who.data)
 }

@@ -26,7 +26,7 @@ impl Session {
         let Some(kind) = message.text("type") else { return };
         let Some(link) = &mut self.link else { return };
         match &*kind {
-            "goodbye" => link.goodbye = Ending::of_goodbye(&message),
+            "goodbye" => link.goodbye = Ending::of_goodbye(&message).or(link.goodbye.take()),
             "welcome" if self.lobbies.is_none() => self.welcomed(now, &message),
             "lobbies" | "lobbies_diff" if self.lobbies.is_some() => self.list_changed(now, &kind, &message),
             _ if link.is_welcome => self.hear(now, &kind, &message, text),
@@ -112,6 +112,7 @@ impl Session {
     }
 
     fn opened(&mut self) {
+        self.timers.stop(Timer::Connect);
         self.become_state(State::Open, None);
         self.events.release();
     }
@@ -152,7 +153,7 @@ impl Session {
     }
 
     fn answered(&mut self, now: Time, is_error: bool, message: &Fields<'_>) {
-        let code = message.text("code").unwrap_or_default();
+        let code = message.text("code").unwrap_or_else(|| "error".to_owned());
         let is_limited = is_error && code == "rate_limited";
         if is_limited {
             let pause = message.number("retry_after_ms").unwrap_or(USUAL_PAUSE_MS);

@@ -12,7 +12,7 @@ const GRACE: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Timer {
-    /// The attempt has brought no welcome.
+    /// The attempt has brought no welcome, or no list after it.
     Connect,
     /// The connection has held long enough for the backoff to begin anew.
     Stable,

@@ -36,6 +36,26 @@ const claims = {
     equal(new Lobby("/ws/chess").state, "idle", "the state of a lobby that is not connected, on a server that renders pages");
   },
 
+  async "an async listener that throws is reported, and a timeout may be without an end"() {
+    const { join } = await import("lobbyd");
+    const reported = [];
+    globalThis.reportError = (error) => reported.push(error.message);
+    const ann = await join(url("async"), { token: "ann", WebSocket });
+    const bob = await join(url("async"), { token: "bob", WebSocket });
+    const heard = [];
+    bob.on("move", async () => {
+      throw new Error("of a listener");
+    });
+    bob.once("move", () => Promise.reject(new Error("of another")));
+    bob.on("move", ({ to }) => heard.push(to));
+    await ann.request("move", { to: "e4" }, { timeout: Infinity });
+    await until("bob hears it, and both are reported", () => heard.length && reported.length > 1);
+    equal([heard, reported], [["e4"], ["of a listener", "of another"]], "what bob hears, and what is reported");
+    delete globalThis.reportError;
+    ann.leave();
+    bob.leave();
+  },
+
   async "a component under StrictMode opens one socket, and two components share it"() {
     for (const name of ["window", "document", "navigator"]) {
       Object.defineProperty(globalThis, name, { value: name === "window" ? dom.window : dom.window[name], configurable: true, writable: true });

@@ -17,8 +17,9 @@ class FakeClock {
   timers = new Map();
   number = 0;
 
+  // As in browsers, a wait that does not fit into 32 bits is none.
   set = (action, ms = 0) => {
-    this.timers.set(++this.number, { due: this.now + Math.max(0, ms), action });
+    this.timers.set(++this.number, { due: this.now + (ms >= 0 && ms < 2 ** 31 ? ms : 0), action });
     return this.number;
   };
 
@@ -216,7 +217,7 @@ class Run {
     let tokens = 0;
     const lobby = this.lobby = new this.Lobby(url, { token: () => `token ${++tokens}` });
     if (listener === "throws") lobby.on("move", () => { throw new Error("of a listener"); });
-    if (listener === "leaves") lobby.on("leave", () => lobby.leave());
+    if (listener === "leaves first") lobby.on("leave", () => lobby.leave());
     for (const name of ["join", "leave", "away", "back", "gap"]) {
       lobby.on(name, (who, why) => this.events.push([name, ...(who ? [who.user] : []), ...(why ? [why] : [])]));
     }
@@ -225,6 +226,7 @@ class Run {
         this.events.push([isDirect ? "direct" : "message", from, type === null ? data : { type, ...data }]));
     }
     for (const name of ["data", "host", "settings", "countdown", "start"]) lobby.on(name, (...values) => this.events.push(this.told(name, values)));
+    if (listener === "leaves") lobby.on("leave", () => lobby.leave());
     lobby.connect();
   }
 

@@ -276,7 +276,7 @@ class Run:
 
         if listener == "throws":
             lobby.on("move", throw)
-        if listener == "leaves":
+        if listener == "leaves first":
             lobby.on("leave", lambda *_values: lobby.leave())
         for name in "join", "leave", "away", "back", "gap":
             lobby.on(name, lambda *values, name=name: self.events.append(
@@ -286,6 +286,8 @@ class Run:
                 ["direct" if meta.is_direct else "message", meta.sender, data if meta.type is None else {"type": meta.type, **data}]))
         for name in CONTROL_EVENTS:
             lobby.on(name, lambda *values, name=name: self.events.append(self.told(name, *values)))
+        if listener == "leaves":
+            lobby.on("leave", lambda *_values: lobby.leave())
         lobby.connect()
 
     def told(self, name, first, meta=None, about=None):

@@ -31,7 +31,7 @@ export interface SetOptions extends RequestOptions {
 }
 
 export interface RequestOptions {
-  /** Milliseconds; 10,000 by default. */
+  /** Milliseconds; 10,000 by default. `Infinity`: none. */
   timeout?: number;
 }
 

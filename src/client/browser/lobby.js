@@ -283,7 +283,7 @@ export class Lobby {
   on(name, listener, { once, signal } = {}) {
     const call = (...values) => {
       if (once) off();
-      listener(...values);
+      return listener(...values);
     };
     const off = () => listeners.delete(call);
     const listeners = this.#listeners.get(name) ?? new Set();
@@ -328,8 +328,10 @@ export class Lobby {
   #emit(name, ...values) {
     if (this.#early && name !== "connection") return this.#early.push([name, ...values]);
     for (const listener of [...(this.#listeners.get(name) ?? [])]) {
+      // One before it may have removed it, or left.
+      if (!this.#listeners.get(name)?.has(listener)) continue;
       try {
-        listener(...values);
+        listener(...values)?.catch?.(report);
       } catch (error) {
         report(error);
       }
@@ -345,7 +347,8 @@ export class Lobby {
       action();
     };
     this.#stop(key);
-    this.#timers.set(key, setTimeout(act, ms));
+    // Browsers call a longer one at once.
+    this.#timers.set(key, setTimeout(act, Math.min(ms, 2 ** 31 - 1)));
   }
 
   #stop(key) {
@@ -364,8 +367,7 @@ export class Lobby {
 
   async #open() {
     const link = (this.#link = {});
-    // The server itself allows 10 s for authorization.
-    this.#after("connect", 15_000, () => this.#lost(link));
+    this.#limit();
     this.#become("connecting");
     try {
       const { token } = this.options;
@@ -488,7 +490,7 @@ export class Lobby {
   // A dead connection looks like a silent one, until something is sent that must be answered.
   #probe() {
     const link = this.#link;
-    if (this.#ping()) this.#after("probe", 3_000, () => this.#lost(link));
+    if (!this.#timers.has("probe") && this.#ping()) this.#after("probe", 3_000, () => this.#lost(link));
   }
 
   // Its `ref` is a string, because integers are the numbers of requests.
@@ -530,7 +532,7 @@ export class Lobby {
       error: this.#answered,
       pong: this.#sampled,
       health_ping: ({ timestamp }) => this.#say(JSON.stringify({ type: "health_pong", timestamp })),
-      goodbye: () => (this.#link.goodbye = message),
+      goodbye: () => Number.isInteger(message.code) && (this.#link.goodbye = message),
       ...(control && {
         lobby_state: this.#stated,
         state: this.#set,
@@ -547,8 +549,14 @@ export class Lobby {
     (handlers[type] ?? this.#hear).call(this, message);
   }
 
+  // The server itself allows 10 s for authorization. The list may take as long after the welcome.
+  #limit() {
+    const link = this.#link;
+    this.#after("connect", 15_000, () => this.#lost(link));
+  }
+
   #connected() {
-    this.#stop("connect");
+    this.#limit();
     this.#lostAt = null;
     // The backoff begins anew after so long a connection.
     this.#after("stable", 5_000, () => {
@@ -625,6 +633,7 @@ export class Lobby {
       });
     }
     this.#isKnown = true;
+    this.#stop("connect");
     this.#become("open");
   }
 
@@ -704,7 +713,7 @@ export class Lobby {
 
   #answered({ type, ref, ...answer }) {
     const request = this.#sent.get(ref);
-    const code = type === "error" && answer.code;
+    const code = type === "error" && (answer.code ?? "error");
     const isLimited = code === "rate_limited";
     if (isLimited) this.#after("pause", answer.retry_after_ms ?? 1_000, () => this.#flush());
     // Without a `ref` it answers a volatile message.

@@ -68,6 +68,14 @@ const REF_BYTES := 24
 # The server allows 16 unanswered requests of a session.
 const MAX_SENT := 16
 const MAX_PACKETS := 4_096
+# Fields of a goodbye.
+const GOODBYE := {
+	"code": TYPE_INT,
+	"reason": TYPE_STRING,
+	"url": TYPE_STRING,
+	"reconnect": TYPE_BOOL,
+	"retry_after_ms": TYPE_INT,
+}
 # Numbers below it are exact in a double.
 const EXACT := 9_007_199_254_740_992.0
 
@@ -262,7 +270,7 @@ var _handlers := {
 	"error": _answered,
 	"pong": _sampled,
 	"health_ping": _pinged,
-	"goodbye": func(message: Dictionary) -> void: _link.goodbye = message,
+	"goodbye": _dismissed,
 }
 var _control_handlers := {
 	"lobby_state": _stated,
@@ -330,6 +338,12 @@ func leave() -> void:
 	_drop(1000)
 	_close({"code": 1000, "reason": "left"})
 	_deliver()
+
+
+## For games that learn that the network is back: looks at once whether the connection is alive, or
+## ends the wait for the next attempt, as far as the server allows it.
+func wake() -> void:
+	_wake(true)
 
 
 ## The server's time in milliseconds since the Unix epoch.
@@ -645,8 +659,7 @@ func _forget() -> void:
 func _open() -> void:
 	var link := Link.new()
 	_link = link
-	# The server itself allows 10 s for authorization.
-	_after("connect", 15_000, func() -> void: _lost(link))
+	_limit(link)
 	_become(State.CONNECTING)
 	var value: Variant = await token.call() if token is Callable else token
 	if link != _link:
@@ -655,6 +668,11 @@ func _open() -> void:
 		link.socket = _make_socket(_address(), _protocols(str(value)))
 	if link.socket == null:
 		_lost(link)
+
+
+# The server itself allows 10 s for authorization. The list may take as long after the welcome.
+func _limit(link: Link) -> void:
+	_after("connect", 15_000, func() -> void: _lost(link))
 
 
 func _address() -> String:
@@ -813,8 +831,7 @@ func _settle_joining(result: Result) -> void:
 
 func _wake(is_online: bool) -> void:
 	if state != State.WAITING:
-		if not _timers.has("probe"):
-			_probe()
+		_probe()
 	elif is_online or not (_timers.has("retry") or _is_hidden()):
 		_retry_in(maxf(0, _not_before - _wall()))
 
@@ -822,7 +839,7 @@ func _wake(is_online: bool) -> void:
 # A dead connection looks like a silent one, until something is sent that must be answered.
 func _probe() -> void:
 	var link := _link
-	if _ping():
+	if not _timers.has("probe") and _ping():
 		_after("probe", 3_000, func() -> void: _lost(link))
 
 
@@ -921,8 +938,19 @@ func _pinged(message: Dictionary) -> void:
 	_say('{"type":"health_pong","timestamp":%d}' % message.get("timestamp", 0))
 
 
+# Fields of another type are left out: they would end the function that handles the end of the
+# connection.
+func _dismissed(message: Dictionary) -> void:
+	var goodbye := {}
+	for field: String in GOODBYE:
+		if typeof(message.get(field)) == GOODBYE[field]:
+			goodbye[field] = message[field]
+	if goodbye.has("code"):
+		_link.goodbye = goodbye
+
+
 func _connected() -> void:
-	_stop("connect")
+	_limit(_link)
 	_lost_at = 0
 	# The backoff begins anew after so long a connection.
 	var stable := func() -> void:
@@ -936,7 +964,6 @@ func _welcomed(message: Dictionary) -> void:
 	var resumed: bool = (
 		message.get("resumed", false) and message.conn == welcome.get("conn", message.conn)
 	)
-	_connected()
 	if _position >= 0 and not message.get("recovered", false):
 		_has_gap = true
 	if not resumed or message.epoch != _epoch:
@@ -948,6 +975,7 @@ func _welcomed(message: Dictionary) -> void:
 	_samples = []
 	_offset = message.server_time - _ticks()
 	welcome = message
+	_connected()
 	_link.is_welcome = true
 	var done: int = message.get("done", 0)
 	_ref = maxi(_ref, done)
@@ -1027,6 +1055,7 @@ func _stated(message: Dictionary) -> void:
 
 func _opened() -> void:
 	_is_known = true
+	_stop("connect")
 	_settle_joining(Result.new())
 	_become(State.OPEN)
 
@@ -1164,7 +1193,7 @@ func _answered(message: Dictionary) -> void:
 	answer.erase("ref")
 	var error := ""
 	if message.type == "error":
-		error = answer.get("code", "bad_message")
+		error = answer.get("code", "error")
 		answer.erase("code")
 	var is_limited := error == "rate_limited"
 	if is_limited:
@@ -1328,7 +1357,7 @@ static func _is_same(value: Variant, other: Variant) -> bool:
 # A page may use an address without its own origin.
 func _absolute(address: String) -> String:
 	if address.begins_with("/") and _is_web():
-		return str(JavaScriptBridge.eval("location.origin")) + address
+		return str(JavaScriptBridge.get_interface("location").origin) + address
 	return address
 
 

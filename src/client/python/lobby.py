@@ -35,7 +35,7 @@ __all__ = ["Change", "Closed", "Lobby", "LobbyError", "Member", "Meta", "join"]
 # Bytes of the requests that are kept, and those that may wait for the socket before volatile messages are dropped.
 MAX_BYTES = 65_536
 MAX_UNREAD = 1_000
-# The server itself allows 10 s for authorization.
+# The server itself allows 10 s for authorization. The list may take as long after the welcome.
 CONNECT_SECONDS = 15.0
 CLOSE_SECONDS = 2.0
 # Turns of the event loop between `ready` and the first event, so that `wait_for(join(…))` returns before.
@@ -43,6 +43,8 @@ EARLY_TURNS = 10
 # Events that are not named after a type of messages. The second ones are the game's, unless the server has lobby control on.
 EVENTS = frozenset("join leave away back members gap connection error message direct binary".split())
 CONTROL_EVENTS = frozenset("data host settings countdown start".split())
+# Fields of a goodbye.
+GOODBYE = {"code": (int,), "reason": (str,), "url": (str,), "reconnect": (bool,), "retry_after_ms": (int, float)}
 # The event of every message, for iterators.
 _ANY = "any message"
 _log = logging.getLogger("lobbyd")
@@ -509,7 +511,10 @@ class Lobby:
         if self._early is not None and name != "connection":
             self._early.append((name, *values))
             return
-        for callback in tuple(self._listeners.get(name, {}).values()):
+        for number, callback in tuple(self._listeners.get(name, {}).items()):
+            # One before it may have removed it, or left.
+            if number not in self._listeners.get(name, {}):
+                continue
             try:
                 result = callback(*values)
                 if inspect.isawaitable(result):
@@ -571,11 +576,14 @@ class Lobby:
 
     def _open(self) -> None:
         link = self._link = _Link(self)
-        self._after("connect", CONNECT_SECONDS, lambda: self._lost(link, Closed(1006, "")))
+        self._limit(link)
         self._become("connecting")
         # A callback may have left the lobby.
         if link is self._link:
             link.start()
+
+    def _limit(self, link: _Link) -> None:
+        self._after("connect", CONNECT_SECONDS, lambda: self._lost(link, Closed(1006, "")))
 
     def _address(self) -> str:
         """The address of the next attempt."""
@@ -656,7 +664,7 @@ class Lobby:
     def _probe(self) -> None:
         """A dead connection looks like a silent one, until something is sent that must be answered."""
         link = self._link
-        if link and self._ping():
+        if link and "probe" not in self._timers and self._ping():
             self._after("probe", 3.0, lambda: self._lost(link, Closed(1006, "")))
 
     def _ping(self) -> bool:
@@ -691,8 +699,8 @@ class Lobby:
             handler = _LIST_HANDLERS.get(kind)
         (handler or Lobby._hear)(self, message)
 
-    def _connected(self) -> None:
-        self._stop("connect")
+    def _connected(self, link: _Link) -> None:
+        self._limit(link)
         # The backoff begins anew after so long a connection.
         self._after("stable", 5.0, self._became_stable)
 
@@ -704,7 +712,6 @@ class Lobby:
         done, refused, n = welcome.get("done", 0), int(welcome.get("refused", "0"), 16), welcome.get("n", 0)
         # The session may have got another seat on a connection whose welcome was lost.
         resumed = welcome["resumed"] and welcome["conn"] == (self.welcome or welcome)["conn"]
-        self._connected()
         self._has_gap = self._has_gap or (self._position is not None and not welcome["recovered"])
         if not resumed or (self._position and self._position[0] != welcome["epoch"]):
             self._position = None
@@ -714,6 +721,7 @@ class Lobby:
         self._offset = welcome["server_time"] - self._milliseconds()
         self.welcome = welcome
         if self._link:
+            self._connected(self._link)
             self._link.is_welcome = True
         self._ref = max(self._ref, done)
         for ref, request in tuple(self._sent.items()):
@@ -776,6 +784,7 @@ class Lobby:
             self._ready.set_result(self)
             self._emit_early(EARLY_TURNS)
         self._is_known = True
+        self._stop("connect")
         self._become("open")
 
     def _changed(self, diff: Json) -> None:
@@ -837,9 +846,9 @@ class Lobby:
     def _listing(self, message: Json) -> None:
         """A list of lobbies, or what has changed since."""
         whole = message.get("lobbies")
-        if whole is not None:
-            self._connected()
         if self._link:
+            if whole is not None:
+                self._connected(self._link)
             self._link.is_welcome = True
         entries = {} if whole is not None else {entry["code"]: entry for entry in self.lobbies or ()}
         for code in message.get("gone", ()):
@@ -878,7 +887,7 @@ class Lobby:
         ref = message.get("ref")
         answer = {name: value for name, value in message.items() if name not in ("type", "ref")}
         request = self._sent.get(ref)
-        error = LobbyError(answer["code"], answer.get("message"), answer) if message["type"] == "error" else None
+        error = LobbyError(answer.get("code", "error"), answer.get("message"), answer) if message["type"] == "error" else None
         is_limited = error is not None and error.code == "rate_limited"
         if is_limited:
             wait = answer.get("retry_after_ms")
@@ -908,8 +917,10 @@ class Lobby:
         self._say(_encode("health_pong", {"timestamp": message["timestamp"]}))
 
     def _dismissed(self, message: Json) -> None:
-        if self._link and type(message["code"]) is int:
-            self._link.goodbye = message
+        """Fields of another type are left out: they would be found when the connection has ended, and nothing would come back."""
+        goodbye = {name: message[name] for name, types in GOODBYE.items() if type(message.get(name)) in types}
+        if self._link and "code" in goodbye:
+            self._link.goodbye = goodbye
 
     # ---- what tests and tools replace, in a subclass ----
 

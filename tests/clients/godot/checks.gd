@@ -257,6 +257,42 @@ func claim_join_returns_why_it_failed() -> void:
 	_equal(errors, ["lobby_full", "left"], "errors")
 
 
+func claim_fields_of_a_wrong_type_do_not_end_the_client() -> void:
+	var states := []
+	lobby.state_changed.connect(
+		func(state: Lobby.State, why: Dictionary) -> void: states.append([state, why.get("code")])
+	)
+	lobby.join("ws://lobby.example/ws/chess")
+	var socket := _welcome()
+	var goodbye := {"type": "goodbye", "code": 4150, "reason": 7, "url": [], "reconnect": "no"}
+	goodbye["retry_after_ms"] = "soon"
+	_server(socket, goodbye)
+	socket.end(4150, "")
+	lobby._poll_sockets()
+	_equal(states.back(), [Lobby.State.WAITING, 4150], "the state")
+	world.now += 300
+	lobby._poll()
+	socket = world.sockets.pop_back()
+	socket.ready_state = WebSocketPeer.STATE_OPEN
+	_server(socket, {"type": "welcome", "conn": "s1", "epoch": 7})
+	world.now += 15_001
+	lobby._poll()
+	_equal(states.back(), [Lobby.State.WAITING, 1006], "the state after a welcome without its time")
+
+
+func claim_a_game_can_wake_the_client() -> void:
+	lobby.join("ws://lobby.example/ws/chess")
+	var socket := _welcome()
+	world.pings.clear()
+	lobby.wake()
+	_equal(world.pings.size(), 1, "pings")
+	socket.end(1006, "")
+	lobby._poll_sockets()
+	lobby.wake()
+	lobby._poll()
+	_equal(world.sockets.size(), 1, "attempts without a wait")
+
+
 func claim_a_freed_node_leaves() -> void:
 	lobby.join("ws://lobby.example/ws/chess")
 	var socket := _welcome()

@@ -12,6 +12,7 @@ const CONTROL_TYPES: Array[String] = ["data", "host", "settings", "countdown", "
 const SKIPPED := {
 	"event-stream": "there is no fallback to server-sent events",
 	"event-stream-fails-too": "the same",
+	"leave-in-a-listener": "a signal is emitted to all that are connected to it",
 	"throwing-listener":
 	"GDScript has no exceptions: an error ends the function in which it occurs",
 }
@@ -126,12 +127,12 @@ class Run:
 		lobby.set_process(false)
 		var note := func(event: Array) -> void: events.append(event)
 		var of := lobby
-		if listener == "leaves":
-			of.member_left.connect(func(_who: Lobby.Member, _why: String) -> void: of.leave())
 		lobby.member_joined.connect(func(who: Lobby.Member) -> void: note.call(["join", who.user]))
 		lobby.member_left.connect(
 			func(who: Lobby.Member, why: String) -> void: note.call(["leave", who.user, why])
 		)
+		if listener == "leaves":
+			of.member_left.connect(func(_who: Lobby.Member, _why: String) -> void: of.leave())
 		lobby.member_away.connect(func(who: Lobby.Member) -> void: note.call(["away", who.user]))
 		lobby.member_back.connect(func(who: Lobby.Member) -> void: note.call(["back", who.user]))
 		lobby.gap_detected.connect(func() -> void: note.call(["gap"]))

@@ -243,6 +243,28 @@ fn events_that_are_not_polled_end_the_connection_and_lose_nothing() {
     assert_eq!(session.seq(), seq + 1);
 }
 
+#[test]
+fn events_weigh_the_data_of_the_members_that_they_keep() {
+    let big = "x".repeat(900_000);
+    let changes: [fn(u64) -> Value; 3] = [
+        |n| json!({"type": "state", "seq": n, "by": "bob", "conn": "s2", "data": {"k": n}}),
+        |n| json!({"type": "presence_diff", "seq": n, if n % 2 == 0 { "away" } else { "back" }: [{"conn": "s2"}]}),
+        |n| json!({"type": "host", "seq": n, "conn": if n % 2 == 0 { "s2" } else { "s1" }}),
+    ];
+    for change in changes {
+        let (mut session, id) = joined();
+        let state = json!({"type": "state", "seq": 3, "by": "bob", "conn": "s2", "data": {"big": big}});
+        session.handle_text(Time::ZERO, id, &state.to_string());
+        while session.poll_event().is_some() {}
+        let kept = (4..).take_while(|&n| {
+            session.handle_text(Time::ZERO, id, &change(n).to_string());
+            session.has_room()
+        });
+        let kept = kept.count();
+        assert!((3..12).contains(&kept), "events with 900 kB each, within 4 MiB: {kept}");
+    }
+}
+
 /// Sends messages until the client leaves the server for good. Returns how many.
 #[track_caller]
 fn flood(mut text: impl FnMut(u64) -> String) -> u64 {

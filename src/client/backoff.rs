@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::event::Closed;
 use super::fields::Fields;
+use super::limits::MAX_REASON_BYTES;
 use crate::base::time::Time;
 
 /// Largest wait before the first attempt after a loss; it doubles with each attempt.
@@ -32,7 +33,7 @@ impl Ending {
     pub(super) fn of_goodbye(goodbye: &Fields<'_>) -> Option<Ending> {
         Some(Ending {
             code: u16::try_from(goodbye.number("code")?).ok()?,
-            reason: goodbye.text("reason").unwrap_or_default(),
+            reason: goodbye.text("reason").filter(|reason| reason.len() <= MAX_REASON_BYTES).unwrap_or_default(),
             reconnect: goodbye.flag("reconnect"),
             retry_after: Duration::from_millis(goodbye.number("retry_after_ms").unwrap_or(0)),
             url: goodbye.text("url"),

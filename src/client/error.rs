@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
+use super::weight;
+
 /// Why a request failed.
 ///
 /// | code | meaning |
@@ -59,6 +61,11 @@ impl LobbyError {
     /// `closed`, the close code and its reason word.
     pub fn details(&self) -> &Map<String, Value> {
         &self.details
+    }
+
+    /// Returns the memory that it takes, roughly.
+    pub(super) fn weight(&self) -> usize {
+        self.code.len() + weight::of_map(&self.details)
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::error::LobbyError;
+use super::weight;
 
 /// State of a session.
 ///
@@ -106,6 +107,11 @@ impl LobbyMember {
     /// Returns the member's data, with lobby control.
     pub fn data(&self) -> &Map<String, Value> {
         &self.data
+    }
+
+    /// Returns the memory that its texts and its data take, roughly.
+    pub(super) fn weight(&self) -> usize {
+        self.user.len() + self.conn.len() + weight::of_map(&self.data)
     }
 }
 

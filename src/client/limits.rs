@@ -1,4 +1,4 @@
-//! Bounds of what a session holds. A server that exceeds them loses the client, never its memory.
+//! Bounds of what a session holds. If a server exceeds one, the client stops reading or closes.
 
 /// Most requests that are not settled.
 pub(super) const MAX_KEPT: usize = 64;
@@ -13,3 +13,6 @@ pub(super) const MAX_EVENT_WEIGHT: usize = 4 << 20;
 /// Weight of what is known of a lobby, or of the list of lobbies. The server's own bounds are far below: 500 members with
 /// 64 KiB of data.
 pub(super) const MAX_VIEW_WEIGHT: usize = 16 << 20;
+/// Longest reason of a `goodbye` that is read: a close frame has no longer one (RFC 6455 section 5.5). Each request that ends
+/// with the lobby has a copy.
+pub(super) const MAX_REASON_BYTES: usize = 123;

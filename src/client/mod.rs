@@ -2,7 +2,7 @@
 //!
 //! A `Lobby` has a socket, and is what most programs need. A [`Session`] is the same without I/O, for programs that have
 //! their own network, and for tests. Both have the words and the behaviour of the browser client, `lobby.js`: they come back
-//! to their seat after a lost connection, have each request executed exactly once, and say when something was missed. The
+//! to their seat after a lost connection, execute each request at most once, and say if they missed a message. The
 //! [guide](crate::guide::clients#rust) describes them, and has a bot.
 //!
 //! # Without I/O
@@ -107,7 +107,8 @@
 //! - What is known of a lobby, or of the list of lobbies, takes at most 16 MiB and what one message adds. A server that sends
 //!   more is left for good: the code 1009, `too_large`.
 //! - Events take at most 4 MiB and what one message adds: see [`Session::poll_event`].
-//! - At most 64 requests with 64 KiB are not settled, or a single larger one. Nothing volatile is sent while 64 KiB are not.
+//! - At most 64 requests are not settled. They have 64 KiB together, unless it is a single one. No volatile message is sent
+//!   while more than 64 KiB wait to be written.
 
 mod action;
 mod address;

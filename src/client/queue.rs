@@ -90,28 +90,23 @@ impl EventQueue {
     }
 }
 
+/// A member counts whole in each event. Events may share its data, but after a change each has its own copy.
 fn weight_of(event: &Event) -> usize {
+    let of_text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     let inner = match event {
-        Event::Message(message) => message.json.len() + message.kind.as_ref().map_or(0, String::len),
+        Event::Connection { why, .. } => why.as_ref().map_or(0, |why| why.reason.len()),
+        Event::Message(message) => message.json.len() + of_text(&message.kind) + of_text(&message.from),
         Event::Binary(bytes) => bytes.len(),
-        Event::Data { changes, who, .. } => weight::of_map(changes) + who.as_ref().map_or(0, weight_of_member),
-        Event::Settings { changes, .. } => weight::of_map(changes),
+        Event::Join(who) | Event::Away(who) | Event::Back(who) | Event::Host(Some(who)) => who.weight(),
+        Event::Leave { who, reason } => who.weight() + reason.len(),
         Event::Settled { result: Ok(ack), .. } => weight::of_map(&ack.fields),
-        Event::Settled { result: Err(error), .. } | Event::Error(error) => weight::of_map(error.details()),
+        Event::Settled { result: Err(error), .. } | Event::Error(error) => error.weight(),
+        Event::Data { changes, who, by, .. } => {
+            weight::of_map(changes) + who.as_ref().map_or(0, LobbyMember::weight) + of_text(by)
+        }
+        Event::Settings { changes, by, .. } => weight::of_map(changes) + of_text(by),
         Event::Start(seats) => seats.iter().map(|seat| EVENT + seat.user.len() + seat.conn.len()).sum(),
-        Event::Join(who) | Event::Away(who) | Event::Back(who) | Event::Host(Some(who)) => weight_of_member(who),
-        Event::Leave { who, reason } => weight_of_member(who) + reason.len(),
-        Event::Connection { .. }
-        | Event::Members
-        | Event::Gap
-        | Event::Host(None)
-        | Event::Countdown(_)
-        | Event::Lobbies => 0,
+        Event::Members | Event::Gap | Event::Host(None) | Event::Countdown(_) | Event::Lobbies => 0,
     };
     EVENT + inner
-}
-
-/// An event keeps the member as it was, so two events of a member may keep two versions of its data.
-fn weight_of_member(who: &LobbyMember) -> usize {
-    who.user.len() + who.conn.len() + weight::of_map(&who.data)
 }

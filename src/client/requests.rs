@@ -1,4 +1,4 @@
-//! Requests: each is executed exactly once, or its outcome is known not to be known.
+//! Requests: each is executed exactly once, or the application is told that its outcome is unknown.
 //!
 //! ```text
 //! kept, without a number --sent--> kept, with a number --answer, `done`--> settled

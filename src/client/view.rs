@@ -72,7 +72,7 @@ fn entries(fields: &Fields<'_>, name: &str) -> Option<Vec<Entry>> {
 }
 
 fn weight_of(member: &LobbyMember) -> usize {
-    MEMBER + member.user.len() + member.conn.len() + weight::of_map(&member.data)
+    MEMBER + member.weight()
 }
 
 /// Returns the keys whose values differ, with their new values; `null`: the key is gone.

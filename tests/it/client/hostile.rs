@@ -265,6 +265,59 @@ fn events_weigh_the_data_of_the_members_that_they_keep() {
     }
 }
 
+/// Sends messages that leave 1 MB each in the events, until the client reads no more. Returns how many.
+#[track_caller]
+fn messages_until_full(message: &str) -> u64 {
+    let (mut session, id) = joined();
+    let message = message.replace("BIG", &"x".repeat(1_000_000));
+    for number in 1..100 {
+        session.handle_text(Time::ZERO, id, &message.replace("NUMBER", &(10 + number).to_string()));
+        if !session.has_room() {
+            return number;
+        }
+    }
+    panic!("the client takes everything");
+}
+
+#[test]
+fn every_text_in_an_event_counts() {
+    for message in [
+        r#"{"type":"message","from":"bob","seq":NUMBER,"data":"BIG"}"#,
+        r#"{"type":"message","from":"BIG","seq":NUMBER,"data":1}"#,
+        r#"{"type":"message","from":"bob","seq":NUMBER,"data":{"type":"BIG"}}"#,
+        r#"{"type":"presence_diff","seq":NUMBER,"joins":[{"user":"BIG","conn":"cNUMBER"}],"leaves":[]}"#,
+        r#"{"type":"presence_diff","seq":NUMBER,"joins":[{"user":"cy","conn":"cNUMBER","data":{"a":"BIG"}}],"leaves":[]}"#,
+        r#"{"type":"presence_diff","seq":NUMBER,"joins":[],"leaves":[{"user":"BIG","conn":"cNUMBER"}]}"#,
+        r#"{"type":"presence_diff","seq":NUMBER,"joins":[],"leaves":[{"user":"cy","conn":"cNUMBER","reason":"BIG"}]}"#,
+        r#"{"type":"state","seq":NUMBER,"by":"BIG","data":{"round":NUMBER}}"#,
+        r#"{"type":"state","seq":NUMBER,"by":"bob","data":{"aNUMBER":"BIG"}}"#,
+        r#"{"type":"settings","seq":NUMBER,"by":"BIG","settings":{"max":NUMBER}}"#,
+        r#"{"type":"start","seq":NUMBER,"seats":[{"user":"BIG","conn":"s1"}]}"#,
+        r#"{"type":"error","code":"BIG"}"#,
+        r#"{"type":"error","code":"bad_message","message":"BIG"}"#,
+    ] {
+        let count = messages_until_full(message);
+        assert!((3..=5).contains(&count), "4 MiB: {count} messages such as {message}");
+    }
+}
+
+#[test]
+fn a_reason_that_fits_no_close_frame_is_not_copied_into_each_request() {
+    let (mut session, id) = joined();
+    for _ in 0..64 {
+        session.request(Time::ZERO, "move", 1).expect("there is room");
+    }
+    let goodbye = json!({"type": "goodbye", "code": 4003, "reason": "x".repeat(1_000_000), "reconnect": false});
+    session.handle_text(Time::ZERO, id, &goodbye.to_string());
+    session.handle_closed(Time::ZERO, id, 4003, "kicked");
+    assert_eq!((session.state(), session.has_room()), (State::Closed, true));
+    let codes = std::iter::from_fn(|| session.poll_event()).filter_map(|event| match event {
+        Event::Settled { result, .. } => Some(result.expect_err("it was not answered").code().to_owned()),
+        _ => None,
+    });
+    assert_eq!(codes.collect::<Vec<_>>(), ["closed"; 64]);
+}
+
 /// Sends messages until the client leaves the server for good. Returns how many.
 #[track_caller]
 fn flood(mut text: impl FnMut(u64) -> String) -> u64 {

@@ -168,9 +168,9 @@ export interface Events<P extends object = Record<string, any>> {
   connection: [state: State, why?: Closed];
   /** The server has refused a message of `send`. */
   error: [error: LobbyError];
-  /** A message without a type. */
+  /** A message without a type, or with the name of an event. */
   message: [data: unknown, meta: Meta];
-  /** A direct message without a type. */
+  /** A direct message without a type, or with the name of an event. */
   direct: [data: unknown, meta: Meta];
   binary: [data: ArrayBuffer];
 }
@@ -212,7 +212,7 @@ export interface Options {
 
 /** What a promise rejects with. */
 export class LobbyError extends Error {
-  constructor(code: string, message?: string, details?: object);
+  constructor(code: string, details?: object);
   /**
    * The reason word of a close (`kicked`), the code of an `error` of the server (`user_not_found`), or one of the client: `timeout`,
    * `unknown` (the seat is gone, and the request may have been executed), `refused` (not executed; the reason was lost), `closed`,

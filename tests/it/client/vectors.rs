@@ -51,3 +51,21 @@ fn the_client_passes_the_vectors() {
     assert!(failures.is_empty(), "{} of {} fail:\n{}", failures.len(), run_ones.len(), failures.join("\n"));
     assert_eq!(run_ones.len(), RUN, "vectors that run");
 }
+
+/// The guide names the vectors of each step. A name that ends with `*` or `…` is the beginning of names.
+#[test]
+fn the_guide_names_every_vector() {
+    let guide =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/guide/client.md")).expect("the guide");
+    let (_, steps) = guide.split_once("## Step by step").expect("the section");
+    let (steps, _) = steps.split_once("\n## ").expect("the next section");
+    let names: Vec<&str> = steps.split('`').skip(1).step_by(2).collect();
+    let is_named = |vector: &str| {
+        names.iter().any(|name| match name.strip_suffix(['*', '…']) {
+            Some(beginning) => vector.starts_with(beginning),
+            None => vector == *name,
+        })
+    };
+    let missing: Vec<String> = vectors().into_iter().map(|(name, _)| name).filter(|name| !is_named(name)).collect();
+    assert!(missing.is_empty(), "not named in `Step by step`: {missing:?}");
+}

@@ -1,8 +1,10 @@
-//! A chat bot: the example of the guide, *Writing a client*. Run the server, open `examples/pages/chat.html`, and then:
+//! A chat bot: the example of the guide, *Clients, Rust*. Run the server, open `examples/pages/chat.html`, and then:
 //!
 //!     cargo run --features client --example bot
 
-use lobbyd::client::{Event, Lobby, LobbyError, LobbyOptions};
+use std::error::Error;
+
+use lobbyd::client::{Event, Lobby, LobbyOptions, State};
 
 /// The messages that it understands.
 #[derive(serde::Deserialize)]
@@ -11,7 +13,8 @@ enum Says {
     Chat { data: String },
 }
 
-pub fn bot(url: &str) -> Result<(), LobbyError> {
+/// Runs until it is told to leave. Fails if the server closes the lobby for good, such as with `kicked`.
+pub fn bot(url: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut lobby = Lobby::connect(url, LobbyOptions { token: "bot".into(), ..LobbyOptions::default() })?;
     while let Some(event) = lobby.next_event() {
         let answer = match event {
@@ -27,13 +30,17 @@ pub fn bot(url: &str) -> Result<(), LobbyError> {
                 }
                 _ => continue,
             },
+            Event::Connection { state: State::Closed, why: Some(why) } if why.reason != "left" => {
+                return Err(format!("closed: {} {}", why.code, why.reason).into());
+            }
             _ => continue,
         };
-        lobby.request("chat", answer)?;
+        // It fails if the lobby is closed: an event says why.
+        let _ = lobby.request("chat", answer);
     }
     Ok(())
 }
 
-fn main() -> Result<(), LobbyError> {
+fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     bot("ws://127.0.0.1:9001/ws/chat")
 }

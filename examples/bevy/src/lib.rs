@@ -35,13 +35,16 @@
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use bevy_app::{App, Plugin, PreUpdate};
+use bevy_app::{App, AppExit, Last, Plugin, PreUpdate};
 use bevy_ecs::prelude::*;
 use lobbyd::client::{Event, Lobby};
 use serde::de::DeserializeOwned;
 
+/// Time for the server to read that the game leaves.
+const EXIT_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// The client of the lobby. While the resource exists, it does a turn in each frame, in [`PreUpdate`]; to leave, call
-/// [`Lobby::leave`], and remove the resource when [`Lobby::is_finished`].
+/// [`Lobby::leave`], and remove the resource when [`Lobby::is_finished`]. On [`AppExit`] the plugin leaves.
 #[derive(Resource)]
 pub struct LobbyClient(pub Lobby);
 
@@ -82,14 +85,16 @@ pub enum LobbySystems {
     Read,
 }
 
-/// Does a turn of [`LobbyClient`] in each frame, and writes each event as a [`LobbyEvent`].
+/// Does a turn of [`LobbyClient`] in each frame, and writes each event as a [`LobbyEvent`]. On [`AppExit`] it leaves, so that
+/// the seat is free at once; the last frame takes half a second at most.
 pub struct LobbyPlugin;
 
 impl Plugin for LobbyPlugin {
     fn build(&self, app: &mut App) {
         app.add_message::<LobbyEvent>()
             .configure_sets(PreUpdate, (LobbySystems::Turn, LobbySystems::Read).chain())
-            .add_systems(PreUpdate, turn.in_set(LobbySystems::Turn).run_if(resource_exists::<LobbyClient>));
+            .add_systems(PreUpdate, turn.in_set(LobbySystems::Turn).run_if(resource_exists::<LobbyClient>))
+            .add_systems(Last, leave.run_if(on_message::<AppExit>.and_then(resource_exists::<LobbyClient>)));
     }
 }
 
@@ -98,9 +103,15 @@ fn turn(mut lobby: ResMut<LobbyClient>, mut events: MessageWriter<LobbyEvent>) {
     events.write_batch(std::iter::from_fn(|| lobby.poll_event()).map(LobbyEvent));
 }
 
+fn leave(mut lobby: ResMut<LobbyClient>) {
+    lobby.leave();
+    lobby.wait(EXIT_TIMEOUT, |_| false);
+}
+
 /// Messages of the game as types.
 pub trait AddSaid {
     /// Writes a [`Said`] for each message of this `type` whose data is that of a `T`. The others are [`LobbyEvent`]s only.
+    /// Needs the [`LobbyPlugin`], which may be added before or after.
     fn add_said<T: DeserializeOwned + Send + Sync + 'static>(&mut self, kind: &'static str) -> &mut Self;
 }
 
@@ -116,6 +127,8 @@ impl AddSaid for App {
                 }
             }
         };
-        self.add_message::<Said<T>>().add_systems(PreUpdate, read.in_set(LobbySystems::Read))
+        self.add_message::<LobbyEvent>()
+            .add_message::<Said<T>>()
+            .add_systems(PreUpdate, read.in_set(LobbySystems::Read))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bevy_app::App;
+use bevy_app::{App, AppExit};
 use bevy_ecs::prelude::*;
 use lobbyd::client::{Event, Lobby, LobbyOptions, State};
 use lobbyd::net::Server;
@@ -19,13 +19,16 @@ struct Move {
 struct Heard {
     moves: Vec<(Option<String>, String)>,
     states: Vec<State>,
+    leaves: Vec<(String, String)>,
 }
 
 fn note(mut moves: MessageReader<Said<Move>>, mut events: MessageReader<LobbyEvent>, mut heard: ResMut<Heard>) {
     heard.moves.extend(moves.read().map(|said| (said.from.clone(), said.data.to.clone())));
     for LobbyEvent(event) in events.read() {
-        if let Event::Connection { state, .. } = event {
-            heard.states.push(*state);
+        match event {
+            Event::Connection { state, .. } => heard.states.push(*state),
+            Event::Leave { who, reason } => heard.leaves.push((who.user().to_owned(), reason.clone())),
+            _ => {}
         }
     }
 }
@@ -35,13 +38,16 @@ fn serve(listen: &str) -> Server<Relay> {
     Server::bind(config, Relay::default()).expect("the address is free")
 }
 
-fn game(server: &Server<Relay>, user: &str) -> App {
+fn url(server: &Server<Relay>) -> String {
+    format!("ws://{}/ws/chess", server.local_addr().expect("the server listens"))
+}
+
+fn game(url: &str, user: &str) -> App {
     let options = LobbyOptions { token: user.into(), ..LobbyOptions::default() };
-    let url = format!("ws://{}/ws/chess", server.local_addr().expect("the server listens"));
     let mut app = App::new();
     app.add_plugins(LobbyPlugin)
         .add_said::<Move>("move")
-        .insert_resource(LobbyClient(Lobby::connect(&url, options).expect("a valid address")))
+        .insert_resource(LobbyClient(Lobby::connect(url, options).expect("a valid address")))
         .init_resource::<Heard>()
         .add_systems(bevy_app::Update, note);
     app
@@ -72,7 +78,7 @@ fn moves(world: &World) -> Vec<&str> {
 #[test]
 fn two_games_hear_each_other_and_come_back_to_a_new_server() {
     let mut server = serve("127.0.0.1:0");
-    let mut games = [game(&server, "ann"), game(&server, "bob")];
+    let mut games = [game(&url(&server), "ann"), game(&url(&server), "bob")];
     frames(&mut server, &mut games, |world| world.resource::<LobbyClient>().count() == 2);
     say(&mut games[0], "e4");
     say(&mut games[1], "e5");
@@ -92,4 +98,38 @@ fn two_games_hear_each_other_and_come_back_to_a_new_server() {
     say(&mut games[0], "Nf3");
     say(&mut games[1], "Nc6");
     frames(&mut server, &mut games, |world| moves(world).len() == 2);
+}
+
+#[test]
+fn a_game_that_exits_leaves_its_seat() {
+    let mut server = serve("127.0.0.1:0");
+    let url = url(&server);
+    let mut bob = game(&url, "bob");
+    // Its last frame waits for the server.
+    let ann = std::thread::spawn(move || {
+        let mut ann = game(&url, "ann");
+        while ann.world().resource::<LobbyClient>().count() < 2 {
+            ann.update();
+            std::thread::yield_now();
+        }
+        ann.world_mut().write_message(AppExit::Success);
+        ann.update();
+        assert!(ann.world().resource::<LobbyClient>().is_finished());
+    });
+    for _ in 0..3000 {
+        bob.update();
+        if ann.is_finished() && !bob.world().resource::<Heard>().leaves.is_empty() {
+            break;
+        }
+        server.turn(Some(Duration::from_millis(5))).expect("the turn succeeds");
+    }
+    assert!(ann.is_finished(), "the game has not ended");
+    ann.join().expect("it does not panic");
+    assert_eq!(bob.world().resource::<Heard>().leaves, [("ann".to_owned(), "left".to_owned())]);
+}
+
+#[test]
+fn types_of_messages_may_be_added_before_the_plugin_and_without_it() {
+    App::new().add_said::<Move>("move").update();
+    App::new().add_said::<Move>("move").add_plugins(LobbyPlugin).update();
 }

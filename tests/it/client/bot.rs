@@ -43,6 +43,16 @@ fn it_answers_until_it_is_told_to_leave() {
 }
 
 #[test]
+fn it_fails_with_the_reason_of_the_server() {
+    let mut server = relay(on_free_port());
+    let address = server.local_addr().expect("the server listens");
+    let bot = std::thread::spawn(move || example::bot(&format!("ws://{address}/ws/no%20code")));
+    turns(&mut server, &mut [], |_| bot.is_finished());
+    let error = bot.join().expect("it does not panic").expect_err("the server refuses it");
+    assert_eq!(error.to_string(), "closed: 4007 bad_lobby_code");
+}
+
+#[test]
 fn the_guide_shows_it() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &str| std::fs::read_to_string(root.join(path)).expect(path);

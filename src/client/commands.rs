@@ -176,10 +176,10 @@ impl Session {
 
     // ---- shared by the parts ----
 
-    /// Sends what may be sent.
+    /// Sends what may be sent. Without a position a late attempt could make the server forget which requests it has executed.
     pub(super) fn flush(&mut self) {
         let is_welcome = self.link.as_ref().is_some_and(|link| link.is_welcome);
-        while is_welcome && !self.timers.is_set(Timer::Pause) {
+        while is_welcome && self.position.is_some() && !self.timers.is_set(Timer::Pause) {
             let Some((id, text, is_control)) = self.requests.next_to_send() else { return };
             // Without lobby control it would be a message to the other members.
             if is_control && !self.has_control() {

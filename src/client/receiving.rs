@@ -98,6 +98,7 @@ impl Session {
         let Some(welcome) = &self.welcome else { return };
         let watches = self.address.watches();
         self.view.list(message, &welcome.conn, &welcome.user, watches, &mut self.events);
+        self.flush();
         if !self.has_control() {
             self.stated(None);
         }

@@ -61,7 +61,7 @@ pub struct Session {
     /// The server that has the lobby, if a goodbye has named one.
     pub(super) home: Option<Origin>,
     pub(super) welcome: Option<Welcome>,
-    /// Where to continue; `None` before the first list.
+    /// Where to continue; `None` before the first list. Requests wait for it.
     pub(super) position: Option<Position>,
     /// Number of the last direct message.
     pub(super) n: u64,

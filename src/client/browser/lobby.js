@@ -252,7 +252,8 @@ export class Lobby {
   #flush() {
     for (const request of this.#kept) {
       // The server allows 16 unanswered requests of a session.
-      if (!this.#link?.isWelcome || this.#sent.size >= 16 || this.#timers.has("pause")) return;
+      // Without a position a late attempt could make it forget what it has executed.
+      if (!this.#link?.isWelcome || !this.#position || this.#sent.size >= 16 || this.#timers.has("pause")) return;
       if (request.ref) continue;
       // Without lobby control it would be a message to the other members.
       const code = request.isControl && !this.welcome.control ? "no_control" : this.#isTooLarge(request.text) && "too_large";
@@ -608,6 +609,7 @@ export class Lobby {
     }
     this.count = count ?? list.length;
     this.me = this.members.get(conn) ?? null;
+    this.#flush();
     if (!control) this.#stated({});
   }
 

@@ -472,9 +472,11 @@ func _say(text: String) -> bool:
 
 func _flush() -> void:
 	for kept: Request in _kept.duplicate():
+		# Without a position a late attempt could make the server forget what it has executed.
 		if (
 			_link == null
 			or not _link.is_welcome
+			or _position < 0
 			or _sent.size() >= MAX_SENT
 			or _timers.has("pause")
 		):
@@ -1032,6 +1034,7 @@ func _listed(message: Dictionary) -> void:
 			_replace_data(member, listed[conn].get("data", {}), null, message.get("seq"))
 	count = message.get("count", entries.size())
 	me = members.get(own)
+	_flush()
 	if not _has_control():
 		_stated({})
 

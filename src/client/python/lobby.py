@@ -414,6 +414,9 @@ class Lobby:
             # The server allows 16 unanswered requests of a session.
             if len(self._sent) >= 16 or "pause" in self._timers or not self._can_say():
                 return
+            # Without a position a late attempt could make the server forget what it has executed.
+            if self._position is None:
+                return
             if request.ref:
                 continue
             if request.future.cancelled():
@@ -760,6 +763,7 @@ class Lobby:
             self._replace(who, "data", entry.get("data", {}), who, Change(None, seq))
         self.count = state.get("count", len(entries))
         self.me = self.members.get(conn)
+        self._flush()
         if not self._has_control():
             self._stated({"seq": seq})
 

@@ -241,6 +241,10 @@ impl Page {
                 Err(format!("{} sends {text} in place of {sent:?}", self.name))
             };
         }
+        // Without one, a late attempt could make the server forget that it was executed.
+        if self.read.position.is_none() {
+            return Err(format!("{} sends {text} before it has a position", self.name));
+        }
         // Messages have their ids as data.
         let is_it = |request: &&RequestId| match self.requests.get(request) {
             Some((_, Kind::Control)) => !matches!(message["type"].as_str(), Some("broadcast" | "direct")),

@@ -42,7 +42,8 @@ impl Config {
     /// true in a POST to an event stream.
     pub(super) fn most_charged(&self, posts: bool) -> usize {
         let post = if posts { POST_BYTES } else { 0 };
-        self.max_received_bytes().saturating_add(CLIENT_FRAME_HEADER + post)
+        let posted = self.max_message_bytes.0.saturating_add(post);
+        self.max_received_bytes().max(posted).saturating_add(CLIENT_FRAME_HEADER)
     }
 
     pub(crate) fn message_rate(&self) -> Option<Rate> {
@@ -107,7 +108,11 @@ impl Rules<'_> {
         let max_message = config.max_message_bytes;
         let posts = !config.seat_grace.is_zero() && self.purpose == Purpose::Service;
         let received = config.most_charged(posts);
-        let way = if posts { " that is posted to an event stream" } else { "" };
+        let way = match (config.deflate, posts) {
+            (true, _) => " that compression makes longer",
+            (false, true) => " that is posted to an event stream",
+            (false, false) => "",
+        };
         for (field, rate, burst_field, burst) in [
             ("bytes_per_second", config.bytes_per_second, "byte_burst", config.byte_burst),
             ("user_bytes_per_second", user_bytes, "user_byte_burst", user_byte_burst),

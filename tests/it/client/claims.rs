@@ -139,6 +139,7 @@ fn a_single_request_may_be_larger_than_the_queue() {
     let mut session = Session::new("ws://a/ws/chess", Options::default(), || 0).expect("an address");
     let id = connected(&mut session);
     session.handle_text(Time::ZERO, id, &WELCOME.replace("65536", "200000"));
+    session.handle_text(Time::ZERO, id, LIST);
     let large = "x".repeat(100_000);
     session.request(Time::ZERO, "move", &large).expect("nothing else is kept");
     assert_eq!(code(session.request(Time::ZERO, "move", 1)), "queue_full");

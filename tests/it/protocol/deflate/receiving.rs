@@ -122,9 +122,18 @@ fn bombs_close_with_1009() {
 
 /// A client may make the server read as many bytes as without compression.
 #[test]
+fn a_burst_has_room_for_the_longest_compressed_message() {
+    let least = |config: &Config| config.check().expect_err("the burst is too small").to_string();
+    let config = Config { byte_burst: ByteSize(70_000), ..on() };
+    assert!(least(&config).contains("must be at least 73806"), "{}", least(&config));
+    assert_eq!(Config { byte_burst: ByteSize(73_806), ..on() }.check().err(), None);
+    assert_eq!(Config { deflate: false, ..config }.check().err(), None);
+}
+
+#[test]
 fn rates_count_the_bytes_of_long_answers_to_health_checks() {
     let config =
-        Config { bytes_per_second: Limit::at_most(10_000), byte_burst: ByteSize(70_000), max_rate_strikes: 2, ..on() };
+        Config { bytes_per_second: Limit::at_most(10_000), byte_burst: ByteSize(75_000), max_rate_strikes: 2, ..on() };
     // The second one is none, and gets an `error`.
     for timestamp in ["1", "{}"] {
         let mut world = World::new(config.clone(), Witness::<true>::default());
@@ -143,7 +152,7 @@ fn rates_count_the_bytes_of_long_answers_to_health_checks() {
 #[test]
 fn rates_count_decompressed_bytes() {
     let config =
-        Config { bytes_per_second: Limit::at_most(10_000), byte_burst: ByteSize(70_000), max_rate_strikes: 2, ..on() };
+        Config { bytes_per_second: Limit::at_most(10_000), byte_burst: ByteSize(75_000), max_rate_strikes: 2, ..on() };
     let mut world = World::new(config, Witness::<true>::default());
     join(&mut world, "chess", &["ann"]);
     let message = format!(r#"{{"type":"move","to":"{}"}}"#, "x".repeat(40_000));

@@ -145,6 +145,8 @@ async def messages_above_64_kib_arrive(page):
     await page.game.hears("ann", ["message", "bob", "large", {"text": "x" * (fits - 24)}, "Dictionary"])
     asked = await page.game.do("request", "ann", "large", {"text": "y" * (fits - 24)})
     assert asked["ok"], asked
+    # The answer may be read before the other member has read the message.
+    await page.game.tab.until("bob.heard.some(([name]) => name === 'large')")
     equal([len(event[1]["text"]) for event in await page.browser_heard("bob", "large")], [fits - 24], "lengths")
     too_large = await page.game.do("request", "ann", "large", {"text": "y" * 65_536})
     equal(too_large["error"], "too_large", "a larger one")
@@ -156,6 +158,7 @@ async def messages_above_64_kib_arrive(page):
         await page.browser_joins("bob", "larger")
         asked = await page.game.do("request", "ann", "large", {"text": "z" * 400_000})
         assert asked["ok"], asked
+        await page.game.tab.until("bob.heard.some(([name]) => name === 'large')")
         equal([len(event[1]["text"]) for event in await page.browser_heard("bob", "large")], [400_000], "lengths")
 
 

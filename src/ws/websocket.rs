@@ -15,12 +15,13 @@ use std::mem;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
+use super::deflate::COMPRESSOR;
 use super::frame::Frame;
 use crate::base::close::CloseReason;
 use crate::config::Config;
 
 /// Without the feature the compiler removes what concerns compressed messages.
-const CAN_COMPRESS: bool = cfg!(feature = "deflate");
+const CAN_COMPRESS: bool = COMPRESSOR.is_some();
 
 /// Length of the longest frame header: two bytes, eight of length, four of mask.
 const MAX_HEADER: usize = 14;

@@ -1,4 +1,4 @@
-//! What an application asks of its session: requests, volatile messages, and the words of lobby control.
+//! Commands of an application to its session: requests, volatile messages, and the words of lobby control.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use super::session::Session;
 use super::timers::Timer;
 use crate::base::time::Time;
 
-/// Whose data [`Session::set`] changes. The [module](crate::client) has an example.
+/// Target of [`Session::set`]. The [module](crate::client) has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of<'a> {
-    /// The lobby's: the host may, or everybody if the settings say so.
+    /// Data of the lobby. Only the host may change it, or every member if the setting `write` is `all`.
     Lobby,
-    /// The own.
+    /// Data of the own member.
     Me,
-    /// Those of the member on this seat: the host may.
+    /// Data of the member on this seat. Only the host may change it.
     Member(&'a str),
 }
 
@@ -31,8 +31,8 @@ impl Session {
         self.options.request_timeout = timeout;
     }
 
-    /// Sends a message that is executed exactly once, at once or when the session is connected again. Its answer is an
-    /// [`Event::Settled`].
+    /// Sends a request, at once or when the session is connected again. The server executes it at most once, also if the
+    /// connection is lost meanwhile. Its outcome is an [`Event::Settled`].
     ///
     /// The message is `{"type": kind, …payload, "ref": …}`; a payload that is no object is its field `data`.
     ///

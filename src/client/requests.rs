@@ -1,4 +1,4 @@
-//! Requests: each is executed exactly once, or the application is told that its outcome is unknown.
+//! Requests: each is executed at most once. The application is told its outcome, or that the outcome is unknown.
 //!
 //! ```text
 //! kept, without a number --sent--> kept, with a number --answer, `done`--> settled

@@ -117,7 +117,7 @@ class Session:
     # ---- requests ----
 
     def request(self, message_id, kind, message):
-        """Executed exactly once, if the session lives. The message contains the id."""
+        """Sends a request with an id. It is executed at most once, and is sent again until the session has its outcome."""
         self.asked[message_id] = (kind, message.get("to"), [])
         self.unsettled.add(message_id)
         payload = {name: value for name, value in message.items() if name != "type"}

@@ -16,7 +16,7 @@ export interface Member<P extends object = Record<string, any>> {
   readonly away: boolean;
   /** Whether it is the host: lobby control is on, and this member may configure the lobby and kick others. */
   readonly host: boolean;
-  /** What `set` has stored. A new object after each change. */
+  /** Data that was stored with `set`. A new object after each change. */
   readonly data: Readonly<Partial<P>>;
   /** Changes the own data, or as the host those of another member. `null` deletes a key. */
   set(data: Changes<P>, options?: SetOptions): Promise<Ack>;
@@ -63,7 +63,7 @@ export type SettingsChange = { readonly [K in keyof Omit<Settings, "has_password
   readonly start?: { readonly min?: number; readonly ready?: boolean; readonly countdown_ms?: number } | null;
 };
 
-/** Where a change comes from. */
+/** Origin of a change. */
 export interface Change {
   /** User id; `null`: the application, an operator or the server. */
   readonly by: string | null;
@@ -106,7 +106,7 @@ export interface LobbyList {
   [Symbol.asyncIterator](): AsyncGenerator<[lobbies: readonly ListedLobby[], more: boolean], void, void>;
 }
 
-/** What is known of a message beside its data. */
+/** Metadata of a message. */
 export interface Meta {
   /** User id of the sender; `null`: the operator or the application. */
   readonly from: string | null;
@@ -210,7 +210,7 @@ export interface Options {
   WebSocket?: unknown;
 }
 
-/** What a promise rejects with. */
+/** Error with which a promise rejects. */
 export class LobbyError extends Error {
   constructor(code: string, details?: object);
   /**
@@ -256,7 +256,7 @@ export class Lobby<S extends Messages = Record<string, any>, D extends object = 
   readonly me: Member<P>;
   /** Of the current or last connection. Exists from `ready` on. */
   readonly welcome: Welcome;
-  /** What others join with: `/ws/{code}`. Exists from `ready` on. */
+  /** Code of the lobby, with which others join: `/ws/{code}`. Exists from `ready` on. */
   readonly code: string;
   /** Number of the last message that was read, for `if` of `set`. */
   readonly seq: number;
@@ -293,7 +293,10 @@ export class Lobby<S extends Messages = Record<string, any>, D extends object = 
   leave(): void;
   [Symbol.dispose](): void;
 
-  /** Sends a message that is executed exactly once. Resolves with its `ack`, or rejects with a `LobbyError`. */
+  /**
+   * Sends a request. The server executes it at most once, also if the connection is lost meanwhile. Resolves with its `ack`, or
+   * rejects with a `LobbyError`.
+   */
   request(type: "broadcast", payload: { data: unknown }, options?: RequestOptions): Promise<Ack>;
   request(type: "direct", payload: { to: string; data: unknown }, options?: RequestOptions): Promise<Ack>;
   request<K extends Type<S>>(type: K, ...args: Sent<S[K], [options?: RequestOptions]>): Promise<Ack>;

@@ -202,7 +202,7 @@ export class Lobby {
 
   // ---- what is sent ----
 
-  /** Sends a message that is executed exactly once. Resolves with its `ack`. */
+  /** Sends a request. The server executes it at most once. Resolves with its `ack`. */
   request(type, payload, options) {
     return this.#keep(type, payload, options);
   }

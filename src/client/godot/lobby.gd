@@ -393,8 +393,9 @@ func hand_over(who: Variant) -> Result:
 # ---- what is sent ----
 
 
-## Sends a message that is executed exactly once. [member Result.fields] are those of its
-## [code]ack[/code]. What is no dictionary is sent as [code]data[/code].
+## Sends a request. The server executes it at most once, also if the connection is lost meanwhile.
+## [member Result.fields] are those of its [code]ack[/code]. A payload that is not a dictionary is
+## sent as [code]data[/code].
 func request(type: String, payload: Variant = {}, timeout := request_timeout) -> Result:
 	return await _keep(type, payload, timeout, false)
 

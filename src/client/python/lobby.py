@@ -354,7 +354,8 @@ class Lobby:
     # ---- what is sent ----
 
     def request(self, type: str, payload: Any = None, *, timeout: float | None = 10.0) -> asyncio.Future[Json]:
-        """Sends a message that is executed exactly once. The result is its `ack`. `timeout=None`: waits as long as it takes."""
+        """Sends a request. The server executes it at most once, also if the connection is lost meanwhile. The result is its `ack`.
+        `timeout=None`: no timeout."""
         return self._keep(type, payload, timeout)
 
     def _keep(self, kind: str, payload: Any, timeout: float | None, is_control: bool = False) -> asyncio.Future[Json]:

@@ -1,4 +1,4 @@
-//! Requests are executed exactly once, whatever connections do.
+//! Requests are executed at most once, whatever connections do.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

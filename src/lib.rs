@@ -29,22 +29,25 @@
 //! | [`admission`] | routes, message rates of identities, valid names |
 //! | [`config`] | types of the fields of [`Config`], its check, its text form |
 //! | [`codes`] | close and error codes of the application |
+//! | [`control`] | data, host, settings, bans and start of lobbies |
 //! | [`sending`] | what can be sent, and the result of sending |
 //! | [`ticks`] | the game clock |
 //! | [`stats`] | counters and the current state |
 //! | [`apps`] | the built-in applications, and the wrapper that catches panics |
 //! | [`net`] | the server on real sockets, and the handle for other threads |
-//! | `client` | a client without I/O, with the cargo feature of this name |
+//! | `client` | a client, with its socket and without; with the cargo feature of this name |
 //! | [`journal`] | recording and replaying sessions |
 //! | [`sim`] | deterministic simulation, for tests |
 //! | [`operator`], [`admin`] | operators' commands, and their JSON interface over HTTP |
 //! | [`driver`] | the interface between an [`Engine`] and its driver |
+//! | [`guide`] | the guide. No code |
 //!
 //! The crate logs through the `log` crate. No log record, at any level, contains a message body or a token.
 //!
 //! # Cargo features
 //!
 //! - `client`: the module `client`, a client for games and bots in Rust, which speaks `wss://` with `tls`. Needs no further crate.
+//! - `deflate`: compressed messages, for [`Config::deflate`]. Needs the crate `zlib-rs`.
 //! - `tls`: addresses with TLS, of the server and of the client. Needs the crate `rustls` and a C compiler.
 //! - `signals`: [`net::Server`] can listen to SIGTERM, SIGINT and SIGHUP. On Unix only. Needs the crate `signal-hook`.
 //! - `hook`: calls of URLs, for [`Config::hook`] and [`Config::jwt_jwks_url`]. Needs the crates `ureq`, `rustls` and `aws-lc-rs`,

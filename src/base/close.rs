@@ -110,7 +110,7 @@ close_reasons! {
     /// All `max_per_lobby` seats of the lobby are taken.
     LobbyFull = 4002, "lobby_full", "all max_per_lobby seats of the lobby are taken";
     /// The lobby is locked by the application or an operator.
-    LobbyLocked = 4002, "lobby_locked", "the lobby is locked: it takes nobody new";
+    LobbyLocked = 4002, "lobby_locked", "the lobby is locked: it admits no new members";
     /// `max_lobbies` lobbies exist already.
     LobbyLimit = 4002, "lobby_limit", "max_lobbies lobbies exist already";
     /// The user has its maximum number of seats.

@@ -98,7 +98,7 @@ config! {
     listen: Listen = "127.0.0.1:9001";
     /// Permissions of the socket files of `listen` and `admin`, in octal. Clients need the permission to write.
     listen_mode: FileMode = "660";
-    /// File with the certificate for addresses with `tls:`, followed by the certificates between it and the authority, in PEM; read again on SIGHUP. The Cargo feature `tls` must be on.
+    /// File with the certificate for addresses with `tls:`, followed by the certificates between it and the authority, in PEM; read again on SIGHUP. The cargo feature `tls` must be on.
     tls_cert: Option<PathBuf> = "off";
     /// File with the private key of the certificate, in PEM and not encrypted; read again on SIGHUP.
     tls_key: Option<PathBuf> = "off";
@@ -232,7 +232,7 @@ config! {
     outbound_high_mark: ByteSize = "64KiB";
     /// Low-water mark: when the queue has shrunk to this size, the application is notified that the pressure is over.
     outbound_low_mark: ByteSize = "16KiB";
-    /// Whether messages may be compressed (RFC 7692): those of clients, and broadcasts of at least 256 bytes, each once for all its receivers. The Cargo feature `deflate` must be on.
+    /// Whether messages may be compressed (RFC 7692): those of clients, and broadcasts of at least 256 bytes, each once for all its receivers. The cargo feature `deflate` must be on.
     deflate: bool = "off";
 
     ["Rates"]
@@ -348,9 +348,9 @@ config! {
     cluster: Option<RedisUrl> = "off";
     /// Name of this node, from 1 to 64 letters, digits, `_`, `.` and `-`. Each node of a cluster needs another one: a node ends the one that has attached under its name before.
     node: Option<ClusterName> = "off";
-    /// Where clients connect to this node: `ws://` or `wss://`, a host and perhaps a port. If the application keeps state of its own, clients of its lobbies are sent here from other nodes.
+    /// Address at which clients reach this node: `ws://` or `wss://`, a host and perhaps a port. If the application keeps state of its own, clients of its lobbies are sent here from other nodes.
     node_url: Option<NodeUrl> = "off";
-    /// Begin of the names of all keys and channels in Redis. Clusters with different namespaces can share a Redis.
+    /// Prefix of the names of all keys and channels in Redis. Clusters with different namespaces can share a Redis.
     cluster_namespace: ClusterName = "lobbyd";
     /// Time after which a node that Redis does not hear of has ended: its members are away then. A node renews its lease three times as often.
     cluster_lease: Duration = "6s";
@@ -376,7 +376,7 @@ config! {
     hook_headers: HeaderNames = "off";
     /// Longest duration of a call of the hook. A question that is not answered by then is answered by `hook_on_failure`.
     hook_timeout: Duration = "1s";
-    /// What a client is told when the hook does not answer: `retry` closes its connection with 4101 `auth_timeout`, after which it comes back; `refuse` with 4001 `unauthorized`.
+    /// Answer to a client when the hook does not answer: `retry` closes its connection with 4101 `auth_timeout`, after which it comes back; `refuse` with 4001 `unauthorized`.
     hook_on_failure: OnHookFailure = "retry";
     /// Questions of the hook that wait for a call, and tokens that wait for a key; a further one is answered by `hook_on_failure`.
     max_hook_questions: u32 = "256";

@@ -54,7 +54,7 @@ pub enum ListenAddress {
     },
     /// A socket file. It is created when the server starts and removed when it ends.
     Unix(PathBuf),
-    /// One of the above, whose connections begin with TLS. It needs the Cargo feature `tls`, `tls_cert` and `tls_key`.
+    /// One of the above, whose connections begin with TLS. It needs the cargo feature `tls`, `tls_cert` and `tls_key`.
     Tls(Box<ListenAddress>),
 }
 

@@ -1,4 +1,5 @@
-//! The clocks: monotonic time since the start, and the wall time. The only module that reads a clock.
+//! The clocks: monotonic time since the start, and the wall time. The only file of the driver that reads a clock, except for
+//! the duration of HTTP calls.
 #![expect(clippy::disallowed_methods, reason = "the clock of the server; everything else gets the time as an argument")]
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

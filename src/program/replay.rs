@@ -1,8 +1,8 @@
 //! `lobbyd replay`: replays a journal of one of the built-in applications at full speed.
 //!
 //! Exit 0: the replay sent the same bytes as the recorded session. 1: the journal cannot be read, or the output cannot
-//! be written. 2: the arguments are invalid, or the journal cannot be opened. 4: the replay sent different bytes. 5:
-//! the journal is damaged, or the file is not a journal. 6: another build or format version wrote it. 7: it contains
+//! be written. 2: the arguments are invalid, or there is no such journal. 4: the replay sent different bytes. 5: the
+//! journal is damaged, or the file is not a journal. 6: another build or format version wrote it. 7: it contains
 //! something that cannot be replayed.
 
 use std::any::type_name;
@@ -32,8 +32,9 @@ pub(crate) fn command() -> Command {
     Command::new("replay")
         .about("Replays a journal and reports whether the server sends the same bytes again")
         .after_help(
-            "Exit codes: 0 all output was reproduced; 1 the journal cannot be read; 2 there is no such journal, or the arguments \
-             are invalid; 4 the output differs; 5 damaged, or not a journal; 6 written by another build; 7 not replayable.",
+            "Exit codes: 0 all output was reproduced; 1 the journal cannot be read, or the output cannot be written; 2 there is \
+             no such journal, or the arguments are invalid; 4 the output differs; 5 damaged, or not a journal; 6 written by \
+             another build; 7 not replayable.",
         )
         .arg(Arg::new("file").value_name("FILE").required(true).value_parser(clap::value_parser!(PathBuf)).help(
             "The value of --journal, to replay the last session; or a segment file to begin with",

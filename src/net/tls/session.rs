@@ -1,5 +1,5 @@
-//! One TLS connection without I/O, and what all of them share. The only file that uses rustls: a later version of it has another
-//! interface than that of its `unbuffered` module.
+//! One TLS connection without I/O, and the state that all of them share. The only file of the server's TLS that uses rustls: a
+//! later version of it has another interface than that of its `unbuffered` module.
 //!
 //! [`Session::decrypt`], [`Session::encrypt`] and [`Session::close`] are all that a stream needs.
 

@@ -199,7 +199,16 @@ fn the_guide_lists_the_options_of_the_program() {
             (format!("--{}", name.replace('_', "-")), value.trim_matches(['[', ']', '"']).to_owned())
         })
         .collect();
-    check_program_options(&own);
+    // Words are separated by `|` in the placeholder: `--auth <open|tokens>`.
+    let help = output_of(&["--help"]);
+    let words_of = |flag: &str| -> Vec<String> {
+        let (_, rest) =
+            help.split_once(&format!("\n      {flag} <")).unwrap_or_else(|| panic!("{flag} is in the help"));
+        let (placeholder, _) = rest.split_once('>').expect("the placeholder ends");
+        placeholder.split('|').filter(|_| placeholder.contains('|')).map(str::to_owned).collect()
+    };
+    assert_eq!(words_of("--jwt-exp"), ["required", "optional"]);
+    check_program_options(&own, words_of);
 }
 
 #[test]

@@ -7,12 +7,17 @@ use super::imports::Files;
 
 /// Returns the Rust files in a folder and the folders below it.
 pub fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    files_with("rs", folder)
+}
+
+/// Returns the files with an extension in a folder and the folders below it.
+pub(super) fn files_with(extension: &str, folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).expect("a folder of sources") {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
-            found.extend(rust_files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.extend(files_with(extension, &path));
+        } else if path.extension().is_some_and(|own| own == extension) {
             found.push(path);
         }
     }

@@ -1,9 +1,9 @@
-//! The terms of the field, in code, comments and strings.
+//! The terms of the field, in code, comments, strings and documents.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::files::rust_files;
+use super::files::{files_with, rust_files};
 
 /// Words that this source tree once used for its own concepts, each with the standard term that replaced it.
 const OLD_WORDS: &[(&str, &str)] = &[
@@ -49,14 +49,22 @@ fn words(text: &str) -> Vec<String> {
     words
 }
 
+/// The documents: the README, the changelog and the guide, and those of the clients.
+fn documents(root: &Path) -> Vec<PathBuf> {
+    let documents = ["README.md", "CHANGELOG.md"].map(|name| root.join(name));
+    let documents: Vec<PathBuf> = documents.into_iter().chain(files_with("md", &root.join("src"))).collect();
+    assert!(documents.len() > 20, "{documents:?}");
+    documents
+}
+
 #[test]
-fn sources_use_standard_terms() {
+fn sources_and_documents_use_standard_terms() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folders = ["src", "tests", "examples", "benches", "fuzz"].map(|folder| root.join(folder));
     // A packaged crate has no `fuzz`.
     let folders: Vec<_> = folders.into_iter().filter(|folder| folder.is_dir()).collect();
     assert!(folders.len() >= 4, "{folders:?}");
-    let paths = folders.iter().flat_map(|folder| rust_files(folder));
+    let paths = folders.iter().flat_map(|folder| rust_files(folder)).chain(documents(root));
     // This file lists the words, and build folders hold the sources of others.
     let paths = paths
         .filter(|path| !path.ends_with("tidy/terms.rs") && !path.components().any(|part| part.as_os_str() == "target"));

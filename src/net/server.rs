@@ -182,12 +182,12 @@ impl<A: App> Server<A> {
     }
 
     /// Installs signal handlers. The first SIGTERM or SIGINT drains the server, the second stops it at once. SIGHUP
-    /// requests a [`reload`](Self::take_reload), which [`run`](Self::run) ignores. Needs the Cargo feature `signals`. On
+    /// requests a [`reload`](Self::take_reload), which [`run`](Self::run) ignores. Needs the cargo feature `signals`. On
     /// Unix only.
     ///
     /// # Errors
     ///
-    /// Those of the operating system, when the pipes or the handlers cannot be set up.
+    /// Errors of the operating system, when the pipes or the handlers cannot be set up.
     #[cfg(all(feature = "signals", unix))]
     pub fn listen_to_signals(&mut self) -> io::Result<()> {
         self.signals = Some(Signals::listen(self.poll.registry(), tokens::STOP, tokens::RELOAD)?);
@@ -206,6 +206,32 @@ impl<A: App> Server<A> {
 
     /// Returns the engine, to be changed between turns. Use [`act`](Self::act) to send to members, or [`Handle::send`]
     /// when the session is recorded.
+    ///
+    /// ```
+    /// use lobbyd::net::Server;
+    /// use lobbyd::{App, Authorization, Config, Context, Member, Message, Protocol, Request};
+    ///
+    /// #[derive(Default)]
+    /// struct Game {
+    ///     round: u32,
+    /// }
+    ///
+    /// impl App for Game {
+    ///     const PROTOCOL: Protocol = Protocol::Raw;
+    ///     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+    ///         Authorization::token_is_user(request)
+    ///     }
+    ///     fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
+    /// }
+    ///
+    /// # fn main() -> Result<(), lobbyd::net::Error> {
+    /// let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..Config::default() };
+    /// let mut server = Server::bind(config, Game::default())?;
+    /// server.engine_mut().app_mut().round += 1;
+    /// assert_eq!(server.engine().app().round, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn engine_mut(&mut self) -> &mut Engine<A> {
         &mut self.engine
     }

@@ -1,8 +1,10 @@
 //! Applications that own all of their lobbies, or parts.
 
+use lobbyd::apps::Relay;
 use lobbyd::control::{ControlError, LobbyControl};
 use lobbyd::sending::RelayRequest;
 use lobbyd::{App, Authorization, Config, Context, Member, Message, Protocol, Request};
+use serde_json::{Value, json};
 
 use crate::common::scenario::World;
 
@@ -48,6 +50,28 @@ impl App for Game {
         };
         self.answers.push(answer);
     }
+}
+
+#[test]
+fn an_application_reads_the_settings_that_members_see() {
+    let mut world = World::new(Config::default(), Game::default());
+    world.run(
+        r#"
+        ann > connect chess session=page-of-ann-0001
+        ann < upgrade, welcome, presence_state, lobby_state host=s1
+        ann > {"type":"lock"}
+        ann < settings seq=1 by=null settings={"locked":true}
+        "#,
+    );
+    let (chess, go) = world.app(|_, cx| (cx.lobby_settings("chess"), cx.lobby_settings("go")));
+    let settings: Value = serde_json::from_str(&chess.expect("the lobby exists")).expect("JSON");
+    let shown = ["max", "locked", "listed", "has_password"].map(|name| settings[name].clone());
+    assert_eq!(shown, [json!(10), json!(true), json!(false), json!(false)]);
+    assert_eq!(go, None, "there is no such lobby");
+
+    let mut world = World::new(Config::default(), Relay::default());
+    world.steps("ann > connect chess");
+    assert_eq!(world.app(|_, cx| cx.lobby_settings("chess")), None, "lobby control is off");
 }
 
 #[test]

@@ -167,7 +167,7 @@ SESSIONS = {
     "ticks": (ticks, ["--tick-hz", "60", "--flush", "tick", "--health-interval", "500ms", "--health-timeout", "400ms"]),
     "operators": (operators, ["--admin", "127.0.0.1:0", "--drain-batch", "2", "--drain-batch-interval", "20ms"]),
     "floods": (floods, ["--max-message-bytes", "1KiB", "--max-outbound-bytes", "8KiB", "--outbound-high-mark", "2KiB",
-                        "--outbound-low-mark", "1KiB", "--presence-max", "10", "--max-strikes", "4"]),
+                        "--outbound-low-mark", "1KiB", "--presence-max", "10", "--max-strikes", "4", "--seat-grace", "0s"]),
 }
 
 
@@ -176,8 +176,10 @@ def main():
     os.makedirs(FOLDER, exist_ok=True)
     for name, (session, arguments) in SESSIONS.items():
         with tempfile.TemporaryDirectory(prefix="lobbyd-baseline-") as folder:
+            # A relative path: the journal has the options of the server in it.
             path = os.path.join(folder, "journal")
-            with Lobbyd(binary, "--journal", path, "--max-per-lobby", "8", "--log", "warn,lobbyd=info", *arguments) as server:
+            with Lobbyd(binary, "--journal", "journal", "--max-per-lobby", "8", "--log", "warn,lobbyd=info", *arguments,
+                        cwd=folder) as server:
                 session(server)
                 server.terminate()
                 if server.exit_code(40) not in (0, 3):

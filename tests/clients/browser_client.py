@@ -139,9 +139,13 @@ async def duplicated_tab_does_not_take_the_seat(pages, server):
     before = {target["targetId"] for target in (await pages.tools.call("Target.getTargets"))["targetInfos"]}
     # A window that a page opens gets a copy of its session storage, as a duplicated tab does.
     await bob.evaluate("!!window.open(location.href)", userGesture=True)
-    await asyncio.sleep(0.5)
-    targets = (await pages.tools.call("Target.getTargets"))["targetInfos"]
-    [target] = [target["targetId"] for target in targets if target["targetId"] not in before and target["type"] == "page"]
+    opened = []
+    async with asyncio.timeout(15):
+        while not opened:
+            await asyncio.sleep(0.05)
+            targets = (await pages.tools.call("Target.getTargets"))["targetInfos"]
+            opened = [target["targetId"] for target in targets if target["targetId"] not in before and target["type"] == "page"]
+    [target] = opened
     copy = await Tab.attach(pages, target)
     assert await copy.join("cy", "tabs") != conn, "the copy has the seat"
     equal((await bob.evaluate("page.state()"), await bob.evaluate("page.conn()")), ("open", conn), "the first tab")

@@ -36,7 +36,7 @@ from drain import get
 from faulty_proxy import Proxy
 from lobbyd import Lobbyd, default_binary
 from redis_process import Redis
-from sessions import LARGE_LOBBY, SERVER_ARGS, listed
+from sessions import SERVER_ARGS, listed
 
 NODES = ["a", "b", "c"]
 MEMBER_FAULT_EVERY = 20.0           # mean seconds between two faults of a member's connection through a proxy

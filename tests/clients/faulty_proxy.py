@@ -29,7 +29,6 @@ FAULTS = {"reset": 20, "fin": 15, "cut": 20, "deaf": 10, "freeze and reset": 10,
 EARLY = 0.1
 REFUSED = 0.03                  # connections that are reset at once
 ALL_EVERY = 25.0                # mean time between two moments at which all connections are reset and none is accepted for a while
-BUFFER = 65536
 
 
 class End(asyncio.Protocol):
@@ -51,7 +50,7 @@ class End(asyncio.Protocol):
         self.link.received(self, data)
 
     def eof_received(self):
-        self.link.ended(self)
+        self.link.ended()
         return True             # the link closes it
 
     def connection_lost(self, error):
@@ -140,7 +139,7 @@ class Link:
                     return
         self.pass_on(lambda: end.other.write(data))
 
-    def ended(self, end):
+    def ended(self):
         self.pass_on(self.close)
 
     def pass_on(self, step):

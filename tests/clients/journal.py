@@ -13,7 +13,6 @@ Exit 0 only if all checks pass.
 import argparse
 import asyncio
 import glob
-import json
 import os
 import random
 import signal

@@ -14,12 +14,12 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 class Lobbyd:
     """A running server. As a context manager it ends the process at the end of the block, also after an error."""
 
-    def __init__(self, binary, *args, listen="127.0.0.1:0"):
+    def __init__(self, binary, *args, listen="127.0.0.1:0", cwd=None):
         # A file instead of a pipe: a pipe that is not read fills up and stops the server.
         self._log = tempfile.NamedTemporaryFile(prefix="lobbyd-", suffix=".log")
         self._process = subprocess.Popen(
-            [binary, "--listen", listen, *map(str, args)],
-            stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log)
+            [os.path.abspath(binary) if cwd else binary, "--listen", listen, *map(str, args)],
+            stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, cwd=cwd)
         self.pid = self._process.pid
         try:
             self.port = int(self.wait_for_log(LISTENING, 10).group(1))

@@ -640,7 +640,7 @@ async def events_are_shown_as_they_happen(rig):
         await tab.evaluate("more.close(), true")
         await tab.until("streams.length === 2 && streams[1] === 'b00b-3'")
         await tab.click("#hold")
-        await tab.evaluate("document.querySelector('#hold').ariaPressed === 'true'")
+        assert await tab.evaluate("document.querySelector('#hold').ariaPressed === 'true'")
         await asyncio.sleep(2.5)
         assert await tab.evaluate("streams.length") == 2
         await tab.click("#hold")

@@ -85,7 +85,7 @@ class SessionBook:
         if kind == "welcome":
             self.welcome(message, now)
         elif kind == "presence_state":
-            self.presence_state(message, size)
+            self.presence_state(message)
         elif kind == "presence_diff":
             entry = [sorted((x["user"], x["conn"]) for x in message.get(key, [])) for key in ("joins", "leaves", "away", "back")]
             self.numbered(message["seq"], ("diff", json.dumps(entry)), size)
@@ -100,7 +100,7 @@ class SessionBook:
             self.books.counts["acks with seq"] += 1
             self.numbered(message["seq"], ("ack", message.get("ref")), size)
         elif kind == "direct":
-            self.direct(message, size, now)
+            self.direct(message, size)
 
     def check_remembered(self, welcome, now):
         """The server may forget a session when its grace period is over, or when another session of its user took the seat."""
@@ -161,7 +161,7 @@ class SessionBook:
                     self.books.broken(self.user, now)
         self.epoch, self.conn, self.n = welcome["epoch"], welcome["conn"], welcome["n"]
 
-    def presence_state(self, state, size):
+    def presence_state(self, state):
         view = {x["conn"]: (x["user"], x.get("away", False)) for x in state["users"]}
         seq, segment = state["seq"], self.segment
         if self.awaits_state:
@@ -228,7 +228,7 @@ class SessionBook:
                     self.problem(f"{x} is {key}, but is not a member")
                 self.view[x["conn"]] = (x["user"], away)
 
-    def direct(self, message, size, now):
+    def direct(self, message, size):
         n, message_id = message["n"], id_of(message["data"])
         self.books.counts["direct messages"] += 1
         if self.awaits_state:

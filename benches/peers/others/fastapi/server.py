@@ -6,11 +6,8 @@ from fastapi import FastAPI, Query, WebSocketDisconnect
 import asyncio
 import json
 import time
-import logging
 from typing import Dict, Optional, Set, Tuple
 from fastapi import WebSocket
-
-logger = logging.getLogger(__name__)
 
 
 class ConnectionManager:

@@ -151,7 +151,7 @@ pub(super) fn lobby(view: &LobbyView, control: Option<&LobbyControlView>, member
     JsonResponse::new(200, &MembersObject { lobby: view.into(), control, users, next: members.next })
 }
 
-/// What lobby control knows of one lobby.
+/// Lobby-control state of one lobby.
 #[derive(Serialize)]
 struct ControlObject<'a> {
     host: Option<String>,

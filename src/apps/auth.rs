@@ -7,7 +7,7 @@ use super::jwt::Jwt;
 use crate::admission::{Rate, is_lobby_code, is_user_id};
 use crate::{Authorization, CloseReason, ConnId, Context, Identity, Request};
 
-/// How the built-in applications authenticate users.
+/// Authentication method of the built-in applications.
 ///
 /// ```
 /// use lobbyd::apps::{Auth, Relay, Tokens};

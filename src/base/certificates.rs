@@ -1,4 +1,4 @@
-//! Where systems keep the certificates that they trust.
+//! Paths of the certificates that systems trust.
 
 /// In one file each: Debian, Alpine and Arch; Fedora; openSUSE; macOS and BSD.
 pub(crate) const SYSTEM_FILES: [&str; 4] = [

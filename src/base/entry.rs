@@ -1,4 +1,4 @@
-//! What a request says about how its client enters a lobby.
+//! Parameters of a request with which its client enters a lobby.
 
 use sha1::{Digest, Sha1};
 
@@ -73,7 +73,7 @@ impl Place {
     }
 }
 
-/// What a client is in its lobby.
+/// Role of a client in its lobby.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Role {
     /// A member.
@@ -83,7 +83,7 @@ pub(crate) enum Role {
     Watch,
 }
 
-/// How a client asks to enter a lobby.
+/// Parameters with which a client enters a lobby.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// Whether the lobby is created if it does not exist.

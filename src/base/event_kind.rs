@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What an event is about. [`EventKinds`] has an example.
+/// Kind of an event. [`EventKinds`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum EventKind {
     ServerStarted,

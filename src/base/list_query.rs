@@ -1,4 +1,4 @@
-//! What a client asks of the list of lobbies.
+//! Requests of clients for the list of lobbies.
 
 use smol_str::SmolStr;
 

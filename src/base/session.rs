@@ -38,7 +38,7 @@ impl std::fmt::Debug for SessionHash {
     }
 }
 
-/// How far a client has read the frames of its lobby and its direct messages.
+/// Position of a client in the frames of its lobby and in its direct messages: it has read all of them up to here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
     pub(crate) epoch: u64,
@@ -53,7 +53,7 @@ impl Position {
     pub(crate) const END: u64 = 1 << 53;
 }
 
-/// What a request with a session claims.
+/// Claim of a request to a session, and to the position of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Claim {
     pub(crate) session: SessionHash,

@@ -1,4 +1,4 @@
-//! What the driver of a session must do.
+//! Actions for the driver of a session.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use super::address::Address;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptId(pub(super) u64);
 
-/// What the driver must do now, in order. The [module](crate::client) has an example.
+/// An action for the driver of a session. Actions are executed in order. The [module](crate::client) has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Open a connection.

@@ -1,4 +1,4 @@
-//! What a session tells its application.
+//! Events that a session reports to its application.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -158,7 +158,7 @@ impl LobbyMessage {
     }
 }
 
-/// What has happened, in order. The [module](crate::client) has an example.
+/// An event of a session. Events are reported in order. The [module](crate::client) has an example.
 ///
 /// The members of the first list are not reported one by one. Events before it are kept until the session is
 /// [`State::Open`], except for [`Event::Connection`] and [`Event::Settled`].

@@ -16,7 +16,7 @@ const ENTRY: usize = 256;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ListedLobby {
-    /// What it is joined with.
+    /// Code of the lobby.
     pub code: String,
     /// The name for people, if it has one.
     #[serde(default)]
@@ -48,7 +48,7 @@ impl ListedLobby {
 pub struct Found {
     /// At most 100, the oldest first.
     pub lobbies: Vec<ListedLobby>,
-    /// Where the list goes on; `None`: this is its end.
+    /// Position of the next part of the list; `None`: this is its end.
     pub next: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What an application chooses.
+//! Options of an application for its session.
 
 use std::fmt;
 use std::time::Duration;

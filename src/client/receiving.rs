@@ -16,7 +16,7 @@ use super::view::Origin;
 use super::welcome;
 use crate::base::time::Time;
 
-/// How long to wait after `rate_limited` if the server does not say.
+/// Pause after `rate_limited` if the server names none.
 const USUAL_PAUSE_MS: u64 = 1000;
 
 impl Session {

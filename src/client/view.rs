@@ -1,6 +1,6 @@
-//! What a client knows of its lobby: the members, and with lobby control data, host, settings and countdown.
+//! A client's view of its lobby: the members, and with lobby control data, host, settings and countdown.
 //!
-//! Knows no connection and no time. Whatever changes is reported as an event, so that the events and the view always agree.
+//! Knows no connection and no time. Each change is reported as an event, so that the events and the view always agree.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::weight;
 /// Memory of a member, without its names and data.
 const MEMBER: usize = 256;
 
-/// Who has changed something, and the number of the change.
+/// Author and number of a change.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Origin {
     pub(super) by: Option<String>,

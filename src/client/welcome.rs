@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::fields::Fields;
 
-/// What the server has told with its `welcome`. [`Session::welcome`](crate::client::Session::welcome) has an example.
+/// Contents of a server's `welcome`. [`Session::welcome`](crate::client::Session::welcome) has an example.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Welcome {
@@ -12,7 +12,7 @@ pub struct Welcome {
     pub conn: String,
     /// The own user id.
     pub user: String,
-    /// What others join with.
+    /// Code of the lobby.
     pub lobby: String,
     /// New whenever the lobby comes into being.
     pub epoch: u64,
@@ -34,7 +34,7 @@ pub struct Welcome {
     pub has_control: bool,
 }
 
-/// What the session itself needs of a `welcome`.
+/// Fields of a `welcome` that only the session needs.
 pub(super) struct Settlement {
     pub(super) server_time: Option<u64>,
     /// Number of the last direct message before those that follow.

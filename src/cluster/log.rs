@@ -34,7 +34,7 @@ pub(crate) enum EntryBody<'a> {
     Operations { node: Incarnation, bytes: &'a [u8] },
 }
 
-/// What the link tells the engine.
+/// Inputs from the link to the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ClusterInput<'a> {
     /// This node is attached, and has this state from another node, as it was after the entry `index`. The entries after it follow.
@@ -48,7 +48,7 @@ pub(crate) enum ClusterInput<'a> {
     Detached,
 }
 
-/// What the engine asks of the link.
+/// Outputs of the engine for the link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ClusterOutput {
     /// Append these operations. Each call is one entry. It is appended exactly once, and in order, unless this node is detached before.

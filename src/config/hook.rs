@@ -89,7 +89,7 @@ impl fmt::Debug for HttpUrl {
     }
 }
 
-/// What a client is told when the hook does not answer.
+/// Answer to a client when the hook does not answer.
 ///
 /// No example of its own: it is a field of [`Config`](crate::Config).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

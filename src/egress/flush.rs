@@ -123,7 +123,7 @@ impl Egress {
     ///
     /// # Errors
     ///
-    /// Those of the socket.
+    /// Errors of the socket.
     pub(crate) fn write_rest_of_target(
         &mut self,
         target: &Target,
@@ -141,7 +141,7 @@ impl Egress {
     ///
     /// # Errors
     ///
-    /// Those of the socket.
+    /// Errors of the socket.
     pub(crate) fn write_to(&mut self, key: ConnKey, socket: &mut dyn Write) -> io::Result<Written> {
         match self.write_unread(key, socket)? {
             UnreadWritten::All(bytes) => {

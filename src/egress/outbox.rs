@@ -298,7 +298,7 @@ impl Outbox {
     ///
     /// # Errors
     ///
-    /// Those of the socket, except `WouldBlock` and `Interrupted`; `WriteZero` if the socket takes no byte.
+    /// Errors of the socket, except `WouldBlock` and `Interrupted`; `WriteZero` if the socket takes no byte.
     pub(super) fn write_to(
         &mut self,
         socket: &mut dyn Write,

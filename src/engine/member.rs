@@ -144,10 +144,9 @@ pub struct Identity {
     pub lobby: Option<String>,
     /// Expiry time, in milliseconds since the Unix epoch. The connection is then closed with 4001 `token_expired`.
     pub expires: Option<u64>,
-    /// What the application has learned about the client, such as the claims of its token, in a form of its own. It
-    /// reaches the application again as [`Member::data`], and is recorded in journals. At most
-    /// [`max_identity_bytes`](crate::Config::max_identity_bytes); with more, the client is refused with 1011
-    /// `internal_error`.
+    /// Application data of the identity, such as claims of the token, in any form. The application gets it back as
+    /// [`Member::data`], and journals record it. At most [`max_identity_bytes`](crate::Config::max_identity_bytes);
+    /// with more, the client is refused with 1011 `internal_error`.
     pub data: Option<Arc<[u8]>>,
 }
 
@@ -250,7 +249,8 @@ pub enum Message<'a> {
     Binary(&'a [u8]),
 }
 
-/// What a method of [`Context`](crate::Context#sending) sends: a [`Frame`], or a member's [`Message`] as it is.
+/// Body of a message that a method of [`Context`](crate::Context#sending) sends: a [`Frame`], or a member's [`Message`]
+/// unchanged.
 ///
 /// Methods take either of them and convert it themselves. A frame is encoded once, which pays off if it is sent several
 /// times. A message needs no frame: it is encoded directly into the buffers of its receivers.

@@ -340,13 +340,13 @@ pub struct Page<T> {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Order<B> {
-    /// What the entries are sorted by.
+    /// Sort key of the entries.
     pub by: B,
     /// Whether the largest value comes first.
     pub is_descending: bool,
 }
 
-/// What lobbies are sorted by.
+/// Sort key of lobbies.
 ///
 /// [`Order`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -362,7 +362,7 @@ pub enum SortLobbies {
     Age,
 }
 
-/// What the members of a lobby are sorted by.
+/// Sort key of the members of a lobby.
 ///
 /// They are sorted as lobbies are: [`Order`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

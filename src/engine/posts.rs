@@ -55,7 +55,7 @@ impl Core {
     ///
     /// HTTP 400 without a session; 404 if no user has an open stream of the session in this lobby. HTTP 429 if the address
     /// has no attempt left, and a POST for the stream was refused before: no POST is an attempt, but a refused one counts as
-    /// one, so that nobody guesses tokens by POSTs for a stream of his own.
+    /// one. Otherwise a client could guess tokens by POSTs to its own stream.
     pub(super) fn check_post(&mut self, key: ConnKey, page: &Page, place: &Place) -> Result<(), PlainResponse> {
         let Some(session) = page.session else {
             return Err(PlainResponse::new(400, "name the session of your event stream: ?session="));

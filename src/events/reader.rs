@@ -7,7 +7,7 @@ use smol_str::SmolStr;
 use super::log::{Entry, EventLog};
 use crate::base::event_kind::EventKinds;
 
-/// Where a stream begins.
+/// Beginning of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Start {
     /// With what happens from now on.
@@ -18,7 +18,7 @@ pub(crate) enum Start {
     Resume { boot: String, seq: u64 },
 }
 
-/// What a client wants to read.
+/// Selection of the events that a client reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EventQuery {
     pub(crate) kinds: EventKinds,

@@ -34,7 +34,7 @@ pub(crate) struct HttpCall {
     pub(crate) max_answer: usize,
 }
 
-/// What a call is for.
+/// Purpose of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CallId {
     Question(u64),
@@ -67,7 +67,7 @@ impl fmt::Display for HttpFault {
     }
 }
 
-/// How often the backend is tried again: after 250 ms, then each time twice as long, at most 30 s.
+/// Returns the wait before the next attempt: 250 ms after the first failure, then each time twice as long, at most 30 s.
 pub(crate) fn wait_after(failures: u32) -> Duration {
     const FIRST: Duration = Duration::from_millis(250);
     const LONGEST: Duration = Duration::from_secs(30);

@@ -43,7 +43,7 @@ const ENTRY: usize = 64;
 ///
 /// # Errors
 ///
-/// Those of the sink, when the beginning of the journal cannot be written. `InvalidInput` when the configuration
+/// Errors of the sink, when the beginning of the journal cannot be written. `InvalidInput` when the configuration
 /// cannot be written as text.
 pub fn record<A: App, S: Sink>(engine: &mut Engine<A>, start: Start, sink: S) -> io::Result<()> {
     let segment = Segment {

@@ -1,4 +1,4 @@
-//! Where the bytes of a journal go.
+//! Destination of a journal's bytes.
 
 use std::io;
 

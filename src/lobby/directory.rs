@@ -60,9 +60,9 @@ pub(crate) struct Directory {
     pub(super) last_epoch: u64,
     /// Makes the codes that this directory draws other ones than those of another directory.
     pub(super) code_salt: u64,
-    /// Codes of lobbies that were created or removed. `None` unless somebody takes them.
+    /// Codes of lobbies that were created or removed. `None` unless a consumer is registered.
     pub(super) changed_lobbies: Option<Vec<SmolStr>>,
-    /// Lobbies that were opened (`true`) and closed. `None` unless somebody takes them.
+    /// Lobbies that were opened (`true`) and closed. `None` unless a consumer is registered.
     pub(super) opened_lobbies: Option<Vec<(bool, SmolStr)>>,
 }
 

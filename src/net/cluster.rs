@@ -38,7 +38,7 @@ enum Address {
 /// The link of this node, and its socket.
 pub(super) struct ClusterSocket {
     link: Link,
-    /// Those of the configured name, tried in turn.
+    /// Addresses of the configured name, tried in turn.
     addresses: Vec<Address>,
     attempts: usize,
     socket: Option<Socket>,

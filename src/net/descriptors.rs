@@ -28,7 +28,7 @@ const PER_LISTENER: u64 = 3;
 ///
 /// # Errors
 ///
-/// Those of setrlimit(2). The old limit then stays in force.
+/// Errors of setrlimit(2). The old limit then stays in force.
 #[cfg(unix)]
 pub fn raise_descriptor_limit() -> io::Result<Option<u64>> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

@@ -13,7 +13,7 @@ use super::error::described;
 ///
 /// # Errors
 ///
-/// Those of the operating system, and `InvalidInput` for other kinds of files, such as a FIFO, on which a reader waits
+/// Errors of the operating system, and `InvalidInput` for other kinds of files, such as a FIFO, on which a reader waits
 /// for a writer.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
@@ -37,7 +37,7 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 ///
-/// Those of the operating system, `FileTooLarge` for a larger file, and `InvalidInput` when it is not a regular file.
+/// Errors of the operating system, `FileTooLarge` for a larger file, and `InvalidInput` when it is not a regular file.
 pub fn read_file(path: &Path, max: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = open(path).map_err(described)?;
@@ -75,7 +75,7 @@ impl Drop for Lock {
 ///
 /// # Errors
 ///
-/// Those of the operating system, and `ResourceBusy` when another process holds the lock.
+/// Errors of the operating system, and `ResourceBusy` when another process holds the lock.
 pub(super) fn lock_beside(path: &Path, holder: &LockHolder) -> io::Result<Lock> {
     let name = lock_name(path);
     let file = private().create(true).truncate(false).open(&name)?;
@@ -105,7 +105,7 @@ pub(super) fn lock_name(path: &Path) -> PathBuf {
 ///
 /// # Errors
 ///
-/// Those of the operating system.
+/// Errors of the operating system.
 pub(super) fn check_creatable(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // `.` exists in folders only.

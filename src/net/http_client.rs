@@ -77,7 +77,7 @@ impl HttpClient {
     ///
     /// # Errors
     ///
-    /// Those of [`HttpClient::new`]. The old ones then stay in force.
+    /// Errors of [`HttpClient::new`]. The old secret and certificates then stay in force.
     pub(super) fn reload(&mut self, config: &Config) -> Result<(), (&'static str, String)> {
         self.performer = Arc::new(Performer::new(config)?);
         Ok(())

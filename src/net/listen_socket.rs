@@ -37,7 +37,7 @@ impl ListenSocket {
     ///
     /// # Errors
     ///
-    /// Those of the operating system, and `InvalidInput` for an abstract socket, which has no path.
+    /// Errors of the operating system, and `InvalidInput` for an abstract socket, which has no path.
     pub fn address(&self) -> io::Result<ListenAddress> {
         match self {
             ListenSocket::Tcp(socket) => socket.local_addr().map(ListenAddress::Ip),

@@ -118,7 +118,7 @@ const APPLICATION: &[Entry] = &[
     },
 ];
 
-/// Those after the fields of the configuration. Their group is that of `stats_interval`.
+/// Options of the program after the fields of the configuration. Their group is that of `stats_interval`.
 const LOG: &[Entry] = &[
     Entry {
         name: "log",

@@ -25,7 +25,7 @@ impl Lobby {
     ///
     /// # Errors
     ///
-    /// Those of [`request`](Self::request), and those of the answer. It comes at the latest when
+    /// Errors of [`request`](Self::request), and errors of the answer. It comes at the latest when
     /// [`request_timeout`](crate::client::Options::request_timeout) is over.
     pub fn request_and_wait(&mut self, kind: &str, payload: impl Serialize) -> Result<Ack, LobbyError> {
         let id = self.request(kind, payload)?;
@@ -36,7 +36,7 @@ impl Lobby {
     ///
     /// # Errors
     ///
-    /// Those of the answer. `unknown`: there is no such request any more.
+    /// Errors of the answer. `unknown`: there is no such request any more.
     pub fn settle(&mut self, id: RequestId) -> Result<Ack, LobbyError> {
         loop {
             if let Some(result) = self.command(|session, _| session.take_settled(id)) {

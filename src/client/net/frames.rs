@@ -54,7 +54,7 @@ pub(super) enum Incoming {
     Close(u16, String),
 }
 
-/// What the server may not send.
+/// Violation of the protocol by the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Violation {
     Protocol,

@@ -1,4 +1,4 @@
-//! What an application chooses for its connections.
+//! Options of an application for its connections.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::client::options::Options;
 /// Options of a [`Lobby`](crate::client::Lobby), which has an example.
 #[derive(Clone, Default)]
 pub struct LobbyOptions {
-    /// What the server recognizes the user by.
+    /// Token by which the server identifies the user.
     pub token: LobbyToken,
     /// The certificates that are trusted for `wss://`, in PEM; `None`: those that the system trusts.
     pub certificates: Option<Vec<u8>>,

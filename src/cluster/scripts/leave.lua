@@ -1,4 +1,4 @@
--- Ends a node at its own wish.
+-- Detaches a node at its own request.
 --
 -- ARGV[4]  incarnation
 -- ARGV[5]  index of the last entry that the node knows

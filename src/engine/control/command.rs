@@ -94,7 +94,7 @@ impl NewLobby {
     }
 }
 
-/// What lobby control knows of a lobby, for an operator: see [`Engine::lobby_control`](crate::Engine::lobby_control).
+/// Lobby-control state of a lobby, for operators: see [`Engine::lobby_control`](crate::Engine::lobby_control).
 ///
 /// [`NewLobby`] has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,11 +112,11 @@ pub struct LobbyControlView {
     pub countdown: Option<u64>,
     /// Users for which a seat is kept that they have not taken.
     pub reserved: Vec<String>,
-    /// How long these seats, and the lobby, are still kept.
+    /// Time until these seats, and the lobby, expire.
     pub reserved_for: Option<Duration>,
 }
 
-/// What a list of lobbies says of a lobby beside its [`LobbyView`](crate::operator::LobbyView).
+/// Additional fields of a lobby in a list, with lobby control on.
 ///
 /// No example of its own: it is part of [`LobbyView`](crate::operator::LobbyView).
 #[derive(Clone, Debug, PartialEq, Eq)]

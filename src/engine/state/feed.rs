@@ -39,7 +39,7 @@ pub(crate) struct FeedMember {
     pub(crate) is_watcher: Option<bool>,
 }
 
-/// The events since the driver last took them; `None` while nobody wants them.
+/// Events since the driver last took them. `None` unless a consumer is registered.
 #[derive(Debug, Default)]
 pub(crate) struct Feed(Option<Vec<FeedEvent>>);
 

@@ -30,7 +30,7 @@ impl fmt::Debug for TokenText {
     }
 }
 
-/// What the backend is told about a client.
+/// Facts about a client for the backend.
 #[derive(PartialEq, Eq)]
 pub(crate) struct ConnectQuestion {
     pub(crate) path: String,
@@ -41,7 +41,7 @@ pub(crate) struct ConnectQuestion {
     pub(crate) user: Option<String>,
     pub(crate) address: IpAddr,
     pub(crate) origin: Option<String>,
-    /// Those of `hook_headers` that the request has.
+    /// Headers of the request that `hook_headers` names.
     pub(crate) headers: Vec<(String, String)>,
 }
 
@@ -52,7 +52,7 @@ impl fmt::Debug for ConnectQuestion {
     }
 }
 
-/// The questions since the driver last took them; `None` while nobody answers them.
+/// Questions since the driver last took them. `None` unless a consumer is registered.
 #[derive(Debug, Default)]
 pub(crate) struct AskedQuestions {
     connect: Option<Vec<Question>>,

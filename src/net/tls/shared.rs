@@ -72,7 +72,7 @@ impl Tls {
     ///
     /// # Errors
     ///
-    /// Those of [`Tls::open`]. The old certificate then stays.
+    /// Errors of [`Tls::open`]. The old certificate then stays.
     pub(in crate::net) fn reload(&mut self, config: &Config) -> Result<(), Error> {
         let Some(previous) = &self.active else { return Ok(()) };
         let active = read(config, Some(&previous.identity))?;

@@ -91,7 +91,7 @@ impl TlsStream {
     ///
     /// # Errors
     ///
-    /// Those of the socket. A peer that breaks the protocol is sent an alert, and is an error too.
+    /// Errors of the socket. A peer that breaks the protocol is sent an alert, and is an error too.
     pub(in crate::net) fn receive(&mut self, tls: &mut Tls, plaintext: &mut [u8]) -> io::Result<Received> {
         let inner = &mut *self.0;
         match &inner.end {
@@ -154,7 +154,7 @@ impl TlsStream {
     ///
     /// # Errors
     ///
-    /// Those of the socket. `WouldBlock` if it takes no more.
+    /// Errors of the socket. `WouldBlock` if it takes no more.
     pub(in crate::net) fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let inner = &mut *self.0;
         let total = slices.iter().map(|slice| slice.len()).sum();

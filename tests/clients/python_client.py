@@ -357,6 +357,8 @@ async def iterators_end(server):
     refused = Lobby(server.url("no!lobby"), token="ann").connect()
     equal([entry async for entry in refused], [], "an iterator of a lobby that refuses")
     ann, bob = await join(server.url("iterate"), token="ann"), await join(server.url("iterate"), token="bob")
+    received = []
+    bob.on("n", lambda *_: received.append(1))
     lazy = aiter(bob)
     first = asyncio.ensure_future(anext(lazy))
     await asyncio.sleep(0)
@@ -365,7 +367,7 @@ async def iterators_end(server):
         if number % 50 == 0:
             await ann.request("ping-pong")
     equal((await first)[0], {"data": 0}, "the first message")
-    await asyncio.sleep(0.2)
+    await until("bob has received all", lambda: len(received) == 1100)
     try:
         while True:
             await anext(lazy)

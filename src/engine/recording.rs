@@ -20,7 +20,7 @@ use crate::base::close::CloseReason;
 use crate::base::distribution::Distribution;
 use crate::base::entry::Place;
 use crate::base::id::ConnId;
-use crate::base::list_query::ListFilter;
+use crate::base::list_query::{ListFilter, is_pool};
 use crate::base::peer::Peer;
 use crate::base::rate::Bucket;
 use crate::base::time::Time;
@@ -102,9 +102,6 @@ impl Edition {
     }
 }
 
-/// Longest name of a pool of lobbies, in bytes.
-const MAX_POOL_BYTES: usize = 32;
-
 /// Destination of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Destination {
@@ -153,11 +150,6 @@ impl Destination {
             Destination::BadCode | Destination::Nowhere | Destination::Lobbies(_) => Err(CloseReason::BadLobbyCode),
         }
     }
-}
-
-/// Returns whether `text` is the name of a pool of lobbies.
-fn is_pool(text: &str) -> bool {
-    text.len() <= MAX_POOL_BYTES && is_lobby_code(text)
 }
 
 /// The application's decisions about a request. Those that the engine did not ask for are `None`.

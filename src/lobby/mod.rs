@@ -18,6 +18,8 @@ mod session_records;
 pub(crate) mod sessions;
 mod snapshot;
 
+use crate::base::list_query::has_only_code_characters;
+
 /// Returns whether `text` is a valid lobby code: 1 to 64 of `A-Z a-z 0-9 _ -`.
 ///
 /// ```
@@ -25,7 +27,7 @@ mod snapshot;
 /// assert!(!lobbyd::admission::is_lobby_code("two words"));
 /// ```
 pub fn is_lobby_code(text: &str) -> bool {
-    (1..=64).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_' || c == b'-')
+    (1..=64).contains(&text.len()) && has_only_code_characters(text)
 }
 
 /// Returns whether `text` is a valid user id: 1 to 128 bytes of UTF-8 without control characters, except for `.` and `..`.

@@ -3,7 +3,7 @@
 use smol_str::SmolStr;
 
 use super::claim::position_number;
-use crate::base::list_query::{ListFilter, ListQuery, MAX_POOL_BYTES, MAX_TAG_BYTES, MAX_TAGS};
+use crate::base::list_query::{ListFilter, ListQuery, MAX_TAG_BYTES, MAX_TAGS, is_pool};
 use crate::http::target::percent_decode;
 
 /// Reads the query of a request. A parameter without a value counts as absent, and other parameters are ignored.
@@ -48,10 +48,6 @@ pub(super) fn read_list_query(query: &str) -> Result<ListQuery, &'static str> {
         }
     }
     Ok(read)
-}
-
-fn is_pool(text: &str) -> bool {
-    text.len() <= MAX_POOL_BYTES && text.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_' || c == b'-')
 }
 
 #[cfg(test)]

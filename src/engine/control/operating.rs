@@ -9,14 +9,12 @@ use super::super::operator::{OperatorAnswer, OperatorRefusal};
 use super::ControlError;
 use super::command::{ControlSummary, LobbyChange, LobbyControlView, NewLobby, SettingsText};
 use crate::base::id::{LobbyKey, SeatId, SeatKey};
+use crate::base::list_query::is_pool;
 use crate::lobby::control::entries::Change;
 use crate::lobby::control::keeping::LobbyWithSeats;
 use crate::lobby::control::settings::SettingsChange;
 use crate::lobby::{is_lobby_code, is_user_id};
 use crate::protocol::{self, DataChanges};
-
-/// Longest name of a pool, in bytes.
-const MAX_POOL_BYTES: usize = 32;
 
 impl From<ControlError> for OperatorRefusal {
     fn from(error: ControlError) -> OperatorRefusal {
@@ -200,7 +198,7 @@ impl Core {
         if code.is_some_and(|code| !is_lobby_code(code)) {
             return Err(invalid("code must have 1 to 64 of A-Z a-z 0-9 _ -"));
         }
-        if pool.is_some_and(|pool| !is_lobby_code(pool) || pool.len() > MAX_POOL_BYTES) {
+        if pool.is_some_and(|pool| !is_pool(pool)) {
             return Err(invalid("pool must have 1 to 32 of A-Z a-z 0-9 _ -"));
         }
         let mut users: Vec<&String> = seats.iter().collect();

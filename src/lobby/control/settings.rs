@@ -5,12 +5,11 @@ use std::time::Duration;
 use smol_str::SmolStr;
 
 use crate::base::entry::PasswordHash;
+use crate::base::list_query::{MAX_TAG_BYTES, MAX_TAGS};
 use crate::config::{Config, Limit};
 
-/// Longest name of a lobby, and longest key and value of a tag, in bytes.
+/// Longest name of a lobby, in bytes.
 const MAX_NAME_BYTES: usize = 64;
-/// Most tags of a lobby.
-const MAX_TAGS: usize = 4;
 /// Longest countdown.
 const MAX_COUNTDOWN_MS: u64 = 3_600_000;
 
@@ -99,7 +98,7 @@ impl SettingsChange {
             return Err(format!("watchers is {watchers}: it must be at most {}", bounds.watchers));
         }
         if let Some(Some(name)) = &self.name
-            && !is_name(name)
+            && !is_text(name, MAX_NAME_BYTES)
         {
             return Err(format!("name must have 1 to {MAX_NAME_BYTES} bytes and no control characters"));
         }
@@ -107,9 +106,9 @@ impl SettingsChange {
             if tags.len() > MAX_TAGS {
                 return Err(format!("tags has {} keys: it must have at most {MAX_TAGS}", tags.len()));
             }
-            if !tags.iter().all(|(key, value)| is_name(key) && is_name(value)) {
+            if !tags.iter().all(|(key, value)| is_text(key, MAX_TAG_BYTES) && is_text(value, MAX_TAG_BYTES)) {
                 return Err(format!(
-                    "keys and values of tags must have 1 to {MAX_NAME_BYTES} bytes and no control characters"
+                    "keys and values of tags must have 1 to {MAX_TAG_BYTES} bytes and no control characters"
                 ));
             }
         }
@@ -134,8 +133,8 @@ impl SettingsChange {
     }
 }
 
-fn is_name(text: &str) -> bool {
-    (1..=MAX_NAME_BYTES).contains(&text.len()) && !text.chars().any(char::is_control)
+fn is_text(text: &str, max_bytes: usize) -> bool {
+    (1..=max_bytes).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
 impl Settings {

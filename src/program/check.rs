@@ -2,8 +2,6 @@
 //!
 //! Listens on no address and writes no file, so it can be run while the server runs with the same configuration. Whether an
 //! address is free is known only at the start.
-//!
-//! Exit 0: the server would start. 1: standard output cannot be written. 2: it would not start.
 
 use std::io::{self, Write};
 use std::process::ExitCode;

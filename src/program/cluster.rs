@@ -2,9 +2,6 @@
 //!
 //! The processes are in process groups of their own, so that Ctrl-C in a terminal reaches only this one. On SIGINT or SIGTERM the
 //! nodes drain one after the other. The Redis keeps nothing on disk.
-//!
-//! Exit 0: stopped on request. 1: all nodes have ended on their own. 2: the cluster did not start. 3: the second signal ended the
-//! nodes at once, or a node cut off connections.
 
 mod arguments;
 mod child;
@@ -20,11 +17,10 @@ use clap::ArgMatches;
 
 use self::arguments::NodePlan;
 use self::processes::{Event, Processes, REDIS};
+use super::exit::{CUT_OFF, FAILED};
 use super::failure;
 use super::logger::Format;
 
-const FAILED: u8 = 1;
-const CUT_OFF: u8 = 3;
 /// Time between two questions whether a process has become ready, and how often it is asked.
 const INTERVAL: Duration = Duration::from_millis(10);
 const ATTEMPTS: u32 = 1500;

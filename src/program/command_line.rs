@@ -7,7 +7,7 @@ use lobbyd::config::Form;
 
 use super::table::{Entry, entries};
 use super::values::{CONFIG, CONFIG_VARIABLE};
-use super::{load, replay, simulate};
+use super::{exit, load, replay, simulate};
 
 /// Columns of the text in `--help`.
 pub(crate) const COLUMNS: usize = 90;
@@ -33,7 +33,7 @@ pub(crate) fn command(columns: usize) -> Command {
             Command::new("check")
                 .about("Checks a configuration as the start does, without starting, and prints what it needs")
                 .next_line_help(true)
-                .after_help("Exit codes: 0 the server would start with it; 2 it would not.")
+                .after_help(exit::help("", exit::CHECK))
                 .args(serve_arguments(columns)),
         )
         .subcommand(

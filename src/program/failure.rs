@@ -8,10 +8,8 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use super::exit::NOT_STARTED;
 use super::logger::{Format, json_error};
-
-/// Exit code of a program that did not start as it was asked to.
-const NOT_STARTED: u8 = 2;
 
 /// All problems of a configuration.
 pub(crate) struct Refusal {

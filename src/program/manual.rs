@@ -1,6 +1,6 @@
 //! `lobbyd man`: prints the man page, in section 8.
 //!
-//! Options are described by the command line itself; exit codes, signals, files and the environment here.
+//! Options are described by the command line itself, exit codes by `exit`; signals, files and the environment here.
 
 use std::io;
 use std::process::ExitCode;
@@ -11,6 +11,7 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
 use super::command_line;
+use super::exit;
 use super::output;
 use super::values::CONFIG;
 
@@ -18,16 +19,6 @@ use super::values::CONFIG;
 type Section = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
 
 const SECTIONS: &[Section] = &[
-    (
-        "EXIT STATUS",
-        "Of the server. The other commands exit with 2 if their arguments are invalid; their help lists further codes.",
-        &[
-            ("0", "stopped on request"),
-            ("1", "failed while running, or panicked"),
-            ("2", "could not start with this configuration"),
-            ("3", "stopped, but connections were cut off"),
-        ],
-    ),
     (
         "SIGNALS",
         "",
@@ -164,16 +155,23 @@ fn describe(subcommand: &Command) -> Roff {
 
 fn sections() -> Roff {
     let mut roff = Roff::new();
+    roff.control("SH", ["EXIT STATUS"]);
+    roff.text([roman(
+        "Of the server. The other commands exit with 2 if their arguments are invalid; their help lists further codes.",
+    )]);
+    exit::SERVER.iter().for_each(|(code, meaning)| term(&mut roff, &code.to_string(), meaning));
     for (title, paragraph, terms) in SECTIONS {
         roff.control("SH", [*title]);
         if !paragraph.is_empty() {
             roff.text([roman(*paragraph)]);
         }
-        for (term, description) in *terms {
-            roff.control("TP", []);
-            roff.text([bold(*term)]);
-            roff.text([roman(*description)]);
-        }
+        terms.iter().for_each(|(name, description)| term(&mut roff, name, description));
     }
     roff
+}
+
+fn term(roff: &mut Roff, name: &str, description: &str) {
+    roff.control("TP", []);
+    roff.text([bold(name)]);
+    roff.text([roman(description)]);
 }

@@ -1,6 +1,6 @@
 //! The program around the library: the command line, and one file for each command.
 //!
-//! Without a subcommand the program serves. Each command returns the exit code of the process and documents its codes.
+//! Without a subcommand the program serves. Each command returns the exit code of the process; `exit` has the codes.
 //!
 //!     table ──► command_line ──► values (with config_file) ──► options ──► serve, check, print_config
 
@@ -12,6 +12,7 @@ pub(crate) mod cluster;
 pub(crate) mod command_line;
 pub(crate) mod completions;
 mod config_file;
+mod exit;
 pub(crate) mod failure;
 mod json_line;
 mod jwt;

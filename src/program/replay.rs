@@ -1,9 +1,4 @@
 //! `lobbyd replay`: replays a journal of one of the built-in applications at full speed.
-//!
-//! Exit 0: the replay sent the same bytes as the recorded session. 1: the journal cannot be read, or the output cannot
-//! be written. 2: the arguments are invalid, or there is no such journal. 4: the replay sent different bytes. 5: the
-//! journal is damaged, or the file is not a journal. 6: another build or format version wrote it. 7: it contains
-//! something that cannot be replayed.
 
 use std::any::type_name;
 use std::io;
@@ -17,10 +12,8 @@ use lobbyd::journal::Replay;
 use lobbyd::net::{Timeline, open_journal, print_replay};
 use lobbyd::{App, Time};
 
+use super::exit;
 use super::failure;
-
-/// Exit code for a journal of an application that the program does not contain.
-const NOT_REPLAYABLE: u8 = 7;
 
 pub(crate) fn command() -> Command {
     let value = |name: &'static str, value_name: &'static str, help: &'static str| {
@@ -31,21 +24,22 @@ pub(crate) fn command() -> Command {
     };
     Command::new("replay")
         .about("Replays a journal and reports whether the server sends the same bytes again")
-        .after_help(
-            "Exit codes: 0 all output was reproduced; 1 the journal cannot be read, or the output cannot be written; 2 there is \
-             no such journal, or the arguments are invalid; 4 the output differs; 5 damaged, or not a journal; 6 written by \
-             another build; 7 not replayable.",
+        .after_help(exit::help("", exit::REPLAY))
+        .arg(
+            Arg::new("file")
+                .value_name("FILE")
+                .required(true)
+                .value_parser(clap::value_parser!(PathBuf))
+                .help("The value of --journal, to replay the last session; or a segment file to begin with"),
         )
-        .arg(Arg::new("file").value_name("FILE").required(true).value_parser(clap::value_parser!(PathBuf)).help(
-            "The value of --journal, to replay the last session; or a segment file to begin with",
-        ))
         .arg(Arg::new("print").long("print").action(ArgAction::SetTrue).help("Prints one line for each event"))
         .arg(value("lobby", "CODE", "Prints only events of this lobby").requires("print"))
         .arg(value("user", "USER", "Prints only events of this user").requires("print"))
         .arg(seconds("from", "Prints only events from this time on"))
         .arg(seconds("until", "Prints only events before this time"))
         .arg(
-            value("stop-at", "TURN", "Stops after this turn and prints the lobbies and their members").value_parser(clap::value_parser!(u64)),
+            value("stop-at", "TURN", "Stops after this turn and prints the lobbies and their members")
+                .value_parser(clap::value_parser!(u64)),
         )
         .arg(
             Arg::new("any-build")
@@ -78,7 +72,7 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
                 path.display(),
                 recorded.escape_debug()
             );
-            failure::failed(&problem, NOT_REPLAYABLE)
+            failure::failed(&problem, exit::NOT_REPLAYABLE)
         })
 }
 

@@ -1,7 +1,4 @@
 //! `lobbyd` without a subcommand: starts the server, runs it and maps the result to an exit code.
-//!
-//! Exit 0: stopped on request. 1: failed while running. 2: did not start as configured. 3: the drain deadline cut
-//! connections off.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
@@ -16,14 +13,12 @@ use log::{debug, error, info, warn};
 
 use super::activation::ActivatedSockets;
 use super::auth_file::AuthFile;
+use super::exit::{CUT_OFF, FAILED};
 use super::failure;
 use super::logger::{TARGET, log_to_stderr};
 use super::options::Options;
 use super::summary::summary;
 use super::supervisor::Supervisor;
-
-const FAILED: u8 = 1;
-const CUT_OFF: u8 = 3;
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     let given = match ActivatedSockets::from_environment() {

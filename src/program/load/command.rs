@@ -9,6 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use super::plan::{Plan, Tokens};
 use super::target::Target;
 use super::trust::read_trust;
+use crate::program::exit;
 
 /// Largest number of members.
 const MAX_MEMBERS: u64 = 1_000_000;
@@ -22,14 +23,12 @@ pub(crate) fn command() -> Command {
     let command = Command::new("load")
         .about("Opens many members against running servers, lets them talk at a rate, and checks that nothing is lost")
         .next_line_help(true)
-        .after_help(
+        .after_help(exit::help(
             "A message is due at a time that does not depend on the server (open loop), and latencies begin at this time:\n\
              a server that stops for a second shows a second, and not one slow message.\n\
-             Members go to lobbies of their own, named by --lobby, and leave at the end.\n\
-             Exit codes: 0 nothing was lost, and the rate was reached; 1 something was lost or refused, members were closed\n\
-             for good, or the rate was not reached; 2 not started, for example because no server was reached, or because it has\n\
-             refused a token.",
-        )
+             Members go to lobbies of their own, named by --lobby, and leave at the end.\n",
+            exit::LOAD,
+        ))
         .arg(
             Arg::new("url")
                 .value_name("URL")

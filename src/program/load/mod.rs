@@ -1,7 +1,6 @@
 //! `lobbyd load`: a load generator that checks what the members receive.
 //!
-//! Exit 0: nothing was lost, and the rate was reached. 1: something was lost or refused, members were closed for good, or the
-//! rate was not reached. 2: it did not start, no member has joined, or a token was refused.
+//! Its exit codes are in `exit`.
 //!
 //!     command ──► plan ──► worker (one for each thread): member, receiving, books ──► tally ──► report
 
@@ -34,10 +33,9 @@ use self::clock::Clock;
 use self::plan::Plan;
 use self::tally::{Interval, Tally};
 use self::worker::{NEVER, Report, Shared};
+use super::exit::{FAILED, NOT_STARTED};
 use super::failure::failed;
 
-/// Exit code of a run that did not begin.
-const NOT_STARTED: u8 = 2;
 /// Descriptors of the process beside its members.
 const OWN_DESCRIPTORS: u64 = 32;
 /// Descriptors of one thread: its poll and its timer.
@@ -52,7 +50,7 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     };
     let tally = match generate(&plan) {
         Ok(tally) => tally,
-        Err(error) => return failed(&format!("the generator has failed: {error}"), 1),
+        Err(error) => return failed(&format!("the generator has failed: {error}"), FAILED),
     };
     let problems = report::problems(&plan, &tally);
     let text = match plan.is_json {
@@ -64,7 +62,7 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     match problems.is_empty() {
         true => ExitCode::SUCCESS,
         false if tally.count.joined == 0 || !tally.refused_tokens.is_empty() => ExitCode::from(NOT_STARTED),
-        false => ExitCode::FAILURE,
+        false => ExitCode::from(FAILED),
     }
 }
 

@@ -302,13 +302,37 @@ fn the_man_page_has_all_options_and_the_exit_codes_of_the_guide() {
     let status = text.split_once(".SH \"EXIT STATUS\"").expect("the section is there").1;
     let status = status.split_once(".SH").expect("another section follows").0;
     let codes: BTreeSet<&str> = status.lines().filter(|line| line.parse::<u8>().is_ok()).collect();
-    let table = section("<!-- exit codes");
-    let rows: Vec<Vec<&str>> =
-        table.lines().skip(2).map(|row| row.trim_matches('|').split('|').map(str::trim).collect()).collect();
+    let table = section("<!-- exit codes:");
+    let rows = rows(&table);
     assert_eq!(codes, rows.iter().map(|row| row[0]).collect());
     for row in rows {
         let meaning = row[1].split(" (").next().expect("a beginning");
         assert!(status.contains(&format!("\n{}\n{meaning}", row[0])), "{row:?} in {status}");
+    }
+}
+
+fn rows(table: &str) -> Vec<Vec<&str>> {
+    table.lines().skip(2).map(|row| row.trim_matches('|').split('|').map(str::trim).collect()).collect()
+}
+
+#[test]
+fn the_guide_explains_the_exit_codes_of_the_help() {
+    for command in ["load", "replay"] {
+        let help = output_of(&[command, "--help"]);
+        let (_, codes) = help.split_once("\nExit codes:\n").expect("the help ends with the codes");
+        let codes: Vec<(&str, &str)> = codes
+            .lines()
+            .map(|line| line.trim_end_matches([';', '.']).split_once(' ').expect("a code and its meaning"))
+            .collect();
+        let table = section(&format!("<!-- exit codes of {command}:"));
+        let rows = rows(&table);
+        assert_eq!(
+            rows.iter().map(|row| row[0]).collect::<Vec<_>>(),
+            codes.iter().map(|code| code.0).collect::<Vec<_>>()
+        );
+        for (row, (code, meaning)) in rows.iter().zip(codes) {
+            assert!(row[1].starts_with(meaning), "{command}, {code}: {meaning}, but in the guide: {}", row[1]);
+        }
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod entry;
 pub(crate) mod event_kind;
 pub(crate) mod forwarded_header;
 pub(crate) mod id;
+pub(crate) mod leb128;
 pub(crate) mod limit;
 pub(crate) mod list_query;
 pub(crate) mod number;

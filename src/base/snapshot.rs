@@ -1,6 +1,6 @@
 //! The values of which a snapshot of the shared state consists: numbers, texts and times.
 //!
-//! Numbers have 1 to 10 bytes, seven bits in each, the lowest first; the highest bit of a byte says that another one follows.
+//! Numbers have 1 to 10 bytes in LEB128, and no more than they need.
 //! Texts and lists begin with their length. A reader allocates no more than the bytes that are left can fill.
 
 use std::error::Error;
@@ -8,6 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::close::LeaveReason;
+use super::leb128::{self, BadNumber};
 use super::time::Time;
 
 /// Largest number that counts something: two of them can be added and incremented without overflow. As microseconds it is
@@ -219,18 +220,14 @@ impl<'a> SnapshotReader<'a> {
     }
 
     pub(crate) fn number(&mut self) -> Result<u64, SnapshotError> {
-        let mut number = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            number |= bits << shift;
-            if byte < 0x80 {
-                // The tenth byte has one significant bit. A last byte of 0 would be a second form of the same number.
-                ensure(bits << shift >> shift == bits && (byte > 0 || shift == 0), "a number has its shortest form")?;
-                return Ok(number);
-            }
-        }
-        Err(SnapshotError::Invalid("a number has at most 10 bytes"))
+        let (number, count) = leb128::read(self.rest).map_err(|bad| match bad {
+            BadNumber::Truncated => TRUNCATED,
+            BadNumber::TooLarge => SnapshotError::Invalid("a number has at most 64 bits"),
+        })?;
+        let bytes = self.raw(count)?;
+        // A last byte of 0 would be a second form of the same number.
+        ensure(count == 1 || bytes[count - 1] > 0, "a number has its shortest form")?;
+        Ok(number)
     }
 
     /// Reads a number that counts something.

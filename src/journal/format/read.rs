@@ -8,6 +8,7 @@ use crate::base::close::CloseReason;
 use crate::base::codes::CloseCode;
 use crate::base::entry::{self, Entry, PasswordHash, Role};
 use crate::base::id::SeatId;
+use crate::base::leb128;
 use crate::base::list_query::{ListFilter, ListQuery, MAX_TAGS};
 use crate::base::peer::Peer;
 use crate::base::rate::Rate;
@@ -70,17 +71,9 @@ impl<'a> EntryReader<'a> {
     }
 
     pub(crate) fn number(&mut self) -> Read<u64> {
-        let mut number = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            number |= bits << shift;
-            if byte < 0x80 {
-                // The tenth byte has one significant bit; more would be shifted out.
-                return if bits << shift >> shift == bits { Ok(number) } else { Err(BadEntry) };
-            }
-        }
-        Err(BadEntry)
+        let (number, count) = leb128::read(self.rest).map_err(|_| BadEntry)?;
+        self.rest = &self.rest[count..];
+        Ok(number)
     }
 
     pub(crate) fn number_as<T: TryFrom<u64>>(&mut self) -> Read<T> {

@@ -5,6 +5,8 @@ pub(crate) mod certificates;
 pub(crate) mod checksum;
 pub(crate) mod close;
 pub(crate) mod codes;
+#[cfg(any(feature = "jwt", feature = "tls"))]
+pub(crate) mod der;
 pub(crate) mod distribution;
 pub(crate) mod entry;
 pub(crate) mod event_kind;

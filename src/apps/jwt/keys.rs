@@ -7,6 +7,7 @@ use super::material::hs256;
 use super::pem::read as read_pem;
 use super::refusal::JwtRefusal;
 use super::signature::{Alg, Key, self_test};
+use crate::base::der::{Der, INTEGER, SEQUENCE};
 
 /// The keys with which a [`Jwt`](super::Jwt) checks signatures: a secret, a public key, or a set of keys.
 ///
@@ -170,16 +171,9 @@ fn secret(contents: &[u8]) -> Result<Key, String> {
 /// Whether the contents are one SEQUENCE of DER (X.690 section 8.9) that begins with a SEQUENCE or an INTEGER, as keys and
 /// certificates do. A printable secret may begin like it (`0` is the tag 0x30), but DER is not printable.
 fn is_der(contents: &[u8]) -> bool {
-    let Some((&length, rest)) = contents.strip_prefix(b"\x30").and_then(<[u8]>::split_first) else { return false };
-    let (length, rest) = match length {
-        0..=0x7f => (usize::from(length), rest),
-        0x81..=0x83 => {
-            let Some((bytes, rest)) = rest.split_at_checked(usize::from(length - 0x80)) else { return false };
-            (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
-        }
-        _ => return false,
-    };
+    let mut rest = Der(contents);
+    let Some(sequence) = rest.take(SEQUENCE) else { return false };
     let is_printable = contents.trim_ascii_end().iter().all(|byte| (b' '..=b'~').contains(byte));
     // A line end may have been added.
-    matches!(rest.first(), Some(0x30 | 0x02)) && (length..=length + 2).contains(&rest.len()) && !is_printable
+    matches!(sequence.first(), Some(&(SEQUENCE | INTEGER))) && rest.0.len() <= 2 && !is_printable
 }

@@ -5,15 +5,12 @@ use data_encoding::BASE64;
 
 use super::material::{ed25519, es256, rs256};
 use super::signature::Key;
+use crate::base::der::{BIT_STRING, Der, INTEGER, SEQUENCE};
 
 /// AlgorithmIdentifiers: OID and parameters (RFC 3279 section 2.3.1, RFC 5480 section 2.1.1, RFC 8410 section 3).
 const RSA: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00";
 const EC_P256: &[u8] = b"\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07";
 const ED25519: &[u8] = b"\x06\x03\x2b\x65\x70";
-
-const INTEGER: u8 = 0x02;
-const BIT_STRING: u8 = 0x03;
-const SEQUENCE: u8 = 0x30;
 
 /// Reads the one public key of a PEM file.
 pub(super) fn read(text: &[u8]) -> Result<Key, String> {
@@ -50,9 +47,9 @@ fn block(text: &[u8]) -> Result<(&str, Vec<u8>), String> {
 
 /// Parses a SubjectPublicKeyInfo. `None` if it is malformed.
 fn public_key_info(der: &[u8]) -> Option<Result<Key, String>> {
-    let mut info = whole(SEQUENCE, der)?;
-    let algorithm = element(SEQUENCE, &mut info)?;
-    let (unused_bits, key) = whole(BIT_STRING, info)?.split_first()?;
+    let mut info = Der(Der(der).take_last(SEQUENCE)?);
+    let algorithm = info.take(SEQUENCE)?;
+    let (unused_bits, key) = info.take_last(BIT_STRING)?.split_first()?;
     if *unused_bits != 0 {
         return None;
     }
@@ -68,30 +65,10 @@ fn public_key_info(der: &[u8]) -> Option<Result<Key, String>> {
 }
 
 fn rsa_public_key(der: &[u8]) -> Option<Result<Key, String>> {
-    let mut numbers = whole(SEQUENCE, der)?;
-    let modulus = element(INTEGER, &mut numbers)?;
-    let exponent = whole(INTEGER, numbers)?;
+    let mut numbers = Der(Der(der).take_last(SEQUENCE)?);
+    let modulus = numbers.take(INTEGER)?;
+    let exponent = numbers.take_last(INTEGER)?;
     // The first bit is the sign.
     let is_positive = |number: &[u8]| number.first().is_some_and(|first| *first < 0x80);
     (is_positive(modulus) && is_positive(exponent)).then(|| rs256(modulus, exponent))
-}
-
-/// Returns the contents of an element that is the whole input.
-fn whole(tag: u8, mut input: &[u8]) -> Option<&[u8]> {
-    element(tag, &mut input).filter(|_| input.is_empty())
-}
-
-/// Takes an element from the front of the input and returns its contents (X.690 section 8.1).
-fn element<'a>(tag: u8, input: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let rest = input.strip_prefix(&[tag])?;
-    // Only the shortest form of a length, and at most two bytes of it.
-    let (length, rest) = match rest {
-        [length, rest @ ..] if *length < 0x80 => (usize::from(*length), rest),
-        [0x81, length, rest @ ..] if *length >= 0x80 => (usize::from(*length), rest),
-        [0x82, high, low, rest @ ..] if *high > 0 => (usize::from(*high) << 8 | usize::from(*low), rest),
-        _ => return None,
-    };
-    let (contents, rest) = rest.split_at_checked(length)?;
-    *input = rest;
-    Some(contents)
 }

@@ -3,19 +3,15 @@
 
 use std::fmt;
 
+use crate::base::der::{Der, GENERALIZED_TIME, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE, UTC_TIME};
+
 /// Seconds of a day.
 const DAY: i64 = 86_400;
 
-/// Tags of DER (X.690).
-const INTEGER: u8 = 0x02;
-const OCTET_STRING: u8 = 0x04;
-const UTC_TIME: u8 = 0x17;
-const GENERALIZED_TIME: u8 = 0x18;
-const SEQUENCE: u8 = 0x30;
+/// Tags of elements that X.509 numbers by context.
 const VERSION: u8 = 0xa0;
 const EXTENSIONS: u8 = 0xa3;
 const DNS_NAME: u8 = 0x82;
-const OBJECT_IDENTIFIER: u8 = 0x06;
 
 /// 2.5.4.3 and 2.5.29.17.
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
@@ -39,13 +35,15 @@ impl Certificate {
     pub(super) fn read(der: &[u8]) -> Option<Certificate> {
         let mut certificate = Der(Der(der).take(SEQUENCE)?);
         let mut fields = Der(certificate.take(SEQUENCE)?);
-        fields.take_if(VERSION);
+        if fields.0.first() == Some(&VERSION) {
+            fields.next();
+        }
         fields.take(INTEGER)?;
         // The algorithm of the signature, and the issuer.
         fields.take(SEQUENCE)?;
         fields.take(SEQUENCE)?;
         let mut validity = Der(fields.take(SEQUENCE)?);
-        let (not_before, not_after) = (validity.take_time()?, validity.take_time()?);
+        let (not_before, not_after) = (take_time(&mut validity)?, take_time(&mut validity)?);
         let subject = fields.take(SEQUENCE)?;
         // The public key.
         fields.take(SEQUENCE)?;
@@ -106,61 +104,26 @@ fn common_name(subject: &[u8]) -> Option<String> {
     None
 }
 
-/// The rest of a sequence of values in DER.
-struct Der<'a>(&'a [u8]);
-
-impl<'a> Der<'a> {
-    /// Takes the next value. `None` at the end, or if the bytes are no DER.
-    fn next(&mut self) -> Option<(u8, &'a [u8])> {
-        let (&tag, rest) = self.0.split_first()?;
-        let (&first, rest) = rest.split_first()?;
-        let (length, rest) = match first {
-            0..=0x7f => (usize::from(first), rest),
-            0x81..=0x83 => {
-                let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x0f))?;
-                (bytes.iter().fold(0, |length, &byte| length << 8 | usize::from(byte)), rest)
-            }
-            // No certificate is longer than 16 MiB.
-            _ => return None,
-        };
-        let (value, rest) = rest.split_at_checked(length)?;
-        self.0 = rest;
-        Some((tag, value))
+/// Takes a time, in seconds since the Unix epoch (RFC 5280 section 4.1.2.5).
+fn take_time(fields: &mut Der<'_>) -> Option<i64> {
+    let (tag, text) = fields.next()?;
+    let (year_digits, century) = match tag {
+        UTC_TIME => (2, None),
+        GENERALIZED_TIME => (4, Some(0)),
+        _ => return None,
+    };
+    let digits = text.strip_suffix(b"Z")?;
+    if digits.len() != year_digits + 10 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
     }
-
-    /// Takes the next value, which must have this tag.
-    fn take(&mut self, expected: u8) -> Option<&'a [u8]> {
-        self.next().filter(|(tag, _)| *tag == expected).map(|(_, value)| value)
-    }
-
-    /// Takes the next value if it has this tag.
-    fn take_if(&mut self, expected: u8) {
-        if self.0.first() == Some(&expected) {
-            self.next();
-        }
-    }
-
-    /// Takes a time, in seconds since the Unix epoch (RFC 5280 section 4.1.2.5).
-    fn take_time(&mut self) -> Option<i64> {
-        let (tag, text) = self.next()?;
-        let (year_digits, century) = match tag {
-            UTC_TIME => (2, None),
-            GENERALIZED_TIME => (4, Some(0)),
-            _ => return None,
-        };
-        let digits = text.strip_suffix(b"Z")?;
-        if digits.len() != year_digits + 10 || !digits.iter().all(u8::is_ascii_digit) {
-            return None;
-        }
-        let number = |digits: &[u8]| digits.iter().fold(0, |number, digit| number * 10 + i64::from(digit - b'0'));
-        let (year, rest) = digits.split_at(year_digits);
-        let year = number(year);
-        let year = year + century.unwrap_or(if year < 50 { 2000 } else { 1900 });
-        let mut parts = rest.chunks(2).map(number);
-        let [month, day, hour, minute, second] = [(); 5].map(|()| parts.next().unwrap_or(0));
-        let is_date = (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second < 61;
-        is_date.then(|| days(year, month, day) * DAY + hour * 3600 + minute * 60 + second)
-    }
+    let number = |digits: &[u8]| digits.iter().fold(0, |number, digit| number * 10 + i64::from(digit - b'0'));
+    let (year, rest) = digits.split_at(year_digits);
+    let year = number(year);
+    let year = year + century.unwrap_or(if year < 50 { 2000 } else { 1900 });
+    let mut parts = rest.chunks(2).map(number);
+    let [month, day, hour, minute, second] = [(); 5].map(|()| parts.next().unwrap_or(0));
+    let is_date = (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second < 61;
+    is_date.then(|| days(year, month, day) * DAY + hour * 3600 + minute * 60 + second)
 }
 
 /// Days from 1970-01-01 to a date of the Gregorian calendar, by Howard Hinnant's algorithm `days_from_civil`.
@@ -197,7 +160,7 @@ mod tests {
 
     fn time(tag: u8, text: &str) -> Option<i64> {
         let der = [&[tag, text.len() as u8], text.as_bytes()].concat();
-        Der(&der).take_time()
+        take_time(&mut Der(&der))
     }
 
     #[test]

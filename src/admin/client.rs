@@ -33,8 +33,8 @@ pub(super) struct Client {
     pub(super) is_unread: bool,
     /// Whether the client has shown the token, or needs none and has asked for more than `/health`.
     pub(super) is_admitted: bool,
-    /// Whether a request with the token waits for the place of a client that was answered in the same turn.
-    pub(super) waits_for_place: bool,
+    /// Whether a request with the token waits for the slot of a client that was answered in the same turn.
+    pub(super) waits_for_slot: bool,
     /// Whether the client was accepted since the last [`work`](super::AdminConns::work), which serves the request that it
     /// may have sent already.
     pub(super) is_new: bool,
@@ -85,7 +85,7 @@ impl Client {
             ended: false,
             is_unread: false,
             is_admitted: false,
-            waits_for_place: false,
+            waits_for_slot: false,
             is_new: true,
             is_just_answered: false,
             deadline,
@@ -111,7 +111,7 @@ impl Client {
         self.stream = Some(Box::new(stream));
         self.state = ClientState::Streaming;
         self.is_just_answered = true;
-        self.waits_for_place = false;
+        self.waits_for_slot = false;
         self.input = Vec::new();
         self.deadline = times.deadline;
     }
@@ -129,7 +129,7 @@ impl Client {
         answer.write(&mut self.output, times.date, with_body, keep_alive);
         self.state = ClientState::Writing { is_last: !keep_alive };
         self.is_just_answered = true;
-        self.waits_for_place = false;
+        self.waits_for_slot = false;
         self.deadline = times.deadline;
     }
 

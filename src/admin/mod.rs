@@ -11,14 +11,14 @@
 //! Reading --GET /events--> Streaming, until the client ends its stream
 //! Reading, Lingering, Streaming --end of the stream--> Closed
 //! Reading without input, Writing, Lingering --deadline--> Closed
-//! any state --socket error, or another client gets the place--> Closed: the driver drops the socket
+//! any state --socket error, or another client gets the slot--> Closed: the driver drops the socket
 //! ```
 //!
 //! A client has one deadline at a time: for sending its request, for reading the answer, or for an idle connection. A
 //! turn serves at most one request of each client, which bounds its cost to one page of a list for each.
 //!
 //! A client is a newcomer until it has shown the token. A request is judged by its head, so a newcomer cannot make the
-//! server keep a body. `places` says which client gives way when there are too many.
+//! server keep a body. `slots` says which client gives way when there are too many.
 
 mod answers;
 mod client;
@@ -28,8 +28,8 @@ mod guard;
 mod metrics;
 mod outcome;
 mod page;
-mod places;
 mod routes;
+mod slots;
 mod streams;
 
 use log::{debug, info};
@@ -43,8 +43,8 @@ pub use self::guard::Token;
 pub use self::metrics::DriverMetrics;
 use self::outcome::{Outcome, carry_out, reported};
 use self::page::PageFile;
-use self::places::Place;
 use self::routes::AdminRequest;
+use self::slots::Slot;
 use crate::base::peer::Peer;
 use crate::base::time::Time;
 use crate::config::Config;
@@ -60,7 +60,7 @@ use crate::http::response::JsonResponse;
 
 /// Most bytes of a request's body in addition to the `max_message_bytes` of its data, and of the body of a request that
 /// needs no token.
-const ENVELOPE_BYTES: usize = 1024;
+const REQUEST_EXTRA_BYTES: usize = 1024;
 
 /// Connections of operators, with their requests and answers. See the [module documentation](self).
 ///
@@ -103,7 +103,12 @@ impl AdminConns {
                 max_head: config.max_header_bytes.0,
                 max_headers: config.max_headers,
                 // JSON may escape each byte of a text as six bytes.
-                max_body: config.max_message_bytes.0.saturating_mul(6).saturating_add(ENVELOPE_BYTES).min(999_999_999),
+                max_body: config
+                    .max_message_bytes
+                    .0
+                    .saturating_mul(6)
+                    .saturating_add(REQUEST_EXTRA_BYTES)
+                    .min(999_999_999),
             },
             max_admitted: config.max_admin_connections as usize,
             max_newcomers: config.max_admin_pending as usize,
@@ -131,9 +136,9 @@ impl AdminConns {
     // ---- input ----
 
     /// Returns whether a socket can be accepted now. If not, wait for the next call of [`work`](Self::work): each client
-    /// keeps its place for a turn at least, in which its first request is answered if it has arrived.
+    /// keeps its slot for a turn at least, in which its first request is answered if it has arrived.
     pub fn has_room(&self) -> bool {
-        places::count(&self.clients, false) < self.max_newcomers || places::next_newcomer(&self.clients).is_some()
+        slots::count(&self.clients, false) < self.max_newcomers || slots::next_newcomer(&self.clients).is_some()
     }
 
     /// Handles an accepted socket. Returns the client's key; `None` when there is no [room](Self::has_room), and the
@@ -141,8 +146,8 @@ impl AdminConns {
     ///
     /// When `max_admin_pending` is reached, a client that has not shown the token is closed to make room.
     pub fn handle_accept(&mut self, now: Time, peer: Peer) -> Option<usize> {
-        if places::count(&self.clients, false) >= self.max_newcomers {
-            let key = places::next_newcomer(&self.clients)?;
+        if slots::count(&self.clients, false) >= self.max_newcomers {
+            let key = slots::next_newcomer(&self.clients)?;
             self.displace(key);
         }
         let client = Client::new(self.accepted, peer, now + self.timeout);
@@ -239,7 +244,7 @@ impl AdminConns {
             if client.deadline <= now && !is_unread {
                 client.expire(times);
             }
-            if !client.is_admitted && !client.waits_for_place && client.input.len() > max_ahead {
+            if !client.is_admitted && !client.waits_for_slot && client.input.len() > max_ahead {
                 debug!("admin: {} sends too many requests ahead of their answers", client.peer);
                 client.close();
             }
@@ -252,14 +257,14 @@ impl AdminConns {
         self.clients.iter_mut().for_each(|(_, client)| client.fill_stream(events, deadline));
     }
 
-    /// Returns the clients with new input. Those that wait for a place come first, so that others cannot keep them out.
-    /// Then come those that have a place, so that they do not lose it while their request is complete.
+    /// Returns the clients with new input. Those that wait for a slot come first, so that others cannot keep them out.
+    /// Then come those that have a slot, so that they do not lose it while their request is complete.
     fn clients_to_serve(&self) -> Vec<usize> {
         let mut keys: Vec<_> = self
             .clients
             .iter()
             .filter(|(_, client)| client.has_new_input && !client.is_closed())
-            .map(|(key, client)| (!client.waits_for_place, !client.is_admitted, key))
+            .map(|(key, client)| (!client.waits_for_slot, !client.is_admitted, key))
             .collect();
         keys.sort_unstable();
         keys.into_iter().map(|(.., key)| key).collect()
@@ -283,7 +288,7 @@ impl AdminConns {
             Parsed::Partial { head: Some((request, length)), expects_continue } => {
                 match self.admit(key, &request, length) {
                     Admission::Refused(answer) => self.refuse(key, &answer, &request, length, times),
-                    Admission::NextTurn => self.wait_for_place(key, input),
+                    Admission::NextTurn => self.wait_for_slot(key, input),
                     Admission::Granted => {
                         let client = &mut self.clients[key];
                         if expects_continue && !std::mem::replace(&mut client.continued, true) {
@@ -300,7 +305,7 @@ impl AdminConns {
                 match self.admit(key, &request, request.body.len()) {
                     Admission::Refused(answer) => self.refuse(key, &answer, &request, request.body.len(), times),
                     Admission::Granted => self.serve(key, &request, turn),
-                    Admission::NextTurn => return self.wait_for_place(key, input),
+                    Admission::NextTurn => return self.wait_for_slot(key, input),
                 }
                 self.clients[key].input = input[length..].to_vec();
             }
@@ -314,7 +319,7 @@ impl AdminConns {
             return Admission::Refused(answer);
         }
         if is_health_check || PageFile::at(request.path).is_some() {
-            if length > ENVELOPE_BYTES {
+            if length > REQUEST_EXTRA_BYTES {
                 return Admission::Refused(JsonResponse::error(413, "too_long", "this request needs no body"));
             }
             return Admission::Granted;
@@ -323,11 +328,11 @@ impl AdminConns {
             self.clients[key].is_admitted = false;
             return Admission::Refused(answer);
         }
-        if !self.clients[key].is_admitted && places::count(&self.clients, true) >= self.max_admitted {
-            match places::next_admitted(&self.clients) {
-                Place::Of(other) => self.displace(other),
-                Place::NextTurn => return Admission::NextTurn,
-                Place::None => {
+        if !self.clients[key].is_admitted && slots::count(&self.clients, true) >= self.max_admitted {
+            match slots::next_admitted(&self.clients) {
+                Slot::Of(other) => self.displace(other),
+                Slot::NextTurn => return Admission::NextTurn,
+                Slot::None => {
                     let message = "all operator connections wait for reports; see max_admin_connections";
                     let answer = JsonResponse::error(503, "busy", message).with_line("Retry-After: 1\r\n");
                     return Admission::Refused(answer);
@@ -335,14 +340,14 @@ impl AdminConns {
             }
         }
         let client = &mut self.clients[key];
-        (client.is_admitted, client.waits_for_place) = (true, false);
+        (client.is_admitted, client.waits_for_slot) = (true, false);
         Admission::Granted
     }
 
     /// Keeps the input of a client until the next turn.
-    fn wait_for_place(&mut self, key: usize, input: Vec<u8>) {
+    fn wait_for_slot(&mut self, key: usize, input: Vec<u8>) {
         let client = &mut self.clients[key];
-        (client.waits_for_place, client.has_new_input, client.input) = (true, true, input);
+        (client.waits_for_slot, client.has_new_input, client.input) = (true, true, input);
     }
 
     /// Answers a request that is not served. Its body is not read, so no further request can follow a body.
@@ -471,7 +476,7 @@ struct Turn<'a, A> {
 /// Whether a request is served.
 enum Admission {
     Granted,
-    /// There is no place in this turn, but there may be one in the next.
+    /// There is no slot in this turn, but there may be one in the next.
     NextTurn,
     Refused(JsonResponse),
 }

@@ -7,7 +7,7 @@ pub(crate) const MAX_BATCH_BYTES: usize = 8 << 20;
 /// Bytes of unsent output beyond which nothing that may wait is added.
 pub(crate) const OUTPUT_BYTES: usize = 256 * 1024;
 /// Requests that may wait for their reply before further batches wait.
-pub(crate) const MAX_IN_FLIGHT: usize = 64;
+pub(crate) const MAX_PENDING_REQUESTS: usize = 64;
 /// Bytes of one value of RESP3: an answer of `since`, which ends with at most one batch beyond [`CALL_BYTES`].
 pub(crate) const VALUE_BYTES: usize = 16 << 20;
 /// Bytes of entries that one call of `since` or `restore` carries, and bytes of a part of a state. Redis serves nobody else meanwhile.

@@ -30,7 +30,7 @@
 //! | batches that are not applied: `queue_bytes` | [`Link::is_congested`] from half of it on; beyond it the place is given up (`Detached`) |
 //! | one batch: [`MAX_BATCH_BYTES`](config::MAX_BATCH_BYTES) | panic: the engine divides what is larger |
 //! | output: [`OUTPUT_BYTES`](config::OUTPUT_BYTES) | batches, parts of a state and restored entries wait |
-//! | requests without a reply: [`MAX_IN_FLIGHT`](config::MAX_IN_FLIGHT) | batches wait |
+//! | requests without a reply: [`MAX_PENDING_REQUESTS`](config::MAX_PENDING_REQUESTS) | batches wait |
 //! | kept entries: `log_entries`, `log_bytes` | a Redis whose copy is older than them is a fork |
 //! | a state that is received or sent: `state_bytes` | it is dropped: the new node cannot attach |
 //! | input of one [`Link::received`]: that of the caller | the queue of inputs holds at most what it contained, and an answer of `since` |

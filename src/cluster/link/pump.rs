@@ -1,7 +1,7 @@
 //! What the link sends next, and when.
 
 use crate::base::time::Time;
-use crate::cluster::link::config::{MAX_IN_FLIGHT, OUTPUT_BYTES, SINCE_INTERVAL, STATE_POLL};
+use crate::cluster::link::config::{MAX_PENDING_REQUESTS, OUTPUT_BYTES, SINCE_INTERVAL, STATE_POLL};
 use crate::cluster::link::core::{Leave, Link, Phase, Probe};
 use crate::cluster::link::requests::Request;
 
@@ -143,7 +143,7 @@ impl Link {
             self.must_send_again = false;
             place.batches.send_again();
         }
-        while !self.must_send_again && appends < MAX_IN_FLIGHT && self.output.len() < OUTPUT_BYTES {
+        while !self.must_send_again && appends < MAX_PENDING_REQUESTS && self.output.len() < OUTPUT_BYTES {
             let Some(place) = &mut self.place else { return };
             let Some((batch, bytes)) = place.batches.unsent() else { return };
             self.requests.append(&mut self.output, place, batch, bytes);

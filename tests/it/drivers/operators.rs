@@ -15,7 +15,7 @@ use crate::common::sockets::{Client, SHORT, on_free_port};
 const TOKEN: &str = "correct-horse-battery";
 const HEALTH: &str = "GET /health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// A server whose admin port requires [`TOKEN`], with few places.
+/// A server whose admin port requires [`TOKEN`], with few slots.
 fn server(token: &File, config: Config) -> (Server<Relay>, SocketAddr, SocketAddr) {
     let config = Config {
         admin: Some("127.0.0.1:0".parse().expect("an address")),
@@ -126,7 +126,7 @@ fn strangers_that_hang_keep_out_neither_operators_nor_health_checks() {
     }
 }
 
-/// In each turn more connections arrive than there are places.
+/// In each turn more connections arrive than there are slots.
 #[test]
 fn a_flood_of_connections_keeps_out_neither_operators_nor_health_checks() {
     let token = File::new("admin-token-flood", TOKEN);

@@ -6,10 +6,10 @@ mod connections;
 mod control;
 mod http;
 mod page;
-mod places;
 mod publishing;
 mod queries;
 mod reserved;
+mod slots;
 
 use lobbyd::admin::AdminConns;
 use lobbyd::apps::Relay;

@@ -131,7 +131,7 @@ fn the_page_is_got_from_this_server_only_and_only_got() {
     }
 }
 
-/// A client that loads the page without the token takes no place of an operator.
+/// A client that loads the page without the token takes no slot of an operator.
 #[test]
 fn loading_the_page_displaces_no_operator() {
     let config = Config { max_admin_connections: 1, max_admin_pending: 4, ..config() };

@@ -1,4 +1,4 @@
-//! Hostile and hung-up clients of the admin port: who keeps a place, and who gives way.
+//! Hostile and hung-up clients of the admin port: who keeps a slot, and who gives way.
 
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ impl Port {
     #[track_caller]
     fn ask(&mut self, client: usize, request: &str) -> u16 {
         self.conns.handle_bytes(client, request.as_bytes());
-        // In the second turn, places of clients that were answered in the first one are free.
+        // In the second turn, slots of clients that were answered in the first one are free.
         self.status(client)
     }
 
@@ -162,7 +162,7 @@ fn stalled_operators_make_room_for_another() {
             (shown(&get("/stats")) + "GET /st", false, false, true),
             (shown(&get("/stats")) + &shown(&half_body), false, false, true),
             (shown(&get("/stats")), true, false, true),
-            // Its peer may be gone while it waits for a report. Otherwise its place is its own.
+            // Its peer may be gone while it waits for a report. Otherwise its slot is its own.
             (shown(&ping), false, true, true),
             (shown(&ping), false, false, false),
         ] {
@@ -209,7 +209,7 @@ fn idle_operators_are_displaced_before_others_and_the_oldest_first() {
     }
 }
 
-/// More operators than places ask at once: all are answered, some of them a turn later.
+/// More operators than slots ask at once: all are answered, some of them a turn later.
 #[test]
 fn requests_that_arrive_together_are_all_answered() {
     let config = Config { max_admin_connections: 1, ..config() };
@@ -266,7 +266,7 @@ fn a_new_token_is_required_from_connected_operators() {
     port.conns.set_token(Token::read("battery-horse-correct").expect("a token"));
     assert_eq!(port.ask(operator, &with_token(&get("/stats"), TOKEN)), 401);
     assert_eq!(port.ask(operator, &with_token(&get("/stats"), "battery-horse-correct")), 200);
-    // The same token again changes nothing: the operator keeps its place.
+    // The same token again changes nothing: the operator keeps its slot.
     port.conns.set_token(Token::read("battery-horse-correct").expect("a token"));
     for _ in 0..3 {
         port.accept([10, 0, 0, 2], "");

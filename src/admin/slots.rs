@@ -1,7 +1,7 @@
-//! Which client gives way to another when all places are taken. Knows no request.
+//! Which client gives way to another when all slots are taken. Knows no request.
 //!
-//! Clients that have shown the token have places of their own, `max_admin_connections` of them. The others, newcomers,
-//! may ask for `/health` only, and share `max_admin_pending` places. So newcomers displace newcomers only. A client that
+//! Clients that have shown the token have slots of their own, `max_admin_connections` of them. The others, newcomers,
+//! may ask for `/health` only, and share `max_admin_pending` slots. So newcomers displace newcomers only. A client that
 //! shows the token displaces one that has shown it, if that one is idle or stalled. If no token is configured, a request
 //! for anything but `/health` counts as one that shows it.
 
@@ -20,7 +20,7 @@ pub(super) fn count(clients: &Slab<Client>, is_admitted: bool) -> usize {
 
 /// Returns the newcomer that gives way to a new connection.
 ///
-/// It is none that was accepted in this turn, and none that has shown the token and waits for a place. A client that has
+/// It is none that was accepted in this turn, and none that has shown the token and waits for a slot. A client that has
 /// all its answers goes first. Otherwise it is the oldest one of the network that has most of them,
 /// so a flood of connections displaces its own. The order does not depend on what a client has sent: an attacker must
 /// not appear busier than an operator whose first request has not arrived yet.
@@ -34,13 +34,13 @@ pub(super) fn next_newcomer(clients: &Slab<Client>) -> Option<usize> {
         let others = networks.get(&network_of(client.peer.ip())).copied().unwrap_or_default();
         (client.state != ClientState::Lingering, std::cmp::Reverse(others), client.number)
     };
-    let displaceable = newcomers().filter(|(_, client)| !client.is_new && !client.waits_for_place);
+    let displaceable = newcomers().filter(|(_, client)| !client.is_new && !client.waits_for_slot);
     displaceable.min_by_key(|(_, client)| order(client)).map(|(key, _)| key)
 }
 
-/// The place of a client for which another one has shown the token.
+/// The slot of a client for which another one has shown the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Slot {
     /// This client gives way.
     Of(usize),
     /// A client was answered in this turn. It can give way in the next one.
@@ -51,7 +51,7 @@ pub(super) enum Place {
 
 /// Returns the client with the token that gives way to another one that has shown it: an idle one, or else one whose
 /// peer may be gone, does not complete its request, or does not read its answer. The one that waits longest goes first.
-pub(super) fn next_admitted(clients: &Slab<Client>) -> Place {
+pub(super) fn next_admitted(clients: &Slab<Client>) -> Slot {
     let admitted = || clients.iter().filter(|(_, client)| client.is_admitted && !client.is_closed());
     let rank = |client: &Client| match client.state {
         ClientState::Lingering => Some(0),
@@ -68,8 +68,8 @@ pub(super) fn next_admitted(clients: &Slab<Client>) -> Place {
         Some(((rank, client.deadline, client.number), key))
     });
     match ranked.min() {
-        Some((_, key)) => Place::Of(key),
-        None if admitted().any(|(_, client)| client.is_just_answered && rank(client).is_some()) => Place::NextTurn,
-        None => Place::None,
+        Some((_, key)) => Slot::Of(key),
+        None if admitted().any(|(_, client)| client.is_just_answered && rank(client).is_some()) => Slot::NextTurn,
+        None => Slot::None,
     }
 }

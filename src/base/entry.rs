@@ -48,7 +48,7 @@ impl std::fmt::Debug for PasswordHash {
 
 /// The lobby that a request is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum RequestedLobby {
     /// The lobby with this code.
     Lobby(String),
     /// A lobby with a new code.
@@ -57,18 +57,18 @@ pub(crate) enum Place {
     Quick(String),
 }
 
-impl Place {
+impl RequestedLobby {
     /// Returns whether it is the lobby with this code.
     pub(crate) fn is_lobby(&self, code: &str) -> bool {
-        matches!(self, Place::Lobby(own) if own == code)
+        matches!(self, RequestedLobby::Lobby(own) if own == code)
     }
 
     /// Returns whether a client with a seat in the lobby `code` may mean that one. The sessions of clients that come back to
     /// a new lobby or to a pool are looked for in all lobbies.
     pub(crate) fn may_be(&self, code: &str) -> bool {
         match self {
-            Place::Lobby(own) => own == code,
-            Place::New | Place::Quick(_) => true,
+            RequestedLobby::Lobby(own) => own == code,
+            RequestedLobby::New | RequestedLobby::Quick(_) => true,
         }
     }
 }
@@ -103,14 +103,14 @@ impl Entry {
         !self.create || self.password.is_some()
     }
 
-    /// Returns whether its parameters make sense for this place. A new lobby cannot exist before, and nobody could be watched
+    /// Returns whether its parameters make sense for this lobby. A new lobby cannot exist before, and nobody could be watched
     /// in it. The lobbies of a pool have at most `max_seats`.
-    pub(crate) fn suits(&self, place: &Place, max_seats: Limit) -> bool {
+    pub(crate) fn suits(&self, requested: &RequestedLobby, max_seats: Limit) -> bool {
         let has_room = |&seats: &u32| max_seats.bound().is_none_or(|max| seats <= max);
-        match place {
-            Place::Lobby(_) => true,
-            Place::New => self.create && self.role == Role::Play,
-            Place::Quick(_) => self.role == Role::Play && self.seats.as_ref().is_none_or(has_room),
+        match requested {
+            RequestedLobby::Lobby(_) => true,
+            RequestedLobby::New => self.create && self.role == Role::Play,
+            RequestedLobby::Quick(_) => self.role == Role::Play && self.seats.as_ref().is_none_or(has_room),
         }
     }
 }

@@ -14,7 +14,7 @@ use super::recording::{Decisions, Destination, Edition, RecordedDecision};
 use super::state::conn::{ConnState, PendingAuth};
 use super::state::record_mode::RecordMode;
 use crate::base::close::CloseReason;
-use crate::base::entry::Place;
+use crate::base::entry::RequestedLobby;
 use crate::base::id::{ConnId, ConnKey};
 use crate::config::Limit;
 use crate::http::PlainResponse;
@@ -127,11 +127,11 @@ impl<A: App> Engine<A> {
         destination: Destination,
         decisions: &mut Decisions,
     ) -> Result<(), PlainResponse> {
-        let asked = self.core.check_facts(destination.place(), &facts);
+        let asked = self.core.check_facts(destination.requested_lobby(), &facts);
         let Facts { form, cors, claim, .. } = facts;
         let form = form?;
         let page = Page { cors, session: claim.ok().flatten().map(|claim| claim.session) };
-        let (place, claim, entry) = match asked {
+        let (requested, claim, entry) = match asked {
             Ok(asked) => asked,
             Err(reason) => {
                 if let Some(request) = request.filter(|_| reason == CloseReason::ForbiddenOrigin) {
@@ -140,9 +140,9 @@ impl<A: App> Engine<A> {
                 return self.core.refuse_form(key, &form, &page, reason);
             }
         };
-        let wanted = Wanted { place: &place, claim, entry, reserved: None };
+        let wanted = Wanted { requested: &requested, claim, entry, reserved: None };
         if let Acceptance::Post(_) = form {
-            self.core.check_post(key, &page, &place)?;
+            self.core.check_post(key, &page, &requested)?;
         }
         if request.is_none() && decisions.authorization.is_none() && self.core.config.max_per_ip != Limit::UNLIMITED {
             // Earlier builds judged max_per_ip here, before they asked the application. In the journals of this build an
@@ -155,12 +155,12 @@ impl<A: App> Engine<A> {
                 self.core.wait_for_authorization(key, form, page, wanted, user.as_deref());
             }
             Some(answer) => {
-                let identity = self.core.check_authorization(answer, &place);
+                let identity = self.core.check_authorization(answer, &requested);
                 if let Acceptance::Post(head) = form {
-                    return self.core.judge_post(key, (head, page), &place, identity);
+                    return self.core.judge_post(key, (head, page), &requested, identity);
                 }
                 if let Ok(identity) = &identity
-                    && self.core.must_ask_cluster(&place)
+                    && self.core.must_ask_cluster(&requested)
                 {
                     let identity = identity.clone();
                     self.core.defer_to_cluster(key, (form, page), wanted, identity);
@@ -261,10 +261,10 @@ impl<A: App> Engine<A> {
         }
         let is_post = matches!(slot.wire.pending_request(), Some(Acceptance::Post(_)));
         let ConnState::Pending(Some(pending)) = &slot.state else { return None };
-        let decision = self.core.check_authorization(answer, &pending.place);
+        let decision = self.core.check_authorization(answer, &pending.requested);
         if is_post {
-            let place = self.core.take_pending_auth(conn.key()).place;
-            let early = self.core.judge_pending_post(conn.key(), &place, decision);
+            let requested = self.core.take_pending_auth(conn.key()).requested;
+            let early = self.core.judge_pending_post(conn.key(), &requested, decision);
             self.dispatch_events();
             return Some(early);
         }
@@ -285,10 +285,10 @@ impl<A: App> Engine<A> {
             }
             Err(reason) => (pending, Err(reason)),
         };
-        let PendingAuth { place, claim, entry, reservation } = pending;
+        let PendingAuth { requested, claim, entry, reservation } = pending;
         let released = reservation.map(|reservation| self.core.directory.release(reservation));
         let reserved = released.as_ref().map(Released::lobby);
-        let wanted = Wanted { place: &place, claim, entry, reserved };
+        let wanted = Wanted { requested: &requested, claim, entry, reserved };
         self.complete_session(key, wanted, &decision);
         // The application may have closed the connection meanwhile.
         let is_open = self.core.slot(conn).is_some_and(|slot| slot.close_kind.is_none());
@@ -415,10 +415,12 @@ impl Core {
 
     /// Checks the application's answer. Returns the identity, or the reason to refuse the client. An identity for one lobby
     /// is refused for a new one and for a pool.
-    fn check_authorization(&self, answer: Authorization, place: &Place) -> Result<Identity, CloseReason> {
+    fn check_authorization(&self, answer: Authorization, requested: &RequestedLobby) -> Result<Identity, CloseReason> {
         match answer {
             Authorization::Refuse(reason) => Err(reason),
-            Authorization::Allow(identity) if identity.lobby.as_deref().is_some_and(|lobby| !place.is_lobby(lobby)) => {
+            Authorization::Allow(identity)
+                if identity.lobby.as_deref().is_some_and(|lobby| !requested.is_lobby(lobby)) =>
+            {
                 Err(CloseReason::Unauthorized)
             }
             Authorization::Allow(identity) if identity.expires.is_some_and(|end| end <= self.unix_millis()) => {
@@ -455,8 +457,8 @@ impl Core {
             Ok(reservation) => {
                 let slot = &mut self.conns[key];
                 slot.wire.defer(form, page);
-                let Wanted { place, claim, entry, .. } = wanted;
-                let pending = PendingAuth { place: place.clone(), claim, entry, reservation };
+                let Wanted { requested, claim, entry, .. } = wanted;
+                let pending = PendingAuth { requested: requested.clone(), claim, entry, reservation };
                 slot.state = ConnState::Pending(Some(Box::new(pending)));
                 self.set_stage_deadline(key, self.config.auth_timeout);
             }

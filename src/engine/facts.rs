@@ -6,7 +6,7 @@ use super::core::Core;
 use super::member::Protocol;
 use super::posts::refusal_of;
 use crate::base::close::CloseReason;
-use crate::base::entry::{self, Entry, Place};
+use crate::base::entry::{self, Entry, RequestedLobby};
 use crate::base::session::{BadClaim, Claim};
 use crate::http::PlainResponse;
 use crate::http::file::FileResponse;
@@ -45,17 +45,17 @@ impl Core {
     /// session, and how the client enters.
     pub(super) fn check_facts(
         &self,
-        place: Result<Place, CloseReason>,
+        requested: Result<RequestedLobby, CloseReason>,
         facts: &Facts,
-    ) -> Result<(Place, Option<Claim>, Entry), CloseReason> {
+    ) -> Result<(RequestedLobby, Option<Claim>, Entry), CloseReason> {
         if !facts.is_origin_allowed {
             return Err(CloseReason::ForbiddenOrigin);
         }
-        let (place, has_sessions) = (place?, !self.config.seat_grace.is_zero());
+        let (requested, has_sessions) = (requested?, !self.config.seat_grace.is_zero());
         let claim = facts.claim.map_err(|BadClaim| CloseReason::BadMessage)?.filter(|_| has_sessions);
         let entry = facts.entry.map_err(|entry::BadEntry| CloseReason::BadMessage)?;
-        if entry.suits(&place, self.config.max_per_lobby) {
-            Ok((place, claim, entry))
+        if entry.suits(&requested, self.config.max_per_lobby) {
+            Ok((requested, claim, entry))
         } else {
             Err(CloseReason::BadMessage)
         }

@@ -6,7 +6,7 @@ use super::core::Core;
 use super::member::Identity;
 use super::state::posts::{Busy, Post};
 use crate::base::close::CloseReason;
-use crate::base::entry::Place;
+use crate::base::entry::RequestedLobby;
 use crate::base::id::{ConnId, ConnKey};
 use crate::base::session::SessionHash;
 use crate::config::rates::POST_BYTES;
@@ -56,11 +56,16 @@ impl Core {
     /// HTTP 400 without a session; 404 if no user has an open stream of the session in this lobby. HTTP 429 if the address
     /// has no attempt left, and a POST for the stream was refused before: no POST is an attempt, but a refused one counts as
     /// one. Otherwise a client could guess tokens by POSTs to its own stream.
-    pub(super) fn check_post(&mut self, key: ConnKey, page: &Page, place: &Place) -> Result<(), PlainResponse> {
+    pub(super) fn check_post(
+        &mut self,
+        key: ConnKey,
+        page: &Page,
+        requested: &RequestedLobby,
+    ) -> Result<(), PlainResponse> {
         let Some(session) = page.session else {
             return Err(PlainResponse::new(400, "name the session of your event stream: ?session="));
         };
-        let Some(stream) = self.posts.streams_of(session).find(|&stream| self.is_at(stream, place)) else {
+        let Some(stream) = self.posts.streams_of(session).find(|&stream| self.is_at(stream, requested)) else {
             return Err(no_stream());
         };
         let (now, address) = (self.now(), self.address_of(key));
@@ -71,9 +76,9 @@ impl Core {
         self.charge_attempt(key).map_err(|(response, _)| response)
     }
 
-    fn is_at(&self, stream: ConnKey, place: &Place) -> bool {
+    fn is_at(&self, stream: ConnKey, requested: &RequestedLobby) -> bool {
         let seat = self.conns[stream].seat().map(|seat| self.directory.seat(seat));
-        seat.is_some_and(|seat| place.may_be(&self.directory.lobby_ref(seat.lobby).code))
+        seat.is_some_and(|seat| requested.may_be(&self.directory.lobby_ref(seat.lobby).code))
     }
 
     /// Decides about a POST when the application has answered who sent it.
@@ -81,11 +86,11 @@ impl Core {
         &mut self,
         key: ConnKey,
         post: (PostHead, Page),
-        place: &Place,
+        requested: &RequestedLobby,
         decision: Result<Identity, CloseReason>,
     ) -> Result<(), PlainResponse> {
         let session = post.1.session;
-        let begun = decision.map_err(refusal_of).and_then(|identity| self.begin_post(key, post, place, &identity));
+        let begun = decision.map_err(refusal_of).and_then(|identity| self.begin_post(key, post, requested, &identity));
         if begun.as_ref().is_err_and(|refusal| matches!(refusal.status(), 401 | 403 | 404)) {
             session.into_iter().for_each(|session| self.posts.note_refused(session));
             self.charge_attempt(key).map_err(|(response, _)| response)?;
@@ -97,13 +102,13 @@ impl Core {
     pub(super) fn judge_pending_post(
         &mut self,
         key: ConnKey,
-        place: &Place,
+        requested: &RequestedLobby,
         decision: Result<Identity, CloseReason>,
     ) -> Vec<u8> {
         let (form, page, early) = self.conns[key].wire.take_pending();
         let Acceptance::Post(head) = form else { unreachable!("the caller has seen a POST") };
         let cors = page.cors.clone();
-        if let Err(refusal) = self.judge_post(key, (head, page), place, decision) {
+        if let Err(refusal) = self.judge_post(key, (head, page), requested, decision) {
             self.close_with_http(key, CloseReason::HttpRefused, &refusal.with_cors(cors));
         }
         early
@@ -114,14 +119,14 @@ impl Core {
         &mut self,
         key: ConnKey,
         (head, page): (PostHead, Page),
-        place: &Place,
+        requested: &RequestedLobby,
         identity: &Identity,
     ) -> Result<(), PlainResponse> {
         if self.conns[key].close_kind.is_some() {
             return Ok(());
         }
         let Page { cors, session } = page;
-        let Some(stream) = session.and_then(|session| self.stream_of(&identity.user, place, session)) else {
+        let Some(stream) = session.and_then(|session| self.stream_of(&identity.user, requested, session)) else {
             return Err(no_stream());
         };
         let post = Post { stream, cors, keep_alive: head.keep_alive, has_lost: false };
@@ -147,8 +152,8 @@ impl Core {
     }
 
     /// Returns the open event stream of a user's session in a lobby.
-    fn stream_of(&self, user: &str, place: &Place, session: SessionHash) -> Option<ConnId> {
-        let mut streams = self.posts.streams_of(session).filter(|&stream| self.is_at(stream, place));
+    fn stream_of(&self, user: &str, requested: &RequestedLobby, session: SessionHash) -> Option<ConnId> {
+        let mut streams = self.posts.streams_of(session).filter(|&stream| self.is_at(stream, requested));
         let is_own =
             |&stream: &ConnKey| self.conns[stream].seat().is_some_and(|seat| **self.directory.user_of(seat) == *user);
         streams.find(is_own).map(|stream| self.conns[stream].id)

@@ -18,7 +18,7 @@ use super::state::counters::Counters;
 use crate::base::checksum::Checksum;
 use crate::base::close::CloseReason;
 use crate::base::distribution::Distribution;
-use crate::base::entry::Place;
+use crate::base::entry::RequestedLobby;
 use crate::base::id::ConnId;
 use crate::base::list_query::{ListFilter, is_pool};
 use crate::base::peer::Peer;
@@ -142,11 +142,11 @@ impl Destination {
     /// # Errors
     ///
     /// [`CloseReason::BadLobbyCode`] if it names none.
-    pub(crate) fn place(self) -> Result<Place, CloseReason> {
+    pub(crate) fn requested_lobby(self) -> Result<RequestedLobby, CloseReason> {
         match self {
-            Destination::Lobby(code) => Ok(Place::Lobby(code)),
-            Destination::New => Ok(Place::New),
-            Destination::Quick(pool) => Ok(Place::Quick(pool)),
+            Destination::Lobby(code) => Ok(RequestedLobby::Lobby(code)),
+            Destination::New => Ok(RequestedLobby::New),
+            Destination::Quick(pool) => Ok(RequestedLobby::Quick(pool)),
             Destination::BadCode | Destination::Nowhere | Destination::Lobbies(_) => Err(CloseReason::BadLobbyCode),
         }
     }

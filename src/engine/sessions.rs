@@ -172,7 +172,7 @@ impl Core {
             let ConnState::Pending(Some(pending)) = &slot.state else { return None };
             // A POST claims no seat.
             let is_post = matches!(slot.wire.pending_request(), Some(Acceptance::Post(_)));
-            let claim = pending.claim.filter(|_| pending.place.may_be(code) && !is_post)?;
+            let claim = pending.claim.filter(|_| pending.requested.may_be(code) && !is_post)?;
             let is_claimed = claim.session == session || claim.was == Some(session);
             (is_claimed && slot.deadline > self.now()).then_some(slot.deadline)
         });

@@ -6,7 +6,7 @@ use super::control::listing::Pool;
 use super::directory::{Directory, Released};
 use super::records::SeatRequest;
 use crate::base::close::CloseReason;
-use crate::base::entry::{Entry, Place, Role};
+use crate::base::entry::{Entry, RequestedLobby, Role};
 use crate::base::id::{AddressKey, LobbyKey, SeatKey};
 use crate::base::random::Random;
 use crate::base::session::Claim;
@@ -23,7 +23,7 @@ const SHORT_CODES: u64 = 32;
 /// What a client asks for, before it is known which lobby that is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted<'a> {
-    pub(crate) place: &'a Place,
+    pub(crate) requested: &'a RequestedLobby,
     pub(crate) claim: Option<Claim>,
     pub(crate) entry: Entry,
     /// The lobby in which a seat was reserved for it.
@@ -37,9 +37,9 @@ impl<'a> Wanted<'a> {
     }
 
     pub(crate) fn pool_name(&self) -> Option<&'a str> {
-        match self.place {
-            Place::Quick(pool) => Some(pool),
-            Place::Lobby(_) | Place::New => None,
+        match self.requested {
+            RequestedLobby::Quick(pool) => Some(pool),
+            RequestedLobby::Lobby(_) | RequestedLobby::New => None,
         }
     }
 }
@@ -47,7 +47,7 @@ impl<'a> Wanted<'a> {
 impl Directory {
     /// Returns the code of the lobby that a request of `user` means. Valid until the directory changes.
     pub(crate) fn resolve<'a>(&self, wanted: &Wanted<'a>, user: &str, now: Time) -> Cow<'a, str> {
-        if let Place::Lobby(code) = wanted.place {
+        if let RequestedLobby::Lobby(code) = wanted.requested {
             return Cow::Borrowed(code);
         }
         let is_allowed = |lobby| self.kept_out(lobby, user, now).is_none();

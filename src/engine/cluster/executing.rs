@@ -122,7 +122,7 @@ impl<A: App> Engine<A> {
         let hold = core.in_cluster().executed;
         let is_own = core.in_cluster().node == Some(node);
         let mut waiting = if is_own { core.take_waiting(join.conn) } else { None };
-        let wanted = Wanted { place: &join.place, claim: join.claim, entry: join.entry, reserved: None };
+        let wanted = Wanted { requested: &join.requested, claim: join.claim, entry: join.entry, reserved: None };
         let now = core.now();
         let code = core.directory.resolve(&wanted, join.user, now);
         // All nodes decide alike, so the limit for addresses does not apply: this node knows only those of its own clients.

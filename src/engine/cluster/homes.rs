@@ -18,7 +18,7 @@ use super::super::state::conn::{ConnState, PendingAuth};
 use super::super::state::homes::{Home, Homes, NodeInfo};
 use super::operation::Operation;
 use crate::base::close::CloseReason;
-use crate::base::entry::Place;
+use crate::base::entry::RequestedLobby;
 use crate::base::id::ConnKey;
 use crate::cluster::log::{ClusterInput, ClusterOutput, EntryBody, Incarnation, LogEntry};
 
@@ -172,9 +172,9 @@ impl Core {
     }
 
     /// Returns where a client that is admitted finds its lobby. A new lobby, and an open one of a pool, is one of this node.
-    pub(super) fn find_home(&self, place: &Place) -> Home {
-        match (&self.homes, place) {
-            (Some(homes), Place::Lobby(code)) => homes.find(code, self.directory.find_lobby(code).is_some()),
+    pub(super) fn find_home(&self, requested: &RequestedLobby) -> Home {
+        match (&self.homes, requested) {
+            (Some(homes), RequestedLobby::Lobby(code)) => homes.find(code, self.directory.find_lobby(code).is_some()),
             _ => Home::Here,
         }
     }
@@ -187,7 +187,7 @@ impl Core {
         pending: PendingAuth,
         identity: Identity,
     ) -> Option<(PendingAuth, Identity)> {
-        match self.find_home(&pending.place) {
+        match self.find_home(&pending.requested) {
             Home::Here => Some((pending, identity)),
             Home::At(url) => {
                 if let Some(reservation) = pending.reservation {
@@ -198,7 +198,9 @@ impl Core {
                 None
             }
             Home::Unknown => {
-                let Place::Lobby(code) = &pending.place else { unreachable!("only a lobby with a code has a home") };
+                let RequestedLobby::Lobby(code) = &pending.requested else {
+                    unreachable!("only a lobby with a code has a home")
+                };
                 let (conn, lobby) = (self.conns[key].id, SmolStr::new(code));
                 self.conns[key].state = ConnState::Pending(Some(Box::new(pending)));
                 self.set_stage_deadline(key, self.config.auth_timeout);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::fields::{Body, put_bytes, put_option};
 use crate::base::close::CloseReason;
 use crate::base::codes::CloseCode;
-use crate::base::entry::{Entry, PasswordHash, Place, Role};
+use crate::base::entry::{Entry, PasswordHash, RequestedLobby, Role};
 use crate::base::id::SeatId;
 use crate::base::session::{Claim, Position, SessionHash};
 use crate::cluster::log::Incarnation;
@@ -48,7 +48,7 @@ pub(crate) struct Join<'a> {
     /// Names the connection for its own node.
     pub(crate) conn: u64,
     pub(crate) user: &'a str,
-    pub(crate) place: Place,
+    pub(crate) requested: RequestedLobby,
     pub(crate) claim: Option<Claim>,
     pub(crate) entry: Entry,
     /// Data of the identity.
@@ -162,13 +162,13 @@ impl Operation<'_> {
 
 impl Join<'_> {
     fn write(&self, out: &mut Vec<u8>) {
-        let Join { conn, user, place, claim, entry, data } = self;
+        let Join { conn, user, requested, claim, entry, data } = self;
         out.extend(conn.to_le_bytes());
         put_bytes(out, user.as_bytes());
-        let (kind, name) = match place {
-            Place::Lobby(code) => (0, &**code),
-            Place::New => (1, ""),
-            Place::Quick(pool) => (2, &**pool),
+        let (kind, name) = match requested {
+            RequestedLobby::Lobby(code) => (0, &**code),
+            RequestedLobby::New => (1, ""),
+            RequestedLobby::Quick(pool) => (2, &**pool),
         };
         out.push(kind);
         put_bytes(out, name.as_bytes());
@@ -188,10 +188,10 @@ impl Join<'_> {
 
     fn read(mut body: Body<'_>) -> Option<Join<'_>> {
         let (conn, user) = (body.u64()?, body.text()?);
-        let place = match (body.u8()?, body.text()?) {
-            (0, code) => Place::Lobby(code.to_owned()),
-            (1, _) => Place::New,
-            (2, pool) => Place::Quick(pool.to_owned()),
+        let requested = match (body.u8()?, body.text()?) {
+            (0, code) => RequestedLobby::Lobby(code.to_owned()),
+            (1, _) => RequestedLobby::New,
+            (2, pool) => RequestedLobby::Quick(pool.to_owned()),
             _ => return None,
         };
         let claim = body.option(|body| {
@@ -206,7 +206,7 @@ impl Join<'_> {
         let password = body.option(|body| body.u128().map(PasswordHash::from_bits))?;
         let seats = body.option(|body| body.take().map(u32::from_le_bytes))?;
         let data = body.option(Body::bytes)?;
-        Some(Join { conn, user, place, claim, entry: Entry { create, role, password, seats }, data })
+        Some(Join { conn, user, requested, claim, entry: Entry { create, role, password, seats }, data })
     }
 }
 
@@ -261,14 +261,20 @@ mod tests {
         let session = SessionHash::from_bits(3);
         let claim = Claim { session, was: None, position: Some(Position { epoch: 1, seq: 2, n: 3 }) };
         let entry = Entry { create: false, role: Role::Watch, password: PasswordHash::of("tulip"), seats: Some(4) };
-        let join =
-            |place, claim, entry, data| Operation::Join(Join { conn: 9, user: "ann", place, claim, entry, data });
+        let join = |requested, claim, entry, data| {
+            Operation::Join(Join { conn: 9, user: "ann", requested, claim, entry, data })
+        };
         vec![
             Operation::Text { seat, hold, text: r#"{"type":"move"}"# },
             Operation::Binary { seat, hold, bytes: &[0, 255] },
-            join(Place::Lobby("chess".into()), None, Entry::ORDINARY, None),
-            join(Place::New, Some(Claim { was: Some(session), position: None, ..claim }), entry, Some(&b"{}"[..])),
-            join(Place::Quick("ranked".into()), Some(claim), Entry { password: None, ..entry }, Some(&[])),
+            join(RequestedLobby::Lobby("chess".into()), None, Entry::ORDINARY, None),
+            join(
+                RequestedLobby::New,
+                Some(Claim { was: Some(session), position: None, ..claim }),
+                entry,
+                Some(&b"{}"[..]),
+            ),
+            join(RequestedLobby::Quick("ranked".into()), Some(claim), Entry { password: None, ..entry }, Some(&[])),
             Operation::Drop { seat, hold, reason: CloseReason::Stale, is_written: true },
             Operation::Claim { lobby: "chess" },
             Operation::Release { lobby: "chess" },

@@ -8,7 +8,7 @@ use super::super::state::conn::{ConnState, PendingAuth};
 use super::super::state::homes::Home;
 use super::operation::{Join, Operation};
 use crate::base::close::{CloseReason, Reject};
-use crate::base::entry::Place;
+use crate::base::entry::RequestedLobby;
 use crate::base::id::{ConnId, ConnKey, SeatKey};
 use crate::lobby::entering::Wanted;
 use crate::protocol;
@@ -35,8 +35,8 @@ impl SharedMessage<'_> {
 
 impl Core {
     /// Whether the cluster decides whether a client that is authorized gets a seat here.
-    pub(in crate::engine) fn must_ask_cluster(&self, place: &Place) -> bool {
-        self.is_clustered() || self.find_home(place) != Home::Here
+    pub(in crate::engine) fn must_ask_cluster(&self, requested: &RequestedLobby) -> bool {
+        self.is_clustered() || self.find_home(requested) != Home::Here
     }
 
     /// Defers the request of a client that is authorized until the cluster has answered.
@@ -51,8 +51,8 @@ impl Core {
             return;
         }
         self.conns[key].wire.defer(form, page);
-        let Wanted { place, claim, entry, .. } = wanted;
-        let pending = PendingAuth { place: place.clone(), claim, entry, reservation: None };
+        let Wanted { requested, claim, entry, .. } = wanted;
+        let pending = PendingAuth { requested: requested.clone(), claim, entry, reservation: None };
         let known = self.ask_cluster(key, pending, identity);
         debug_assert!(known.is_none(), "the caller has asked must_ask_cluster()");
     }
@@ -120,7 +120,7 @@ impl Core {
         let join = Join {
             conn: conn.bits(),
             user: &identity.user,
-            place: request.place.clone(),
+            requested: request.requested.clone(),
             claim: request.claim,
             entry: request.entry,
             data: identity.data.as_deref(),

@@ -5,7 +5,7 @@
 use super::health::Health;
 use super::meters::Meter;
 use crate::base::close::CloseKind;
-use crate::base::entry::{Entry, Place};
+use crate::base::entry::{Entry, RequestedLobby};
 use crate::base::id::{AddressKey, ConnId, ListKey, SeatKey};
 use crate::base::peer::{CompactPeer, Peer};
 use crate::base::session::Claim;
@@ -49,7 +49,7 @@ pub(crate) enum ConnState {
 #[derive(Debug)]
 pub(crate) struct PendingAuth {
     /// The requested lobby.
-    pub(crate) place: Place,
+    pub(crate) requested: RequestedLobby,
     pub(crate) claim: Option<Claim>,
     pub(crate) entry: Entry,
     /// The reserved seat, if the user that the client claims to be is known.

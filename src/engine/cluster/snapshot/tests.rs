@@ -7,7 +7,7 @@ use smol_str::SmolStr;
 use super::*;
 use crate::apps::{Relay, Verbatim};
 use crate::base::close::LeaveReason;
-use crate::base::entry::{Entry, Place, Role};
+use crate::base::entry::{Entry, RequestedLobby, Role};
 use crate::base::id::{AddressKey, ConnId, SeatId};
 use crate::base::random::Random;
 use crate::base::session::{Claim, SessionHash};
@@ -138,20 +138,24 @@ impl Node {
 
     fn enter(&mut self, random: &mut Random) -> String {
         let user = format!("user{}", random.below(12));
-        let place = match random.below(6) {
-            0 => Place::New,
-            1 => Place::Quick("ranked".to_owned()),
-            2 => Place::Quick("casual".to_owned()),
-            _ => Place::Lobby(["chess", "go", "2-4_Z", "poker"][random.below(4) as usize].to_owned()),
+        let requested = match random.below(6) {
+            0 => RequestedLobby::New,
+            1 => RequestedLobby::Quick("ranked".to_owned()),
+            2 => RequestedLobby::Quick("casual".to_owned()),
+            _ => RequestedLobby::Lobby(["chess", "go", "2-4_Z", "poker"][random.below(4) as usize].to_owned()),
         };
-        let is_quick = matches!(place, Place::Quick(_));
-        let role = if random.below(4) == 0 && matches!(place, Place::Lobby(_)) { Role::Watch } else { Role::Play };
+        let is_quick = matches!(requested, RequestedLobby::Quick(_));
+        let role = if random.below(4) == 0 && matches!(requested, RequestedLobby::Lobby(_)) {
+            Role::Watch
+        } else {
+            Role::Play
+        };
         let session = SessionHash::from_bits(random.below(5).into());
         let claim = random.percent(70).then_some(Claim { session, was: None, position: None });
         let entry = Entry { create: true, role, password: None, seats: is_quick.then_some(2) };
         let (now, unix, conn) = (self.core.now(), self.unix_now(), ConnId::ELSEWHERE);
         let directory = &mut self.core.directory;
-        let wanted = Wanted { place: &place, claim, entry, reserved: None };
+        let wanted = Wanted { requested: &requested, claim, entry, reserved: None };
         let code = directory.resolve(&wanted, &user, now).into_owned();
         let request = SeatRequest::new(&code, &user, AddressKey::NONE, &wanted);
         let plan = match directory.plan(&request, now) {

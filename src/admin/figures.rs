@@ -267,11 +267,11 @@ pub(super) fn drain_figures(totals: DrainTotals) -> Figures {
 fn cluster_figures(stats: ClusterStats) -> Figures {
     let ClusterStats { is_attached, is_reachable, nodes, connections, index, entries, bytes } = stats;
     let flag = |name, help, value: bool| gauge(name, help, Value::Flag(value), value.into());
-    let (attached, reachable) = ("1 while this node has a place in the cluster.", "1 while Redis answers this node.");
+    let (attached, reachable) = ("1 while this node is attached to the cluster.", "1 while Redis answers this node.");
     Figures::new([
         ("attached", flag("lobbyd_cluster_attached", attached, is_attached)),
         ("reachable", flag("lobbyd_cluster_reachable", reachable, is_reachable)),
-        ("nodes", size("lobbyd_cluster_nodes", "Nodes with a place in the cluster, as this one knows.", nodes)),
+        ("nodes", size("lobbyd_cluster_nodes", "Nodes that are attached to the cluster, as this one knows.", nodes)),
         (
             "connections",
             size("lobbyd_cluster_node_connections", "Connections of this node that have a seat.", connections),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Name of one attachment of a node to a cluster. Redis counts them; a node that has lost its place comes back under a new one.
+/// Name of one attachment of a node to a cluster. Redis counts them; a node that was detached comes back under a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Incarnation(pub(crate) u64);
 
@@ -15,7 +15,7 @@ impl fmt::Display for Incarnation {
 /// An entry of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LogEntry<'a> {
-    /// Its place, counted from 1 without gaps.
+    /// Its position, counted from 1 without gaps.
     pub(crate) index: u64,
     /// When it was appended by the clock of Redis, in microseconds since the Unix epoch. May go back after a failover.
     pub(crate) unix_micros: u64,
@@ -42,9 +42,9 @@ pub(crate) enum ClusterInput<'a> {
     Attached { node: Incarnation, index: u64, state: Option<&'a [u8]> },
     /// The next entry.
     Entry(LogEntry<'a>),
-    /// The connection to Redis was lost, or works again. The place of this node is kept.
+    /// The connection to Redis was lost, or works again. This node stays attached.
     Reachable(bool),
-    /// This node has lost its place: its lease has expired, or its log differs from that of Redis. It attaches anew.
+    /// This node is no longer attached: its lease has expired, or its log differs from that of Redis. It attaches anew.
     Detached,
 }
 

@@ -62,7 +62,7 @@ impl Rules<'_> {
         self.require(is_possible, "cluster_lease", "must be from 1s to 60s");
         let is_possible = (64..=1 << 20).contains(&config.cluster_log_entries);
         self.require(is_possible, "cluster_log_entries", "must be from 64 to 1048576");
-        // Half of the queue, and one more batch, must fit: a node beyond it gives its place up.
+        // Half of the queue, and one more batch, must fit: a node beyond it is detached.
         for (field, bytes, least) in [
             ("cluster_log_bytes", config.cluster_log_bytes, 1),
             ("cluster_queue_bytes", config.cluster_queue_bytes, 16),

@@ -358,7 +358,7 @@ config! {
     cluster_log_entries: u32 = "16384";
     /// Bytes of the entries of the log that a node keeps. Redis keeps at most four times as many.
     cluster_log_bytes: ByteSize = "16MiB";
-    /// Bytes of requests that wait for Redis. From half of it on, further requests get `error unavailable`; beyond it the node gives up its place, and its members are asked to reconnect.
+    /// Bytes of requests that wait for Redis. From half of it on, further requests get `error unavailable`; beyond it the node is detached, and its members are asked to reconnect.
     cluster_queue_bytes: ByteSize = "16MiB";
     /// Bytes of the state that a node gets when it attaches. With a larger state, no further node can attach.
     cluster_state_bytes: ByteSize = "256MiB";

@@ -185,7 +185,7 @@ impl Core {
 
     fn check_counters(&self, seated: usize) {
         let counters = &self.counters;
-        // A node gets seats with the state of the cluster, and forgets them with its place.
+        // A node gets seats with the state of the cluster, and forgets them when it is detached.
         let is_counted = self.is_clustered() || counters.joined - counters.left == seated as u64;
         assert!(is_counted, "every join has one leave");
         let ended = self.conns.iter().filter(|(_, slot)| slot.close_kind.is_some()).count() as u64;

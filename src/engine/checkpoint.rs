@@ -6,7 +6,7 @@ use super::recording::Checkpoint;
 use super::state::ticks::Ticks;
 
 impl Core {
-    /// Whether the engine has no connections and no unfinished work. A node of a cluster has no place there either: the state
+    /// Whether the engine has no connections and no unfinished work. A node of a cluster is not attached either: the state
     /// that it shares with the other nodes is in no checkpoint.
     pub(super) fn is_blank(&self) -> bool {
         let Core { cluster, homes, .. } = self;

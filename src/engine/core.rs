@@ -196,7 +196,7 @@ impl Core {
     pub(super) fn readiness(&self) -> Readiness {
         match () {
             () if self.is_draining() => Readiness::Draining,
-            () if self.has_lost_place() || self.has_given_up() => Readiness::Detached,
+            () if self.is_detached() || self.has_given_up() => Readiness::Detached,
             () if self.shedding.is_recent(self.now()) => Readiness::Shedding,
             () => Readiness::Ready,
         }

@@ -1,7 +1,7 @@
 //! Notes what happens to seats and lobbies, for the operators' event stream and the hook: see [`Feed`](super::state::feed::Feed).
 //!
 //! In a cluster all nodes see all events, and each event is reported by one node: by that of the member's connection or, if
-//! that node has ended or the event is about no member, by the node that has had its place for the longest time.
+//! that node has ended or the event is about no member, by the node that has been attached for the longest time.
 
 use std::time::Duration;
 

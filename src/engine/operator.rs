@@ -229,10 +229,10 @@ pub enum OperatorRefusal {
     Draining,
     /// Too many pings or commands wait for their answers, or for their reports to be taken.
     Busy,
-    /// The node has no place in its cluster, or Redis does not answer. The command was not carried out.
+    /// The node is not attached to its cluster, or Redis does not answer. The command was not carried out.
     Unavailable,
     /// The command was not seen in the log of the cluster within [`admin_timeout`](crate::Config::admin_timeout), or the
-    /// node has lost its place in the cluster. It may have been carried out, or may still be.
+    /// node was detached from the cluster. It may have been carried out, or may still be.
     OutcomeUnknown,
     /// `tick_hz` is off.
     NoTicks,

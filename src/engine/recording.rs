@@ -210,7 +210,7 @@ pub(crate) struct Checkpoint {
     pub(crate) guesses: Vec<(IpAddr, Bucket)>,
     /// Buckets of addresses for requests for the list of lobbies.
     pub(crate) lists: Vec<(IpAddr, Bucket)>,
-    /// Whether the engine is a node of a cluster. It has no place there then.
+    /// Whether the engine is a node of a cluster. It is not attached then.
     pub(crate) is_node: bool,
 }
 

@@ -119,7 +119,7 @@ impl ClusterSocket {
         self.pass_inputs(now, engine);
     }
 
-    /// Ends this node's place, so that the other nodes need not wait for its lease to expire. Returns whether that is done.
+    /// Detaches this node, so that the other nodes need not wait for its lease to expire. Returns whether that is done.
     pub(super) fn leave(&mut self, now: Time) -> bool {
         self.link.leave(now);
         self.write_socket(now);
@@ -129,7 +129,7 @@ impl ClusterSocket {
     fn pass_inputs<A: App>(&mut self, now: Time, engine: &mut Engine<A>) {
         while let Some(input) = self.link.poll_input() {
             engine.handle_cluster(now, input.as_input());
-            if matches!(input, LinkInput::Attached { .. }) && !engine.has_place() {
+            if matches!(input, LinkInput::Attached { .. }) && !engine.is_attached() {
                 self.link.refuse_state(now);
             }
         }

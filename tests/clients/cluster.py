@@ -412,7 +412,7 @@ class Rig:
         if "panicked" in logs:
             problems.append("a node has panicked")
         events = {name: logs.count(words) for name, words in (
-            ("attached", "attached to the cluster as"), ("lost their place", "lost its place"), ("warnings", " WARN "))}
+            ("attached", "attached to the cluster as"), ("were detached", "no longer attached"), ("warnings", " WARN "))}
         print("faults: " + listed(faults.counts))
         for kind, proxies in ("links", [node.link for node in self.nodes]), ("members", [node.proxy for node in self.nodes]):
             for proxy in proxies:

@@ -6,9 +6,9 @@ use std::mem;
 use crate::base::time::Time;
 use crate::cluster::entry::LinkInput;
 use crate::cluster::kept_log::KeptLog;
+use crate::cluster::link::attachment::{Attachment, StateTransfer};
 use crate::cluster::link::backoff::Backoff;
 use crate::cluster::link::config::{LinkConfig, MAX_BATCH_BYTES, REFUSED_DELAY, VALUE_BYTES};
-use crate::cluster::link::place::{Place, StateTransfer};
 use crate::cluster::link::requests::{Request, Requests};
 use crate::cluster::log::ClusterOutput;
 use crate::cluster::resp::{Bounds, Reader};
@@ -23,9 +23,9 @@ pub(crate) struct Link {
     pub(super) output: Vec<u8>,
     /// Requests without a reply, with the time by which it must come. Replies arrive in this order.
     pub(super) in_flight: VecDeque<InFlight>,
-    pub(super) place: Option<Place>,
+    pub(super) attachment: Option<Attachment>,
     /// Counts attachments, so that the reply to a request of an earlier one is ignored.
-    pub(super) attachment: u64,
+    pub(super) attachment_number: u64,
     /// Delay before the node attaches anew, and when it does.
     pub(super) attach_backoff: Backoff,
     pub(super) attach_at: Time,
@@ -43,7 +43,7 @@ pub(crate) struct Link {
     pub(super) must_send_again: bool,
     /// Appends are refused until then.
     pub(super) frozen_until: Time,
-    /// When Redis last answered this node as one that has a place.
+    /// When Redis last answered this node as an attached one.
     pub(super) heard_at: Time,
     /// When a node whose lease may have expired restores a blank log, if no other node has done so.
     pub(super) restore_at: Time,
@@ -71,7 +71,7 @@ pub(super) enum Phase {
 
 pub(super) struct InFlight {
     pub(super) request: Request,
-    pub(super) attachment: u64,
+    pub(super) attachment_number: u64,
     pub(super) deadline: Time,
 }
 
@@ -120,8 +120,8 @@ impl Link {
             reader: Reader::new(BOUNDS),
             output: Vec::new(),
             in_flight: VecDeque::new(),
-            place: None,
-            attachment: 0,
+            attachment: None,
+            attachment_number: 0,
             attach_backoff: Backoff::new(config.seed ^ 1, config.freeze()),
             attach_at: Time::ZERO,
             has_seen_log: false,
@@ -201,8 +201,8 @@ impl Link {
         self.in_flight.clear();
         self.is_caught_up = false;
         self.must_send_again = false;
-        if let Some(place) = &mut self.place {
-            place.batches.send_again();
+        if let Some(attachment) = &mut self.attachment {
+            attachment.batches.send_again();
         }
         if let Some(transfer) = self.states.front_mut() {
             transfer.part = 0;
@@ -237,12 +237,12 @@ impl Link {
     ///
     /// If a batch has more than [`MAX_BATCH_BYTES`].
     pub(crate) fn push(&mut self, now: Time, output: ClusterOutput) {
-        let Some(place) = self.place.as_mut().filter(|place| place.is_live()) else { return };
+        let Some(attachment) = self.attachment.as_mut().filter(|attachment| attachment.is_live()) else { return };
         match output {
             ClusterOutput::Append(bytes) => {
                 assert!(bytes.len() <= MAX_BATCH_BYTES, "a batch has {} bytes", bytes.len());
-                place.batches.push(bytes);
-                if place.batches.bytes() > self.config.queue_bytes {
+                attachment.batches.push(bytes);
+                if attachment.batches.bytes() > self.config.queue_bytes {
                     self.detach(now, "more operations wait for Redis than cluster_queue_bytes allows");
                 }
             }
@@ -263,18 +263,19 @@ impl Link {
 
     /// Whether so many operations wait that no more should be pushed.
     pub(crate) fn is_congested(&self) -> bool {
-        self.place.as_ref().is_some_and(|place| place.batches.bytes() > self.config.queue_bytes / 2)
+        self.attachment.as_ref().is_some_and(|attachment| attachment.batches.bytes() > self.config.queue_bytes / 2)
     }
 
-    /// Asks to end this node's place, before the process ends. [`Link::has_left`] tells when that is done.
+    /// Asks to detach this node, before the process ends. [`Link::has_left`] tells when that is done.
     pub(crate) fn leave(&mut self, now: Time) {
         if self.leave == Leave::No {
-            self.leave = if self.place.is_some() && self.phase == Phase::Ready { Leave::Wanted } else { Leave::Done };
+            self.leave =
+                if self.attachment.is_some() && self.phase == Phase::Ready { Leave::Wanted } else { Leave::Done };
             self.pump(now);
         }
     }
 
-    /// Whether the place has ended, or cannot be ended because Redis is not reachable.
+    /// Whether the node is detached, or cannot be because Redis is not reachable.
     pub(crate) fn has_left(&self) -> bool {
         self.leave == Leave::Done
     }
@@ -284,15 +285,18 @@ impl Link {
         &self.config
     }
 
-    /// Returns the entries that this node has applied, if it has a place and the state of the cluster. For the simulator.
+    /// Returns the entries that this node has applied, if it is attached and has the state of the cluster. For the simulator.
     pub(crate) fn kept_log(&self) -> Option<&KeptLog> {
-        self.place.as_ref().filter(|place| place.is_live()).map(|place| &place.kept)
+        self.attachment.as_ref().filter(|attachment| attachment.is_live()).map(|attachment| &attachment.kept)
     }
 
-    /// Whether this node has a place, Redis answers, and nothing is on the way. For the simulator.
+    /// Whether this node is attached, Redis answers, and nothing is on the way. For the simulator.
     pub(crate) fn is_settled(&self) -> bool {
-        let is_empty = |place: &Place| place.is_live() && place.batches.bytes() == 0;
-        self.is_reachable && self.is_caught_up && self.states.is_empty() && self.place.as_ref().is_some_and(is_empty)
+        let is_empty = |attachment: &Attachment| attachment.is_live() && attachment.batches.bytes() == 0;
+        self.is_reachable
+            && self.is_caught_up
+            && self.states.is_empty()
+            && self.attachment.as_ref().is_some_and(is_empty)
     }
 
     /// Returns what an operator should know, since the last call.
@@ -313,11 +317,13 @@ impl Link {
 
     pub(super) fn expect_reply(&mut self, now: Time, request: Request) {
         let deadline = now + self.config.timeout();
-        self.in_flight.push_back(InFlight { request, attachment: self.attachment, deadline });
+        self.in_flight.push_back(InFlight { request, attachment_number: self.attachment_number, deadline });
     }
 
     pub(super) fn is_in_flight(&self, request: Request) -> bool {
-        self.in_flight.iter().any(|waiting| waiting.request == request && waiting.attachment == self.attachment)
+        self.in_flight
+            .iter()
+            .any(|waiting| waiting.request == request && waiting.attachment_number == self.attachment_number)
     }
 
     /// The engine cannot read the state with which it was [attached](LinkInput::Attached). Another node, or a later version of this
@@ -328,22 +334,22 @@ impl Link {
         self.attach_at = now + REFUSED_DELAY;
     }
 
-    /// Gives the place up and attaches anew.
+    /// Detaches the node, and attaches it anew.
     pub(super) fn detach(&mut self, now: Time, problem: &str) {
-        let Some(place) = self.place.take() else { return };
+        let Some(attachment) = self.attachment.take() else { return };
         if self.leave != Leave::No {
             self.leave = Leave::Done;
             return;
         }
         self.report(format!("node {} is detached from the cluster: {problem}", self.config.node));
-        self.attachment += 1;
+        self.attachment_number += 1;
         self.attach_at = now + self.attach_backoff.next();
         self.states.clear();
         self.is_caught_up = false;
         self.since_wanted = false;
         self.must_send_again = false;
         self.is_reachable = false;
-        if place.is_live() {
+        if attachment.is_live() {
             self.inputs.push_back(LinkInput::Detached);
         }
     }

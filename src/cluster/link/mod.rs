@@ -11,7 +11,7 @@
 //!  +--disconnected-- Closing <-- error, timeout, lost probe (any state) ----------------------------------+
 //! ```
 //!
-//! And the **place** of the node in the log, which outlives connections:
+//! And the **attachment** of the node, which outlives connections:
 //!
 //! ```text
 //! none --attach--> fetching the state of another node --> live --FORK, TRIMMED, GONE--> none (`Detached`)
@@ -27,7 +27,7 @@
 //!
 //! | bound | consequence |
 //! | --- | --- |
-//! | batches that are not applied: `queue_bytes` | [`Link::is_congested`] from half of it on; beyond it the place is given up (`Detached`) |
+//! | batches that are not applied: `queue_bytes` | [`Link::is_congested`] from half of it on; beyond it the node is detached (`Detached`) |
 //! | one batch: [`MAX_BATCH_BYTES`](config::MAX_BATCH_BYTES) | panic: the engine divides what is larger |
 //! | output: [`OUTPUT_BYTES`](config::OUTPUT_BYTES) | batches, parts of a state and restored entries wait |
 //! | requests without a reply: [`MAX_PENDING_REQUESTS`](config::MAX_PENDING_REQUESTS) | batches wait |
@@ -36,10 +36,10 @@
 //! | input of one [`Link::received`]: that of the caller | the queue of inputs holds at most what it contained, and an answer of `since` |
 //! | a value of RESP3: [`VALUE_BYTES`](config::VALUE_BYTES) | the connection is closed |
 
+mod attachment;
 mod backoff;
 mod config;
 mod core;
-mod place;
 mod pump;
 mod replies;
 mod requests;

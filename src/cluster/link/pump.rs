@@ -22,13 +22,13 @@ impl Link {
         if self.is_in_flight(Request::Hello) {
             return reply;
         }
-        let Some(place) = &self.place else {
+        let Some(attachment) = &self.attachment else {
             let can_attach = !self.is_in_flight(Request::Attach) && self.leave == Leave::No;
             return if can_attach { reply.min(self.attach_at.max(self.frozen_until)) } else { reply };
         };
         let mut next = reply.min(self.since_at);
         next = next.min(if self.probe.is_complete() { self.heartbeat_at } else { self.probe.deadline });
-        if let Some(fetch) = &place.fetch {
+        if let Some(fetch) = &attachment.fetch {
             next = next.min(fetch.deadline);
             if !self.is_in_flight(Request::StateGet) {
                 next = next.min(fetch.poll_at);
@@ -61,11 +61,11 @@ impl Link {
         if self.is_in_flight(Request::Hello) {
             return;
         }
-        let Some(place) = &self.place else { return };
+        let Some(attachment) = &self.attachment else { return };
         if !self.probe.is_complete() && now >= self.probe.deadline {
             return self.close("what the cluster publishes does not arrive".to_owned());
         }
-        if place.fetch.as_ref().is_some_and(|fetch| now >= fetch.deadline) {
+        if attachment.fetch.as_ref().is_some_and(|fetch| now >= fetch.deadline) {
             return self.detach(now, "no node has provided the state");
         }
         if now >= self.since_at {
@@ -79,7 +79,7 @@ impl Link {
         if self.phase != Phase::Ready || self.is_in_flight(Request::Hello) {
             return;
         }
-        if self.place.is_none() {
+        if self.attachment.is_none() {
             let is_free = !self.is_in_flight(Request::Attach) && self.leave == Leave::No;
             if is_free && now >= self.attach_at.max(self.frozen_until) {
                 self.requests.attach(&mut self.output, &self.config, self.has_seen_log, self.log_index);
@@ -97,17 +97,17 @@ impl Link {
 
     fn pump_since(&mut self, now: Time) {
         let is_busy = self.is_in_flight(Request::Since) || self.is_in_flight(Request::Restore);
-        let Some(place) = self.place.as_ref().filter(|place| place.is_live()) else { return };
+        let Some(attachment) = self.attachment.as_ref().filter(|attachment| attachment.is_live()) else { return };
         if self.since_wanted && !is_busy {
             self.since_wanted = false;
-            self.since_from = place.kept.last().0;
-            self.requests.since(&mut self.output, place);
+            self.since_from = attachment.kept.last().0;
+            self.requests.since(&mut self.output, attachment);
             self.expect_reply(now, Request::Since);
         }
     }
 
     fn pump_heartbeat(&mut self, now: Time) {
-        let Some(place) = &self.place else { return };
+        let Some(attachment) = &self.attachment else { return };
         if now < self.heartbeat_at || !self.probe.is_complete() || self.is_in_flight(Request::Heartbeat) {
             return;
         }
@@ -115,7 +115,7 @@ impl Link {
         let deadline = now + self.config.timeout();
         self.probe = Probe { number, deadline, head: None, was_published: false };
         self.heartbeat_at = now + self.config.heartbeat();
-        self.requests.heartbeat(&mut self.output, place, number);
+        self.requests.heartbeat(&mut self.output, attachment, number);
         self.expect_reply(now, Request::Heartbeat);
     }
 
@@ -123,11 +123,11 @@ impl Link {
         if self.is_in_flight(Request::StateGet) {
             return;
         }
-        let Some(place) = &mut self.place else { return };
-        let Some(fetch) = &mut place.fetch else { return };
+        let Some(attachment) = &mut self.attachment else { return };
+        let Some(fetch) = &mut attachment.fetch else { return };
         if now >= fetch.poll_at {
             fetch.poll_at = now + STATE_POLL;
-            self.requests.state_get(&mut self.output, place.node.0, fetch.part);
+            self.requests.state_get(&mut self.output, attachment.node.0, fetch.part);
             self.expect_reply(now, Request::StateGet);
         }
     }
@@ -135,19 +135,19 @@ impl Link {
     fn pump_batches(&mut self, now: Time) {
         let is_append = |request| matches!(request, Request::Append { .. });
         let mut appends = self.in_flight.iter().filter(|waiting| is_append(waiting.request)).count();
-        let Some(place) = &mut self.place else { return };
-        if !place.is_live() || !self.is_caught_up || now < self.frozen_until {
+        let Some(attachment) = &mut self.attachment else { return };
+        if !attachment.is_live() || !self.is_caught_up || now < self.frozen_until {
             return;
         }
         if self.must_send_again && appends == 0 {
             self.must_send_again = false;
-            place.batches.send_again();
+            attachment.batches.send_again();
         }
         while !self.must_send_again && appends < MAX_PENDING_REQUESTS && self.output.len() < OUTPUT_BYTES {
-            let Some(place) = &mut self.place else { return };
-            let Some((batch, bytes)) = place.batches.unsent() else { return };
-            self.requests.append(&mut self.output, place, batch, bytes);
-            place.batches.mark_sent();
+            let Some(attachment) = &mut self.attachment else { return };
+            let Some((batch, bytes)) = attachment.batches.unsent() else { return };
+            self.requests.append(&mut self.output, attachment, batch, bytes);
+            attachment.batches.mark_sent();
             self.expect_reply(now, Request::Append { batch });
             appends += 1;
         }
@@ -155,13 +155,13 @@ impl Link {
 
     fn pump_states(&mut self, now: Time) {
         while self.output.len() < OUTPUT_BYTES {
-            let Some(place) = &self.place else { return };
+            let Some(attachment) = &self.attachment else { return };
             let Some(transfer) = self.states.front_mut() else { return };
             if transfer.part == transfer.parts() {
                 // All parts are sent. The reply to the last one removes the transfer.
                 return;
             }
-            self.requests.state_put(&mut self.output, place.node.0, transfer);
+            self.requests.state_put(&mut self.output, attachment.node.0, transfer);
             transfer.part += 1;
             let request = Request::StatePut { node: transfer.node, is_last: transfer.part == transfer.parts() };
             self.expect_reply(now, request);
@@ -169,10 +169,10 @@ impl Link {
     }
 
     fn pump_leave(&mut self, now: Time) {
-        let Some(place) = &self.place else { return };
-        if self.leave == Leave::Wanted && place.batches.bytes() == 0 {
+        let Some(attachment) = &self.attachment else { return };
+        if self.leave == Leave::Wanted && attachment.batches.bytes() == 0 {
             self.leave = Leave::Sent;
-            self.requests.leave(&mut self.output, place);
+            self.requests.leave(&mut self.output, attachment);
             self.expect_reply(now, Request::Leave);
         }
     }

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use crate::base::time::Time;
 use crate::cluster::entry::{self, LinkInput};
 use crate::cluster::kept_log::{KeptLog, KeptNode};
+use crate::cluster::link::attachment::{Attachment, Batches, Fetch};
 use crate::cluster::link::config::{REFUSED_DELAY, SINCE_INTERVAL, STATE_TIMEOUT};
 use crate::cluster::link::core::{InFlight, Leave, Link, Phase, Probe};
-use crate::cluster::link::place::{Batches, Fetch, Place};
 use crate::cluster::link::requests::Request;
 use crate::cluster::log::{EntryBody, Incarnation};
 use crate::cluster::resp::{Value, decimal};
@@ -61,11 +61,11 @@ impl Link {
 
     /// A published entry or probe. What is not the next entry of the chain leads to `since`.
     fn handle_message(&mut self, now: Time, message: &[u8]) {
-        let Some(place) = &self.place else { return };
+        let Some(attachment) = &self.attachment else { return };
         let mut words = message.splitn(3, |byte| *byte == b' ');
         let (first, second, third) = (words.next(), words.next(), words.next());
         if first == Some(b"P") {
-            let is_own = second.and_then(decimal) == Some(place.node.0);
+            let is_own = second.and_then(decimal) == Some(attachment.node.0);
             if is_own && third.and_then(decimal) == Some(self.probe.number) {
                 self.probe.was_published = true;
                 self.compare_with_probe();
@@ -73,7 +73,7 @@ impl Link {
             return;
         }
         // Until the state is there, `since` will bring the entries.
-        if !place.is_live() {
+        if !attachment.is_live() {
             return;
         }
         let index = first.and_then(decimal);
@@ -82,7 +82,7 @@ impl Link {
             self.since_wanted = true;
             return;
         };
-        let (last, _) = place.kept.last();
+        let (last, _) = attachment.kept.last();
         if index > last && !(index == last + 1 && self.apply(now, hash, text)) {
             self.since_wanted = true;
         }
@@ -90,59 +90,59 @@ impl Link {
 
     /// Once the reply of a heartbeat and its probe have arrived, all entries before the probe have, too, unless one was lost.
     fn compare_with_probe(&mut self) {
-        let Some(place) = self.place.as_ref().filter(|place| place.is_live()) else { return };
+        let Some(attachment) = self.attachment.as_ref().filter(|attachment| attachment.is_live()) else { return };
         let head = self.probe.head.filter(|_| self.probe.was_published);
-        if head.is_some_and(|head| head > place.kept.last().0) {
+        if head.is_some_and(|head| head > attachment.kept.last().0) {
             self.since_wanted = true;
         }
     }
 
     /// Applies the next entry. Returns false if its hash does not continue the chain or it cannot be understood.
     fn apply(&mut self, now: Time, hash: Hash, text: &[u8]) -> bool {
-        let Some(place) = &mut self.place else { return false };
-        let (last, last_hash) = place.kept.last();
+        let Some(attachment) = &mut self.attachment else { return false };
+        let (last, last_hash) = attachment.kept.last();
         if last_hash.chained(text) != hash {
             return false;
         }
         let index = last + 1;
         let Some((entry, batch)) = entry::parse(index, text) else { return false };
-        if entry.body == (EntryBody::Ended { node: place.node }) {
+        if entry.body == (EntryBody::Ended { node: attachment.node }) {
             self.detach(now, "its lease has expired, or another process has attached under its name");
             return false;
         }
         // A node that has founded the log knows nothing before its own entry. In a log that another one has founded since a failover, its
         // incarnation is that of the other one.
         if let EntryBody::Attached { node, name } = entry.body
-            && node == place.node
+            && node == attachment.node
             && name != self.config.node
         {
             self.detach(now, "Redis has another log since a failover");
             return false;
         }
         if let EntryBody::Operations { node, .. } = entry.body
-            && node == place.node
-            && !place.batches.apply(batch)
+            && node == attachment.node
+            && !attachment.batches.apply(batch)
         {
             self.detach(now, &format!("entry {index} has batch {batch} of this node, which is not the next one"));
             return false;
         }
         let text = Bytes::copy_from_slice(text);
-        place.kept.push(hash, text.clone());
-        if index > place.deliver_after {
+        attachment.kept.push(hash, text.clone());
+        if index > attachment.deliver_after {
             self.inputs.push_back(LinkInput::Entry { index, text });
         }
         true
     }
 
     fn handle_reply(&mut self, now: Time, reply: &Value) {
-        let Some(InFlight { request, attachment, .. }) = self.in_flight.pop_front() else {
+        let Some(InFlight { request, attachment_number, .. }) = self.in_flight.pop_front() else {
             let text = if let Value::Error(error) = reply { error } else { &b"a reply without a request"[..] };
             return self.close(format!("Redis refuses: {}", String::from_utf8_lossy(text)));
         };
         if let Value::Error(error) = reply {
             return self.handle_error(now, request, error);
         }
-        let is_outdated = attachment != self.attachment;
+        let is_outdated = attachment_number != self.attachment_number;
         let result = match request {
             Request::Greet => {
                 self.handle_greeting(now);
@@ -152,7 +152,7 @@ impl Link {
             Request::Hello => self.handle_hello(now, reply),
             _ if is_outdated => Ok(()),
             Request::Attach => self.handle_attach(now, reply),
-            _ => self.handle_reply_at_place(now, request, reply),
+            _ => self.handle_reply_while_attached(now, request, reply),
         };
         if result.is_err() {
             self.close(format!("Redis answers {request:?} with something else than its script returns"));
@@ -196,10 +196,10 @@ impl Link {
         let micros = frozen.unsigned().ok_or(Malformed)?;
         self.log_index = index.unsigned().ok_or(Malformed)?;
         self.frozen_until = now + Duration::from_micros(micros);
-        self.since_wanted = self.place.is_some();
+        self.since_wanted = self.attachment.is_some();
         self.since_at = now + SINCE_INTERVAL;
-        if let Some(place) = &mut self.place
-            && let Some(fetch) = &mut place.fetch
+        if let Some(attachment) = &mut self.attachment
+            && let Some(fetch) = &mut attachment.fetch
         {
             fetch.poll_at = now;
             fetch.deadline = now + STATE_TIMEOUT;
@@ -224,7 +224,7 @@ impl Link {
                 }
                 self.has_seen_log = true;
                 let kept = KeptLog::new(self.config.log_entries as usize, self.config.log_bytes, begin, known);
-                self.begin_place(now, node, kept, is_first.text() == Some(b"1"));
+                self.begin_attachment(now, node, kept, is_first.text() == Some(b"1"));
             }
             // The log has a later life of this node than `hello` has seen: that of a lost log, given back by another node.
             (b"STALE", _) => self.say_hello(now),
@@ -247,7 +247,7 @@ impl Link {
         Ok(())
     }
 
-    fn begin_place(&mut self, now: Time, node: Incarnation, kept: KeptLog, is_first: bool) {
+    fn begin_attachment(&mut self, now: Time, node: Incarnation, kept: KeptLog, is_first: bool) {
         let index = kept.last().0;
         (self.heard_at, self.restore_at) = (now, Time::NEVER);
         let fetch = Fetch { from: None, part: 0, bytes: Vec::new(), poll_at: now, deadline: now + STATE_TIMEOUT };
@@ -258,8 +258,8 @@ impl Link {
             self.attach_backoff.reset();
         }
         self.log_index = self.log_index.max(node.0);
-        self.place = Some(Place { node, kept, fetch, deliver_after: index, batches: Batches::default() });
-        self.attachment += 1;
+        self.attachment = Some(Attachment { node, kept, fetch, deliver_after: index, batches: Batches::default() });
+        self.attachment_number += 1;
         self.is_caught_up = false;
         self.since_wanted = true;
         self.since_at = now + SINCE_INTERVAL;
@@ -268,7 +268,7 @@ impl Link {
     }
 
     /// Replies of scripts that only an attached node calls.
-    fn handle_reply_at_place(&mut self, now: Time, request: Request, reply: &Value) -> Result<(), Malformed> {
+    fn handle_reply_while_attached(&mut self, now: Time, request: Request, reply: &Value) -> Result<(), Malformed> {
         let reply = items(reply)?;
         if word(reply)? == b"OK" && request != Request::Restore {
             (self.heard_at, self.restore_at) = (now, Time::NEVER);
@@ -306,7 +306,8 @@ impl Link {
             (Request::Append { .. }, b"OK", _) => {}
             (Request::Append { batch }, b"DUPLICATE", _) => {
                 // Its entry was missed, if the batch still waits.
-                self.since_wanted |= self.place.as_ref().is_some_and(|place| place.batches.is_waiting(batch));
+                self.since_wanted |=
+                    self.attachment.as_ref().is_some_and(|attachment| attachment.batches.is_waiting(batch));
             }
             (Request::Append { .. }, b"MISSING", _) => self.must_send_again = true,
             (Request::Heartbeat, b"OK", [_, index]) => {
@@ -332,12 +333,12 @@ impl Link {
             let [hash, text] = pair else { return Err(Malformed) };
             let hash = hash.text().and_then(Hash::parse).ok_or(Malformed)?;
             let text = text.text().ok_or(Malformed)?;
-            let is_new = self.place.as_ref().is_some_and(|place| index > place.kept.last().0);
+            let is_new = self.attachment.as_ref().is_some_and(|attachment| index > attachment.kept.last().0);
             if is_new && !self.apply(now, hash, text) {
-                return if self.place.is_some() { Err(Malformed) } else { Ok(()) };
+                return if self.attachment.is_some() { Err(Malformed) } else { Ok(()) };
             }
         }
-        if self.place.as_ref().is_some_and(|place| place.kept.last().0 < head) {
+        if self.attachment.as_ref().is_some_and(|attachment| attachment.kept.last().0 < head) {
             self.since_wanted = true;
             return Ok(());
         }
@@ -365,7 +366,7 @@ impl Link {
                 }
             }
         }
-        let Some(place) = self.place.as_ref().filter(|_| request == Request::Since) else { return };
+        let Some(attachment) = self.attachment.as_ref().filter(|_| request == Request::Since) else { return };
         if index == 0 && now > self.heard_at + self.config.lease {
             // It may have missed so much that nobody else keeps all of it: nodes that have heard of Redis later come first.
             if self.restore_at == Time::NEVER {
@@ -376,17 +377,17 @@ impl Link {
                 return;
             }
         }
-        let from = if index == 0 { place.kept.base() } else { (index, hash) };
-        if !place.kept.has(from.0, from.1) {
+        let from = if index == 0 { attachment.kept.base() } else { (index, hash) };
+        if !attachment.kept.has(from.0, from.1) {
             return self.detach(now, "Redis has another log since a failover");
         }
-        self.requests.restore(&mut self.output, &place.kept, (from.0, &from.1.0), &self.config.fingerprint);
+        self.requests.restore(&mut self.output, &attachment.kept, (from.0, &from.1.0), &self.config.fingerprint);
         self.expect_reply(now, Request::Restore);
     }
 
     fn handle_state(&mut self, now: Time, from: (u64, u64), parts: u64, bytes: &[u8]) {
-        let Some(place) = &mut self.place else { return };
-        let Some(fetch) = &mut place.fetch else { return };
+        let Some(attachment) = &mut self.attachment else { return };
+        let Some(fetch) = &mut attachment.fetch else { return };
         fetch.poll_at = now;
         fetch.deadline = now + STATE_TIMEOUT;
         if fetch.from.is_some_and(|known| known != from) {
@@ -404,12 +405,12 @@ impl Link {
         if fetch.part as u64 == parts {
             let state = Some(std::mem::take(&mut fetch.bytes));
             let (_, index) = from;
-            if index < place.kept.last().0 {
-                return self.detach(now, "the state of another node is older than this node's place");
+            if index < attachment.kept.last().0 {
+                return self.detach(now, "the state of another node is older than this node's log");
             }
-            place.fetch = None;
-            place.deliver_after = index;
-            self.inputs.push_back(LinkInput::Attached { node: place.node, index, state });
+            attachment.fetch = None;
+            attachment.deliver_after = index;
+            self.inputs.push_back(LinkInput::Attached { node: attachment.node, index, state });
             self.is_reachable = true;
             self.since_wanted = true;
             self.attach_backoff.reset();

@@ -1,8 +1,8 @@
 //! Requests as bytes.
 
 use crate::cluster::kept_log::KeptLog;
+use crate::cluster::link::attachment::{Attachment, StateTransfer};
 use crate::cluster::link::config::{CALL_BYTES, KEPT_BY_REDIS, LinkConfig};
-use crate::cluster::link::place::{Place, StateTransfer};
 use crate::cluster::log::Incarnation;
 use crate::cluster::resp::write_request;
 use crate::cluster::scripts::{Keys, Script, Scripts};
@@ -102,29 +102,29 @@ impl Requests {
     }
 
     /// Calls a script whose first arguments are the incarnation and what the node knows.
-    fn call_at(&self, output: &mut Vec<u8>, script: Script, place: &Place, arguments: &[&[u8]]) {
-        let (index, hash) = place.kept.last();
-        let (node, index) = (place.node.to_string(), index.to_string());
+    fn call_at(&self, output: &mut Vec<u8>, script: Script, attachment: &Attachment, arguments: &[&[u8]]) {
+        let (index, hash) = attachment.kept.last();
+        let (node, index) = (attachment.node.to_string(), index.to_string());
         let mut all = vec![node.as_bytes(), index.as_bytes(), &hash.0];
         all.extend(arguments);
         self.call(output, script, None, &all);
     }
 
-    pub(super) fn append(&self, output: &mut Vec<u8>, place: &Place, batch: u64, bytes: &[u8]) {
-        self.call_at(output, Script::Append, place, &[batch.to_string().as_bytes(), bytes]);
+    pub(super) fn append(&self, output: &mut Vec<u8>, attachment: &Attachment, batch: u64, bytes: &[u8]) {
+        self.call_at(output, Script::Append, attachment, &[batch.to_string().as_bytes(), bytes]);
     }
 
-    pub(super) fn heartbeat(&self, output: &mut Vec<u8>, place: &Place, probe: u64) {
-        let is_ready: &[u8] = if place.is_live() { b"1" } else { b"0" };
-        self.call_at(output, Script::Heartbeat, place, &[probe.to_string().as_bytes(), is_ready]);
+    pub(super) fn heartbeat(&self, output: &mut Vec<u8>, attachment: &Attachment, probe: u64) {
+        let is_ready: &[u8] = if attachment.is_live() { b"1" } else { b"0" };
+        self.call_at(output, Script::Heartbeat, attachment, &[probe.to_string().as_bytes(), is_ready]);
     }
 
-    pub(super) fn leave(&self, output: &mut Vec<u8>, place: &Place) {
-        self.call_at(output, Script::Leave, place, &[]);
+    pub(super) fn leave(&self, output: &mut Vec<u8>, attachment: &Attachment) {
+        self.call_at(output, Script::Leave, attachment, &[]);
     }
 
-    pub(super) fn since(&self, output: &mut Vec<u8>, place: &Place) {
-        self.call_at(output, Script::Since, place, &[CALL_BYTES.to_string().as_bytes()]);
+    pub(super) fn since(&self, output: &mut Vec<u8>, attachment: &Attachment) {
+        self.call_at(output, Script::Since, attachment, &[CALL_BYTES.to_string().as_bytes()]);
     }
 
     /// Gives the entries after `index` back, which must be the base of the kept log or later. The nodes are those of the base, for a

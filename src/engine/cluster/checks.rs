@@ -16,7 +16,7 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// Without a place in the cluster, without Redis, and while too much waits to be appended.
+    /// While the node is detached, without Redis, and while too much waits to be appended.
     pub(in crate::engine) fn check_log_takes_more(&self) -> Result<(), OperatorRefusal> {
         match &self.cluster {
             Some(cluster) if cluster.node.is_none() || !cluster.is_reachable => Err(OperatorRefusal::Unavailable),

@@ -33,7 +33,7 @@ impl<A: App> Engine<A> {
     pub(super) fn handle_homes(&mut self, input: ClusterInput<'_>) {
         match input {
             ClusterInput::Attached { node, index, state } => self.core.homes_attached(node, index, state),
-            ClusterInput::Entry(_) if self.core.has_lost_place() => {}
+            ClusterInput::Entry(_) if self.core.is_detached() => {}
             ClusterInput::Entry(entry) => self.execute_for_homes(entry),
             ClusterInput::Reachable(is_reachable) => {
                 self.core.homes_mut().is_reachable = is_reachable;
@@ -128,7 +128,7 @@ impl Core {
         (homes.node, homes.index, homes.is_reachable) = (Some(node), index, true);
         info!("attached to the cluster as {node}, at entry {index}");
         self.claim_awaited();
-        // The lobbies that this node has created without a place are nobody's yet.
+        // The lobbies that this node has created while it was detached are nobody's yet.
         self.directory.note_all_lobbies();
         self.directory.set_code_salt(node.0);
     }
@@ -144,9 +144,9 @@ impl Core {
         }
     }
 
-    /// Gives up all lobbies, because this node has lost its place: another node may be their home from now on.
+    /// Gives up all lobbies, because this node was detached: another node may be their home from now on.
     fn lose_homes(&mut self) {
-        warn!("this node has lost its place in the cluster: its members are asked to reconnect");
+        warn!("this node is no longer attached to the cluster: its members are asked to reconnect");
         let homes = self.homes_mut();
         let waiting = std::mem::take(&mut homes.waiting);
         **self.homes.as_mut().expect("a node") = Homes { waiting, ..Homes::default() };

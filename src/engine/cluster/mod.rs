@@ -60,10 +60,10 @@ impl<A: App> Engine<A> {
         index.map(|index| index + 1)
     }
 
-    /// Whether this node has a place in its cluster. It has none after [`ClusterInput::Attached`] with a state that it cannot
-    /// read: then the link is to give the place up.
-    pub(crate) fn has_place(&self) -> bool {
-        !self.core.has_lost_place()
+    /// Whether this node is attached to its cluster. It is not after [`ClusterInput::Attached`] with a state that it cannot
+    /// read: then the link is to detach it.
+    pub(crate) fn is_attached(&self) -> bool {
+        !self.core.is_detached()
     }
 
     /// Reports what the link to the cluster says.
@@ -75,8 +75,8 @@ impl<A: App> Engine<A> {
         }
         match input {
             ClusterInput::Attached { node, index, state } => self.attached(node, index, state),
-            // Without a place, this node has not got the state to which the entry belongs.
-            ClusterInput::Entry(_) if self.core.has_lost_place() => {}
+            // While it is detached, this node has not got the state to which the entry belongs.
+            ClusterInput::Entry(_) if self.core.is_detached() => {}
             ClusterInput::Entry(entry) => self.execute(entry),
             ClusterInput::Reachable(is_reachable) => {
                 let now = self.core.now();
@@ -84,7 +84,7 @@ impl<A: App> Engine<A> {
                 cluster.is_reachable = is_reachable;
                 cluster.unreachable_since = (!is_reachable).then_some(now);
             }
-            ClusterInput::Detached => self.core.lose_place(),
+            ClusterInput::Detached => self.core.detach(),
         }
         self.dispatch_events();
     }
@@ -96,7 +96,7 @@ impl<A: App> Engine<A> {
         if let Some(state) = state
             && let Err(error) = self.core.load_state(state, now)
         {
-            // The driver sees has_place(), and lets the link attach again.
+            // The driver sees is_attached(), and lets the link attach again.
             return warn!("the state of the cluster cannot be read: {error}");
         }
         let cluster = self.core.in_cluster();
@@ -127,8 +127,8 @@ impl Core {
         self.cluster.is_some() || self.homes.is_some()
     }
 
-    /// Whether this engine is a node without a place in its cluster.
-    pub(super) fn has_lost_place(&self) -> bool {
+    /// Whether this engine is a node that is not attached to its cluster.
+    pub(super) fn is_detached(&self) -> bool {
         let Core { cluster, homes, .. } = self;
         cluster.as_ref().is_some_and(|cluster| cluster.node.is_none())
             || homes.as_ref().is_some_and(|homes| homes.node.is_none())
@@ -183,11 +183,11 @@ impl Core {
         self.is_draining() && !self.is_clustered()
     }
 
-    /// Forgets all users, lobbies and seats, because this node has lost its place. Its members are asked to come back.
-    fn lose_place(&mut self) {
-        self.in_cluster().lose_place();
+    /// Forgets all users, lobbies and seats, because this node was detached. Its members are asked to come back.
+    fn detach(&mut self) {
+        self.in_cluster().detach();
         self.pings.lose_cluster();
-        warn!("this node has lost its place in the cluster: its members are asked to reconnect");
+        warn!("this node is no longer attached to the cluster: its members are asked to reconnect");
         for conn in self.members_by_age() {
             self.begin_close(conn.key(), CloseReason::ForcedReconnect);
         }

@@ -99,7 +99,7 @@ impl Core {
         cluster.to_ask.insert(conn);
     }
 
-    /// Appends the requests of connections that wait for their seats. Without a place in the cluster, without Redis, and while too
+    /// Appends the requests of connections that wait for their seats. While the node is detached, without Redis, and while too
     /// much is to be appended, they go on waiting.
     pub(super) fn append_joins(&mut self) {
         while let Some(cluster) = &mut self.cluster
@@ -182,7 +182,7 @@ impl Core {
         self.append_drop(seat, reason, is_written);
     }
 
-    /// Appends that the connection of a seat has ended. Without a place in the cluster nobody is told.
+    /// Appends that the connection of a seat has ended. While the node is detached nobody is told.
     pub(super) fn append_drop(&mut self, seat: SeatKey, reason: CloseReason, is_written: bool) {
         let cluster = self.in_cluster();
         if let (Some(holder), Some(_)) = (cluster.holders.get(seat), cluster.node) {

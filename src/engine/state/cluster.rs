@@ -83,11 +83,11 @@ pub(crate) struct Waiting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClusterStats {
-    /// Whether this node has a place in the cluster.
+    /// Whether this node is attached to the cluster.
     pub is_attached: bool,
     /// Whether Redis answers this node.
     pub is_reachable: bool,
-    /// Nodes with a place in the cluster, as this one knows. 0 without a place.
+    /// Nodes that are attached to the cluster, as this one knows. 0 if it is not attached itself.
     pub nodes: usize,
     /// Connections of this node that have a seat.
     pub connections: usize,
@@ -101,13 +101,13 @@ pub struct ClusterStats {
 
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    /// `None` while this node has no place in the cluster.
+    /// `None` while this node is not attached to the cluster.
     pub(crate) node: Option<Incarnation>,
     /// Whether Redis answers.
     pub(crate) is_reachable: bool,
     /// Since when Redis does not answer, unless the members were told.
     pub(crate) unreachable_since: Option<Time>,
-    /// Nodes with a place, and their names.
+    /// The attached nodes, and their names.
     pub(crate) nodes: BTreeMap<Incarnation, SmolStr>,
     /// Index of the last entry that was executed.
     pub(crate) index: u64,
@@ -145,7 +145,7 @@ pub(crate) struct Cluster {
     pub(crate) early: Vec<(ConnId, Vec<u8>)>,
     /// Operators' commands that this node has appended.
     pub(crate) submitted: Submitted,
-    /// Batches of operations that the link has taken since this node got its place, and how many of them were executed.
+    /// Batches of operations that the link has taken since this node was attached, and how many of them were executed.
     pub(crate) own_taken: u64,
     pub(crate) own_executed: u64,
     /// Entries that were executed since the start, and bytes of the operations in them.
@@ -186,7 +186,7 @@ impl Cluster {
         }
     }
 
-    /// Whether this node has no place and nothing that another one lacks. All else is as in a new node then.
+    /// Whether this node is not attached and has nothing that another one lacks. All else is as in a new node then.
     pub(crate) fn is_blank(&self) -> bool {
         let has_state = self.node.is_some() || self.is_reachable || !self.seats.is_empty();
         let has_work = !self.operations.is_empty() || !self.outputs.is_empty() || self.wants_nudge;
@@ -194,7 +194,7 @@ impl Cluster {
     }
 
     /// Forgets all but the connections that wait for a seat.
-    pub(crate) fn lose_place(&mut self) {
+    pub(crate) fn detach(&mut self) {
         let holders = std::mem::take(&mut self.holders);
         let (waiting, early) = (std::mem::take(&mut self.waiting), std::mem::take(&mut self.early));
         let seats = std::mem::take(&mut self.seats);

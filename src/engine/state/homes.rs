@@ -29,7 +29,7 @@ impl NodeInfo {
 
 #[derive(Debug, Default)]
 pub(crate) struct Homes {
-    /// `None` while this node has no place in the cluster.
+    /// `None` while this node is not attached to the cluster.
     pub(crate) node: Option<Incarnation>,
     pub(crate) is_reachable: bool,
     pub(crate) nodes: BTreeMap<Incarnation, NodeInfo>,
@@ -57,7 +57,7 @@ pub(crate) enum Home {
 }
 
 impl Homes {
-    /// Whether this node has no place and nothing that another one lacks. All else is as in a new node then.
+    /// Whether this node is not attached and has nothing that another one lacks. All else is as in a new node then.
     pub(crate) fn is_blank(&self) -> bool {
         let has_work = !self.operations.is_empty() || !self.outputs.is_empty() || !self.waiting.is_empty();
         self.node.is_none() && !self.is_reachable && !has_work

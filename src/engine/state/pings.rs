@@ -144,7 +144,7 @@ impl Pings {
         self.resolve(|_, target| (target.via == Via::Node(node)).then_some(None));
     }
 
-    /// This node has lost its place in the cluster.
+    /// This node was detached from the cluster.
     pub(crate) fn lose_cluster(&mut self) {
         self.open.retain(|ping| ping.asker.is_none());
         self.results.clear();

@@ -20,7 +20,7 @@ pub enum Readiness {
     Draining,
     /// New connections are dropped, because no file descriptor is free, or were in the last ten seconds.
     Shedding,
-    /// The node has no place in its cluster, or has not reached it for longer than `cluster_lease`.
+    /// The node is not attached to its cluster, or has not reached it for longer than `cluster_lease`.
     Detached,
 }
 
@@ -40,7 +40,7 @@ impl Readiness {
         match self {
             Readiness::Ready | Readiness::Draining => None,
             Readiness::Shedding => Some("new connections are dropped because no file descriptor is free"),
-            Readiness::Detached => Some("this node has no place in its cluster, or does not reach it"),
+            Readiness::Detached => Some("this node is not attached to its cluster, or does not reach it"),
         }
     }
 

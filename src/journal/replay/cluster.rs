@@ -54,7 +54,7 @@ impl<A: App, R: io::Read> Replay<A, R> {
                 self.feed_link(ClusterInput::Reachable(is_reachable));
             }
             kinds::CLUSTER_DETACHED => {
-                self.note(None, || "has lost its place in the cluster".to_owned());
+                self.note(None, || "is no longer attached to the cluster".to_owned());
                 self.feed_link(ClusterInput::Detached);
             }
             kinds::CLUSTER_TAKEN => self.compare_taken(from)?,

@@ -71,7 +71,7 @@ impl Node {
         engine.handle_cluster(time, input);
         Ok(Some(match input {
             ClusterInput::Attached { node, index, state } => {
-                if !engine.has_place() {
+                if !engine.is_attached() {
                     return Err(format!("node{number} cannot read the state of another node"));
                 }
                 trace.note(now, || format!("node{number} has a place as {node}, at {index}"));

@@ -97,7 +97,7 @@ impl World {
         assert_eq!(self.nodes.last().expect("it was added").passed, self.log.len(), "it got the state");
     }
 
-    /// Adds a recorded node without a place. Returns its number.
+    /// Adds a recorded node that is not attached. Returns its number.
     fn add(&mut self, config: Config) -> u64 {
         let number = self.nodes.len() as u64 + 1;
         // The clocks of the nodes differ.

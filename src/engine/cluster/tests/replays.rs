@@ -145,7 +145,7 @@ fn the_session_of_a_node_with_a_game_replays_alone() {
     assert_eq!(summary.stats, stats);
 }
 
-/// Joins a cluster, gets a state that cannot be read, and loses its place. Returns the journal.
+/// Joins a cluster, gets a state that cannot be read, and is detached. Returns the journal.
 fn session_with_state(state: &[u8]) -> Vec<u8> {
     let start = Start { unix_micros: 0, seed: 1 };
     let config = Config::default().check().expect("the configuration is valid");
@@ -210,7 +210,7 @@ impl Sink for Segments {
     }
 }
 
-/// A node shares lobbies with the others even if it has no connection, so only one without a place can begin a segment
+/// A node shares lobbies with the others even if it has no connection, so only one that is detached can begin a segment
 /// with which a replay begins.
 #[test]
 fn a_segment_with_a_start_begins_only_without_a_place_in_the_cluster() {
@@ -235,11 +235,11 @@ fn a_segment_with_a_start_begins_only_without_a_place_in_the_cluster() {
         segments(&mut engine, &mut sockets, micros);
     }
     let Segments(written) = journal::finish(&mut engine).expect("it was recorded");
-    assert!(written.len() > 1, "a segment begins after the place was lost");
+    assert!(written.len() > 1, "a segment begins after the node was detached");
     journal::replay(&*written.concat(), Relay::default()).unwrap_or_else(|failure| panic!("{failure}"));
     for segment in &written[1..] {
         let rest = journal::replay(&**segment, Relay::default()).unwrap_or_else(|failure| panic!("{failure}"));
         assert!(rest.stats.cluster.is_some_and(|cluster| !cluster.is_attached), "it is a node");
     }
-    assert!(written[0].len() > 3000, "the first segment goes on while the node has a place: {}", written[0].len());
+    assert!(written[0].len() > 3000, "the first segment goes on while the node is attached: {}", written[0].len());
 }

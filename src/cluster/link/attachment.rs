@@ -1,4 +1,4 @@
-//! The place of a node in the log, and what it has still to send.
+//! The attachment of a node to the cluster: how far it has got in the log, and what it has still to send.
 
 use std::collections::VecDeque;
 
@@ -8,7 +8,7 @@ use crate::cluster::link::config::CALL_BYTES;
 use crate::cluster::log::Incarnation;
 
 /// An attached node.
-pub(super) struct Place {
+pub(super) struct Attachment {
     pub(super) node: Incarnation,
     /// The entries that this node has applied. The last one is what the node knows.
     pub(super) kept: KeptLog,
@@ -18,8 +18,8 @@ pub(super) struct Place {
     pub(super) batches: Batches,
 }
 
-impl Place {
-    /// Whether the engine knows the place.
+impl Attachment {
+    /// Whether the engine knows that the node is attached.
     pub(super) fn is_live(&self) -> bool {
         self.fetch.is_none()
     }

@@ -99,11 +99,15 @@ impl Core {
     fn check_cluster(&self) {
         let Some(cluster) = &self.cluster else { return };
         assert!(!cluster.is_executing, "no entry is being executed between two calls");
-        assert_eq!(cluster.holders.keys().count(), self.directory.members_count(), "every seat has its holder");
+        assert_eq!(
+            cluster.seat_connections.keys().count(),
+            self.directory.members_count(),
+            "every seat has its connection"
+        );
         assert_eq!(cluster.seats.len(), self.directory.members_count(), "every seat is found by its id");
         for seat in self.directory.all_seats() {
-            let (id, holder) = (self.directory.seat(seat).id, cluster.holders.get(seat));
-            assert_eq!(holder.map(|holder| holder.seat), Some(id), "a holder names its seat");
+            let (id, connection) = (self.directory.seat(seat).id, cluster.seat_connections.get(seat));
+            assert_eq!(connection.map(|connection| connection.seat), Some(id), "a connection names its seat");
             assert_eq!(cluster.seats.get(&id), Some(&seat), "a seat is found by its id");
         }
         let waits = |conn| self.conns.open(conn).is_some_and(|slot| matches!(slot.state, ConnState::Pending(Some(_))));

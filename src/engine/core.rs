@@ -250,11 +250,11 @@ impl Core {
     /// Returns the member in a seat, present or away.
     pub(super) fn member_in(&self, seat: SeatKey) -> Member {
         let conn = self.directory.seat(seat).conn;
-        let holder = || self.cluster.as_ref().and_then(|cluster| cluster.holders.get(seat));
+        let connection = || self.cluster.as_ref().and_then(|cluster| cluster.seat_connections.get(seat));
         match self.directory.away(seat) {
             Some(away) => self.member_with(seat, conn, away.lost.data.clone(), true),
             None if conn == ConnId::ELSEWHERE => {
-                self.member_with(seat, conn, holder().and_then(|holder| holder.data.clone()), false)
+                self.member_with(seat, conn, connection().and_then(|connection| connection.data.clone()), false)
             }
             None => self.member_with(seat, conn, self.identity_data.of(conn.key()), false),
         }

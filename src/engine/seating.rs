@@ -98,19 +98,19 @@ impl Core {
         Ok(plan)
     }
 
-    /// Gives a connection its seat. `hold` is called when it has the seat, before anybody is told.
+    /// Gives a connection its seat. `register` is called when it has the seat, before anybody is told.
     pub(super) fn take_seat(
         &mut self,
         key: ConnKey,
         request: SeatRequest<'_>,
         plan: Plan,
         identity: &Identity,
-        hold: impl FnOnce(&mut Core, SeatKey),
+        register: impl FnOnce(&mut Core, SeatKey),
     ) {
         let id = self.conns[key].id;
         let SeatRequest { code, user, .. } = request;
         let (seat, arrival, previous_conn) = self.fill_seat(id, request, plan);
-        hold(self, seat);
+        register(self, seat);
         let lobby_key = self.directory.seat(seat).lobby;
         info!("conn={id} peer={} user={user:?} lobby={code} joined{}", self.conns.remote(key), arrival.log_suffix());
         self.charge_head_to_user(key, seat);
@@ -131,10 +131,10 @@ impl Core {
         &mut self,
         request: SeatRequest<'_>,
         plan: Plan,
-        hold: impl FnOnce(&mut Core, SeatKey),
+        register: impl FnOnce(&mut Core, SeatKey),
     ) -> SeatKey {
         let (seat, arrival, _) = self.fill_seat(ConnId::ELSEWHERE, request, plan);
-        hold(self, seat);
+        register(self, seat);
         let lobby = self.directory.seat(seat).lobby;
         self.note_arrival(self.member_in(seat), arrival);
         // As the connection's own node does it when it sends the `welcome`.

@@ -33,21 +33,21 @@ impl Core {
         timeout: Duration,
     ) -> Option<PingTarget> {
         let cluster = self.cluster.as_mut()?;
-        let holder = cluster.holders.get(seat)?;
-        let (node, seat, hold) = (holder.node, holder.seat, holder.hold);
-        Operation::Check { seat, hold, ticket, timeout }.write(&mut cluster.operations);
+        let connection = cluster.seat_connections.get(seat)?;
+        let (node, seat, join_number) = (connection.node, connection.seat, connection.join_number);
+        Operation::Check { seat, join_number, ticket, timeout }.write(&mut cluster.operations);
         Some(PingTarget { seat, via: Via::Node(node), outcome: None })
     }
 
     /// Starts a check that a node has asked for, if the connection is here.
     pub(super) fn execute_check(&mut self, asker: Incarnation, check: (SeatId, u64), ticket: u64, timeout: Duration) {
-        let (id, hold) = check;
+        let (id, join_number) = check;
         let cluster = self.in_cluster();
         let own = cluster.node;
-        let held = cluster.held_seat(id, hold);
-        let holder = held.and_then(|seat| cluster.holders.get(seat)).map(|holder| holder.node);
-        let is_present = held.is_some_and(|seat| !self.directory.seat(seat).is_away);
-        let conn = held.filter(|_| is_present).and_then(|seat| self.directory.conn_of(seat));
+        let seat = cluster.seat_with_connection(id, join_number);
+        let node = seat.and_then(|seat| cluster.seat_connections.get(seat)).map(|connection| connection.node);
+        let is_present = seat.is_some_and(|seat| !self.directory.seat(seat).is_away);
+        let conn = seat.filter(|_| is_present).and_then(|seat| self.directory.conn_of(seat));
         if let Some(conn) = conn {
             let nonce = self.begin_check(conn.key(), timeout);
             self.rearm(conn.key());
@@ -57,7 +57,7 @@ impl Core {
                 let deadline = self.clock.own() + timeout;
                 self.pings.begin_for(asker, ticket, deadline, target);
             }
-        } else if is_present && holder == own && ticket != 0 {
+        } else if is_present && node == own && ticket != 0 {
             // Its end is on its way to the log.
             self.pings.note_result(CheckResult { asker, ticket, seat: id, latency: None });
         } else if !is_present && own == Some(asker) {

@@ -94,7 +94,7 @@ impl Core {
     /// The name of the node that has, or had, the connection of a seat. `None` without a cluster, and if it has ended.
     pub(in crate::engine) fn node_of(&self, seat: SeatKey) -> Option<String> {
         let cluster = self.cluster.as_ref()?;
-        let holder = cluster.holders.get(seat)?;
-        cluster.nodes.get(&holder.node).map(ToString::to_string)
+        let connection = cluster.seat_connections.get(seat)?;
+        cluster.nodes.get(&connection.node).map(ToString::to_string)
     }
 }

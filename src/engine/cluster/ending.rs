@@ -10,13 +10,13 @@ use crate::cluster::log::Incarnation;
 use crate::lobby::sessions::LostConn;
 
 impl Core {
-    /// Ends the hold of a seat that is not away and has no connection here: keeps it for its session, or frees it. All nodes
-    /// come to the same result. `is_written` says whether all that the connection was sent had been written.
-    pub(super) fn end_hold(&mut self, seat: SeatKey, reason: CloseReason, is_written: bool) {
+    /// Ends the connection of a seat, which is not away and has none here: keeps the seat for its session, or frees it. All
+    /// nodes come to the same result. `is_written` says whether all that the connection was sent had been written.
+    pub(super) fn end_connection(&mut self, seat: SeatKey, reason: CloseReason, is_written: bool) {
         let member = self.member_in(seat);
         let has_session = self.directory.session_of(seat).is_some();
         // A member that an operator's command ends does not escape because its connection ends before.
-        let ordered = self.cluster.as_ref().and_then(|cluster| cluster.holders.get(seat)?.ordered);
+        let ordered = self.cluster.as_ref().and_then(|cluster| cluster.seat_connections.get(seat)?.ordered);
         let reason = ordered.filter(|_| reason.keeps_seat()).unwrap_or(reason);
         if is_written && let Some(state) = self.sessions.get_mut(seat) {
             state.directs.note_all_written();
@@ -54,22 +54,22 @@ impl Core {
             self.close_away(&[seat], reason);
             return;
         }
-        let Some(conn) = self.directory.conn_of(seat) else { return self.end_hold(seat, reason, false) };
+        let Some(conn) = self.directory.conn_of(seat) else { return self.end_connection(seat, reason, false) };
         let key = conn.key();
         let is_written = !self.egress.has_queue(key);
         self.record_close_reason(key, reason);
         self.directory.detach(seat);
         self.set_closing(key);
         self.forget_in_flight(seat);
-        self.end_hold(seat, reason, is_written);
+        self.end_connection(seat, reason, is_written);
         self.send_close(key, reason, None);
     }
 
     /// Forgets the requests of a seat's connection that are on the way. They will be ignored.
     pub(in crate::engine) fn forget_in_flight(&mut self, seat: SeatKey) {
         let Some(cluster) = &mut self.cluster else { return };
-        if let Some(holder) = cluster.holders.get(seat) {
-            cluster.in_flight.remove(&holder.hold);
+        if let Some(connection) = cluster.seat_connections.get(seat) {
+            cluster.in_flight.remove(&connection.join_number);
         }
     }
 
@@ -78,12 +78,13 @@ impl Core {
         self.pings.node_ended(node);
         let cluster = self.in_cluster();
         cluster.nodes.remove(&node);
-        let is_of_node = |seat: &SeatKey| cluster.holders.get(*seat).is_some_and(|holder| holder.node == node);
-        let mut seats: Vec<SeatKey> = cluster.holders.keys().filter(is_of_node).collect();
+        let is_of_node =
+            |seat: &SeatKey| cluster.seat_connections.get(*seat).is_some_and(|connection| connection.node == node);
+        let mut seats: Vec<SeatKey> = cluster.seat_connections.keys().filter(is_of_node).collect();
         seats.sort_unstable_by_key(|&seat| self.directory.seat(seat).id);
         for seat in seats {
             if self.directory.seat(seat).is_elsewhere() {
-                self.end_hold(seat, CloseReason::Hangup, false);
+                self.end_connection(seat, CloseReason::Hangup, false);
             }
         }
     }

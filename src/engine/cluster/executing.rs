@@ -10,7 +10,7 @@ use super::super::Engine;
 use super::super::app::App;
 use super::super::core::Core;
 use super::super::member::{Identity, Message};
-use super::super::state::cluster::{Holder, SharedOrigin};
+use super::super::state::cluster::{SeatConnection, SharedOrigin};
 use super::super::state::conn::ConnState;
 use super::super::state::pings::CheckResult;
 use super::command::read_command;
@@ -67,21 +67,21 @@ impl<A: App> Engine<A> {
 
     fn execute_one(&mut self, node: Incarnation, operation: Operation<'_>) {
         match operation {
-            Operation::Text { seat, hold, text } => {
-                if let Some(seat) = self.core.speaking_seat(seat, hold, text.len()) {
+            Operation::Text { seat, join_number, text } => {
+                if let Some(seat) = self.core.speaking_seat(seat, join_number, text.len()) {
                     self.execute_text(seat, text);
                 }
             }
-            Operation::Binary { seat, hold, bytes } => {
-                if let Some(seat) = self.core.speaking_seat(seat, hold, bytes.len()) {
+            Operation::Binary { seat, join_number, bytes } => {
+                if let Some(seat) = self.core.speaking_seat(seat, join_number, bytes.len()) {
                     let member = self.core.member_in(seat);
                     // Only a JSON message can be answered with an error, so a rejection is dropped here.
                     let _ = self.deliver(&member, Message::Binary(bytes));
                 }
             }
             Operation::Join(join) => self.execute_join(node, &join),
-            Operation::Check { seat, hold, ticket, timeout } => {
-                self.core.execute_check(node, (seat, hold), ticket, timeout);
+            Operation::Check { seat, join_number, ticket, timeout } => {
+                self.core.execute_check(node, (seat, join_number), ticket, timeout);
             }
             Operation::Checked { asker, ticket, seat, latency } => {
                 self.core.execute_checked(CheckResult { asker, ticket, seat, latency });
@@ -89,10 +89,10 @@ impl<A: App> Engine<A> {
             Operation::Claim { .. } | Operation::Release { .. } => {
                 warn!("cluster: node {node} runs another kind of application");
             }
-            Operation::Drop { seat, hold, reason, is_written } => {
-                let held = self.core.in_cluster().held_seat(seat, hold);
-                if let Some(seat) = held.filter(|&seat| self.core.directory.seat(seat).is_elsewhere()) {
-                    self.core.end_hold(seat, reason, is_written);
+            Operation::Drop { seat, join_number, reason, is_written } => {
+                let seat = self.core.in_cluster().seat_with_connection(seat, join_number);
+                if let Some(seat) = seat.filter(|&seat| self.core.directory.seat(seat).is_elsewhere()) {
+                    self.core.end_connection(seat, reason, is_written);
                 }
             }
             Operation::Operate { ticket, command } => match read_command(&mut Body(command)) {
@@ -119,7 +119,7 @@ impl<A: App> Engine<A> {
 
     fn execute_join(&mut self, node: Incarnation, join: &Join<'_>) {
         let core = &mut self.core;
-        let hold = core.in_cluster().executed;
+        let join_number = core.in_cluster().executed;
         let is_own = core.in_cluster().node == Some(node);
         let mut waiting = if is_own { core.take_waiting(join.conn) } else { None };
         let wanted = Wanted { requested: &join.requested, claim: join.claim, entry: join.entry, reserved: None };
@@ -134,10 +134,10 @@ impl<A: App> Engine<A> {
             core.accept_pending(conn.key());
             core.refuse_login(conn.key(), wanted, &identity.user, CloseReason::RateLimited);
         }
-        let holder = |core: &Core, seat| Holder {
+        let connection = |core: &Core, seat| SeatConnection {
             seat: core.directory.seat(seat).id,
             node,
-            hold,
+            join_number,
             data: join.data.map(Arc::from),
             ordered: None,
         };
@@ -145,8 +145,8 @@ impl<A: App> Engine<A> {
             (Ok(plan), Some((conn, identity))) => {
                 let early = core.accept_pending(conn.key());
                 core.take_seat(conn.key(), request, plan, &identity, |core, seat| {
-                    let holder = holder(core, seat);
-                    core.in_cluster().set_holder(seat, holder);
+                    let connection = connection(core, seat);
+                    core.in_cluster().set_connection(seat, connection);
                 });
                 core.egress.mark_dirty(conn.key());
                 core.close_as_ordered(conn);
@@ -154,8 +154,8 @@ impl<A: App> Engine<A> {
             }
             (Ok(plan), None) => {
                 let seat = core.take_seat_elsewhere(request, plan, |core, seat| {
-                    let holder = holder(core, seat);
-                    core.in_cluster().set_holder(seat, holder);
+                    let connection = connection(core, seat);
+                    core.in_cluster().set_connection(seat, connection);
                 });
                 if is_own {
                     // Its connection has ended in the meantime. One that has guessed leaves no session.
@@ -203,13 +203,13 @@ impl Core {
     }
 
     /// Returns the seat of a member that sends a message of so many bytes, if its connection still has the seat.
-    fn speaking_seat(&mut self, seat: SeatId, hold: u64, length: usize) -> Option<SeatKey> {
+    fn speaking_seat(&mut self, seat: SeatId, join_number: u64, length: usize) -> Option<SeatKey> {
         let cluster = self.in_cluster();
-        if let Some(in_flight) = cluster.in_flight.get_mut(&hold) {
+        if let Some(in_flight) = cluster.in_flight.get_mut(&join_number) {
             in_flight.requests = in_flight.requests.saturating_sub(1);
             in_flight.bytes = in_flight.bytes.saturating_sub(length);
         }
-        let seat = cluster.held_seat(seat, hold)?;
+        let seat = cluster.seat_with_connection(seat, join_number)?;
         // An away seat has no connection that could send.
         (!self.directory.seat(seat).is_away).then_some(seat)
     }
@@ -226,7 +226,7 @@ impl Core {
     /// Queues the close of a connection that got a seat which an operator's command ends.
     fn close_as_ordered(&mut self, conn: ConnId) {
         let seat = self.conns.get(conn).and_then(|slot| slot.seat());
-        let ordered = seat.and_then(|seat| self.in_cluster().holders.get(seat)?.ordered);
+        let ordered = seat.and_then(|seat| self.in_cluster().seat_connections.get(seat)?.ordered);
         if let Some(reason) = ordered {
             self.close_in_batches([conn], reason);
         }

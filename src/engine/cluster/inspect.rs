@@ -42,8 +42,12 @@ impl<A: App> Engine<A> {
             now,
             unix,
             |out, seat| {
-                if let Some(holder) = cluster.holders.get(seat) {
-                    let _ = write!(out, " held by {} since {} data {:?}", holder.node, holder.hold, holder.data);
+                if let Some(connection) = cluster.seat_connections.get(seat) {
+                    let _ = write!(
+                        out,
+                        " held by {} since {} data {:?}",
+                        connection.node, connection.join_number, connection.data
+                    );
                 }
                 if let Some(state) = core.sessions.get(seat) {
                     let (upstream, directs) = (&state.upstream, &state.directs);
@@ -78,11 +82,11 @@ impl<A: App> Engine<A> {
         let Some(cluster) = &self.core.cluster else { return Vec::new() };
         let directory = &self.core.directory;
         let seat = |key| {
-            let (seat, holder) = (directory.seat(key), cluster.holders.get(key)?);
+            let (seat, connection) = (directory.seat(key), cluster.seat_connections.get(key)?);
             Some(SeatInCluster {
                 id: seat.id,
                 user: directory.user_of(key).to_string(),
-                node: holder.node,
+                node: connection.node,
                 is_away: seat.is_away,
                 is_here: directory.conn_of(key).is_some(),
             })

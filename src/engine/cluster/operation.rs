@@ -11,23 +11,23 @@ use crate::base::id::SeatId;
 use crate::base::session::{Claim, Position, SessionHash};
 use crate::cluster::log::Incarnation;
 
-/// An operation. The members of lobbies are named by the id of their seat and the hold of their connection.
+/// An operation. The members of lobbies are named by the id of their seat and the `join_number` of their connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Operation<'a> {
     /// A text message of a member.
-    Text { seat: SeatId, hold: u64, text: &'a str },
+    Text { seat: SeatId, join_number: u64, text: &'a str },
     /// A binary message of a member.
-    Binary { seat: SeatId, hold: u64, bytes: &'a [u8] },
+    Binary { seat: SeatId, join_number: u64, bytes: &'a [u8] },
     /// A connection asks for a seat. Its user is authorized.
     Join(Join<'a>),
     /// The connection of a member has ended.
     /// `is_written` says whether all that it was sent had been written.
-    Drop { seat: SeatId, hold: u64, reason: CloseReason, is_written: bool },
+    Drop { seat: SeatId, join_number: u64, reason: CloseReason, is_written: bool },
     /// An operator's command, in the form of [`command`](super::command). The ticket names it for its own node.
     Operate { ticket: u64, command: &'a [u8] },
     /// The node with the connection of a seat is to check whether its page is alive. The ticket names the operator's ping for the node
     /// that asks; 0: an application asks, and nobody waits for a [result](Self::Checked).
-    Check { seat: SeatId, hold: u64, ticket: u64, timeout: Duration },
+    Check { seat: SeatId, join_number: u64, ticket: u64, timeout: Duration },
     /// The result of a check that `asker` has asked for: the latency, or `None` without an answer in time.
     Checked { asker: Incarnation, ticket: u64, seat: SeatId, latency: Option<Duration> },
     /// A node is to be the home of a lobby.
@@ -74,18 +74,18 @@ impl Operation<'_> {
         let start = out.len();
         out.extend([self.kind(), 0, 0, 0, 0]);
         match self {
-            Operation::Text { seat, hold, text } => {
-                put_member(out, *seat, *hold);
+            Operation::Text { seat, join_number, text } => {
+                put_member(out, *seat, *join_number);
                 out.extend(text.as_bytes());
             }
-            Operation::Binary { seat, hold, bytes } => {
-                put_member(out, *seat, *hold);
+            Operation::Binary { seat, join_number, bytes } => {
+                put_member(out, *seat, *join_number);
                 out.extend(*bytes);
             }
             Operation::Join(join) => join.write(out),
             Operation::Claim { lobby } | Operation::Release { lobby } => out.extend(lobby.as_bytes()),
-            Operation::Drop { seat, hold, reason, is_written } => {
-                put_member(out, *seat, *hold);
+            Operation::Drop { seat, join_number, reason, is_written } => {
+                put_member(out, *seat, *join_number);
                 out.push(u8::from(*is_written));
                 put_reason(out, *reason);
             }
@@ -93,8 +93,8 @@ impl Operation<'_> {
                 out.extend(ticket.to_le_bytes());
                 out.extend(*command);
             }
-            Operation::Check { seat, hold, ticket, timeout } => {
-                put_member(out, *seat, *hold);
+            Operation::Check { seat, join_number, ticket, timeout } => {
+                put_member(out, *seat, *join_number);
                 out.extend(ticket.to_le_bytes());
                 put_span(out, *timeout);
             }
@@ -128,23 +128,23 @@ impl Operation<'_> {
         let mut body = Body(body);
         let operation = match kind {
             TEXT => {
-                let (seat, hold) = body.member()?;
-                Operation::Text { seat, hold, text: std::str::from_utf8(body.0).ok()? }
+                let (seat, join_number) = body.member()?;
+                Operation::Text { seat, join_number, text: std::str::from_utf8(body.0).ok()? }
             }
             BINARY => {
-                let (seat, hold) = body.member()?;
-                Operation::Binary { seat, hold, bytes: body.0 }
+                let (seat, join_number) = body.member()?;
+                Operation::Binary { seat, join_number, bytes: body.0 }
             }
             JOIN => Operation::Join(Join::read(body)?),
             DROP => {
-                let (seat, hold) = body.member()?;
+                let (seat, join_number) = body.member()?;
                 let is_written = body.u8()? == 1;
-                Operation::Drop { seat, hold, reason: body.reason()?, is_written }
+                Operation::Drop { seat, join_number, reason: body.reason()?, is_written }
             }
             OPERATE => Operation::Operate { ticket: body.u64()?, command: body.0 },
             CHECK => {
-                let (seat, hold) = body.member()?;
-                Operation::Check { seat, hold, ticket: body.u64()?, timeout: body.span()? }
+                let (seat, join_number) = body.member()?;
+                Operation::Check { seat, join_number, ticket: body.u64()?, timeout: body.span()? }
             }
             CHECKED => Operation::Checked {
                 asker: Incarnation(body.u64()?),
@@ -210,9 +210,9 @@ impl Join<'_> {
     }
 }
 
-fn put_member(out: &mut Vec<u8>, seat: SeatId, hold: u64) {
+fn put_member(out: &mut Vec<u8>, seat: SeatId, join_number: u64) {
     out.extend(seat.0.to_le_bytes());
-    out.extend(hold.to_le_bytes());
+    out.extend(join_number.to_le_bytes());
 }
 
 /// Appends a span of time in microseconds.
@@ -257,7 +257,7 @@ mod tests {
     use super::*;
 
     fn all() -> Vec<Operation<'static>> {
-        let (seat, hold) = (SeatId(7), 1 << 40);
+        let (seat, join_number) = (SeatId(7), 1 << 40);
         let session = SessionHash::from_bits(3);
         let claim = Claim { session, was: None, position: Some(Position { epoch: 1, seq: 2, n: 3 }) };
         let entry = Entry { create: false, role: Role::Watch, password: PasswordHash::of("tulip"), seats: Some(4) };
@@ -265,8 +265,8 @@ mod tests {
             Operation::Join(Join { conn: 9, user: "ann", requested, claim, entry, data })
         };
         vec![
-            Operation::Text { seat, hold, text: r#"{"type":"move"}"# },
-            Operation::Binary { seat, hold, bytes: &[0, 255] },
+            Operation::Text { seat, join_number, text: r#"{"type":"move"}"# },
+            Operation::Binary { seat, join_number, bytes: &[0, 255] },
             join(RequestedLobby::Lobby("chess".into()), None, Entry::ORDINARY, None),
             join(
                 RequestedLobby::New,
@@ -275,12 +275,12 @@ mod tests {
                 Some(&b"{}"[..]),
             ),
             join(RequestedLobby::Quick("ranked".into()), Some(claim), Entry { password: None, ..entry }, Some(&[])),
-            Operation::Drop { seat, hold, reason: CloseReason::Stale, is_written: true },
+            Operation::Drop { seat, join_number, reason: CloseReason::Stale, is_written: true },
             Operation::Claim { lobby: "chess" },
             Operation::Release { lobby: "chess" },
-            Operation::Drop { seat, hold, reason: CloseReason::app(4400, "cheater"), is_written: false },
+            Operation::Drop { seat, join_number, reason: CloseReason::app(4400, "cheater"), is_written: false },
             Operation::Operate { ticket: 9, command: &[1, 2] },
-            Operation::Check { seat, hold, ticket: 3, timeout: Duration::from_millis(2000) },
+            Operation::Check { seat, join_number, ticket: 3, timeout: Duration::from_millis(2000) },
             Operation::Checked { asker: Incarnation(4), ticket: 3, seat, latency: Some(Duration::from_micros(812)) },
             Operation::Checked { asker: Incarnation(4), ticket: 3, seat, latency: None },
         ]
@@ -303,7 +303,7 @@ mod tests {
     fn every_reason_is_written() {
         for &reason in CloseReason::ALL {
             let mut bytes = Vec::new();
-            let drop = Operation::Drop { seat: SeatId(1), hold: 2, reason, is_written: false };
+            let drop = Operation::Drop { seat: SeatId(1), join_number: 2, reason, is_written: false };
             drop.write(&mut bytes);
             assert_eq!(Operation::read(&bytes), Some((drop, &[][..])));
         }

@@ -21,7 +21,7 @@ use crate::base::snapshot::{SnapshotError, SnapshotReader, SnapshotWriter, VERSI
 use crate::base::time::Time;
 use crate::cluster::log::Incarnation;
 use crate::engine::core::Core;
-use crate::engine::state::cluster::{Holder, SharedOrigin};
+use crate::engine::state::cluster::{SeatConnection, SharedOrigin};
 
 const MAGIC: &[u8; 8] = b"lobbysnp";
 const HEAD_BYTES: usize = 20;
@@ -123,13 +123,13 @@ impl Core {
         Ok(())
     }
 
-    fn write_holder(&self, seat: SeatKey, to: &mut SnapshotWriter) {
+    fn write_connection(&self, seat: SeatKey, to: &mut SnapshotWriter) {
         let Some(cluster) = &self.cluster else { return };
-        let holder = cluster.holders.get(seat);
-        to.flag(holder.is_some());
-        if let Some(Holder { seat: _, node, hold, data, ordered }) = holder {
+        let connection = cluster.seat_connections.get(seat);
+        to.flag(connection.is_some());
+        if let Some(SeatConnection { seat: _, node, join_number, data, ordered }) = connection {
             to.number(node.0);
-            to.number(*hold);
+            to.number(*join_number);
             to.flag(data.is_some());
             if let Some(data) = data {
                 to.len(data.len());
@@ -140,12 +140,12 @@ impl Core {
         }
     }
 
-    fn read_holder(&mut self, seat: SeatKey, from: &mut SnapshotReader<'_>) -> Result<(), SnapshotError> {
+    fn read_connection(&mut self, seat: SeatKey, from: &mut SnapshotReader<'_>) -> Result<(), SnapshotError> {
         let Some(cluster) = &mut self.cluster else { return Ok(()) };
         if !from.flag()? {
             return Ok(());
         }
-        let (node, hold) = (Incarnation(from.number()?), from.number()?);
+        let (node, join_number) = (Incarnation(from.number()?), from.number()?);
         let data: Option<Arc<[u8]>> = if from.flag()? {
             let len = from.len()?;
             Some(from.raw(len)?.into())
@@ -161,7 +161,10 @@ impl Core {
             }
         };
         self.directory.set_away_data(seat, data.clone());
-        cluster.set_holder(seat, Holder { seat: self.directory.seat(seat).id, node, hold, data, ordered });
+        cluster.set_connection(
+            seat,
+            SeatConnection { seat: self.directory.seat(seat).id, node, join_number, data, ordered },
+        );
         Ok(())
     }
 
@@ -189,13 +192,13 @@ impl Core {
     /// Writes what the engine knows of a seat, beside the directory.
     fn write_seat(&self, seat: SeatKey, to: &mut SnapshotWriter) {
         self.sessions.write(seat, to);
-        self.write_holder(seat, to);
+        self.write_connection(seat, to);
     }
 
     fn read_seat(&mut self, seat: SeatKey, from: &mut SnapshotReader<'_>) -> Result<(), SnapshotError> {
         let has_session = self.directory.session_of(seat).is_some();
         self.sessions.read(seat, has_session, from)?;
-        self.read_holder(seat, from)
+        self.read_connection(seat, from)
     }
 }
 

@@ -149,9 +149,9 @@ impl Core {
         if cluster.node.is_none() || !cluster.is_reachable || cluster.operations.len() + length > MAX_OPERATIONS_BYTES {
             return self.reject(key, reference, Reject::Unavailable, "the cluster does not answer: try again later");
         }
-        let Some(holder) = cluster.holders.get(member.seat_key) else { return };
-        let (seat, hold) = (holder.seat, holder.hold);
-        let in_flight = cluster.in_flight.entry(hold).or_default();
+        let Some(connection) = cluster.seat_connections.get(member.seat_key) else { return };
+        let (seat, join_number) = (connection.seat, connection.join_number);
+        let in_flight = cluster.in_flight.entry(join_number).or_default();
         let is_first = in_flight.bytes == 0;
         if in_flight.requests >= max_requests || (!is_first && in_flight.bytes + length > max_bytes) {
             return self.refuse_in_flight(key, reference);
@@ -159,8 +159,8 @@ impl Core {
         in_flight.requests += 1;
         in_flight.bytes += length;
         let operation = match message {
-            SharedMessage::Text(text) => Operation::Text { seat, hold, text },
-            SharedMessage::Binary(bytes) => Operation::Binary { seat, hold, bytes },
+            SharedMessage::Text(text) => Operation::Text { seat, join_number, text },
+            SharedMessage::Binary(bytes) => Operation::Binary { seat, join_number, bytes },
         };
         operation.write(&mut cluster.operations);
     }
@@ -185,9 +185,10 @@ impl Core {
     /// Appends that the connection of a seat has ended. While the node is detached nobody is told.
     pub(super) fn append_drop(&mut self, seat: SeatKey, reason: CloseReason, is_written: bool) {
         let cluster = self.in_cluster();
-        if let (Some(holder), Some(_)) = (cluster.holders.get(seat), cluster.node) {
-            let drop = Operation::Drop { seat: holder.seat, hold: holder.hold, reason, is_written };
-            cluster.in_flight.remove(&holder.hold);
+        if let (Some(connection), Some(_)) = (cluster.seat_connections.get(seat), cluster.node) {
+            let drop =
+                Operation::Drop { seat: connection.seat, join_number: connection.join_number, reason, is_written };
+            cluster.in_flight.remove(&connection.join_number);
             drop.write(&mut cluster.operations);
         }
     }

@@ -20,14 +20,14 @@ pub(crate) const MAX_OPERATIONS_BYTES: usize = 4 << 20;
 
 /// The connection of a seat, as the whole cluster knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Holder {
+pub(crate) struct SeatConnection {
     /// Id of the seat.
     pub(crate) seat: SeatId,
     /// The node that has the connection.
     pub(crate) node: Incarnation,
     /// Number of the operation with which it got the seat. Operations of an earlier connection have another one, and are
     /// ignored.
-    pub(crate) hold: u64,
+    pub(crate) join_number: u64,
     /// Data of the member's identity.
     pub(crate) data: Option<Arc<[u8]>>,
     /// Why the seat ends with this connection or a later one, whatever ends that: the reason of an operator's command.
@@ -127,12 +127,12 @@ pub(crate) struct Cluster {
     /// The seat that was freed last, and the node that had its connection.
     pub(crate) freed: Option<(SeatId, Incarnation)>,
     /// By the key of a seat.
-    pub(crate) holders: SideTable<SeatKey, Holder>,
+    pub(crate) seat_connections: SideTable<SeatKey, SeatConnection>,
     pub(crate) seats: HashMap<SeatId, SeatKey>,
     pub(crate) waiting: BTreeMap<ConnId, Waiting>,
     /// Those of them whose request to join is still to append.
     pub(crate) to_ask: BTreeSet<ConnId>,
-    /// Requests of this node's members, by hold.
+    /// Requests of this node's members, by the `join_number` of their connections.
     pub(crate) in_flight: HashMap<u64, InFlight>,
     /// Operations that are not appended yet, in the format of the log.
     pub(crate) operations: Vec<u8>,
@@ -168,7 +168,7 @@ impl Cluster {
             is_executing: false,
             is_shared: false,
             freed: None,
-            holders: SideTable::default(),
+            seat_connections: SideTable::default(),
             seats: HashMap::new(),
             waiting: BTreeMap::new(),
             to_ask: BTreeSet::new(),
@@ -195,13 +195,13 @@ impl Cluster {
 
     /// Forgets all but the connections that wait for a seat.
     pub(crate) fn detach(&mut self) {
-        let holders = std::mem::take(&mut self.holders);
+        let seat_connections = std::mem::take(&mut self.seat_connections);
         let (waiting, early) = (std::mem::take(&mut self.waiting), std::mem::take(&mut self.early));
         let seats = std::mem::take(&mut self.seats);
         let mut submitted = std::mem::take(&mut self.submitted);
         submitted.end_all();
         let (entries, bytes) = (self.entries, self.bytes);
-        *self = Cluster { holders, seats, waiting, early, submitted, entries, bytes, ..Cluster::new() };
+        *self = Cluster { seat_connections, seats, waiting, early, submitted, entries, bytes, ..Cluster::new() };
     }
 
     /// The state in numbers. `connections` of this node have a seat.
@@ -224,8 +224,8 @@ impl Cluster {
 
     /// Notes that a seat ends for `reason`, unless that is decided already.
     pub(crate) fn order_end(&mut self, seat: SeatKey, reason: CloseReason) {
-        if let Some(holder) = self.holders.get_mut(seat) {
-            holder.ordered.get_or_insert(reason);
+        if let Some(connection) = self.seat_connections.get_mut(seat) {
+            connection.ordered.get_or_insert(reason);
         }
     }
 
@@ -242,36 +242,39 @@ impl Cluster {
         Some(ClusterOutput::Append(take_batch(&mut self.operations)))
     }
 
-    /// Returns the seat with this id, if the connection with this hold still has it.
-    pub(crate) fn held_seat(&self, id: SeatId, hold: u64) -> Option<SeatKey> {
+    /// Returns the seat with this id, if the connection that got it with this operation still has it.
+    pub(crate) fn seat_with_connection(&self, id: SeatId, join_number: u64) -> Option<SeatKey> {
         let seat = *self.seats.get(&id)?;
-        self.holders.get(seat).is_some_and(|holder| holder.seat == id && holder.hold == hold).then_some(seat)
+        self.seat_connections
+            .get(seat)
+            .is_some_and(|connection| connection.seat == id && connection.join_number == join_number)
+            .then_some(seat)
     }
 
-    pub(crate) fn set_holder(&mut self, seat: SeatKey, mut holder: Holder) {
-        if let Some(before) = self.holders.get(seat) {
-            self.in_flight.remove(&before.hold);
-            let ordered = before.ordered.filter(|_| before.seat == holder.seat);
-            holder.ordered = holder.ordered.or(ordered);
+    pub(crate) fn set_connection(&mut self, seat: SeatKey, mut connection: SeatConnection) {
+        if let Some(before) = self.seat_connections.get(seat) {
+            self.in_flight.remove(&before.join_number);
+            let ordered = before.ordered.filter(|_| before.seat == connection.seat);
+            connection.ordered = connection.ordered.or(ordered);
         }
-        self.seats.insert(holder.seat, seat);
-        self.holders.insert(seat, holder);
+        self.seats.insert(connection.seat, seat);
+        self.seat_connections.insert(seat, connection);
     }
 
     /// Forgets all seats.
     pub(crate) fn forget_seats(&mut self) {
-        self.holders = SideTable::default();
+        self.seat_connections = SideTable::default();
         self.seats.clear();
         self.executed = 0;
     }
 
-    /// Forgets the holder of a seat that was freed.
+    /// Forgets the connection of a seat that was freed.
     pub(crate) fn seat_freed(&mut self, seat: SeatKey) {
-        if let Some(holder) = self.holders.get(seat) {
-            self.freed = Some((holder.seat, holder.node));
-            self.seats.remove(&holder.seat);
-            self.in_flight.remove(&holder.hold);
-            self.holders.remove(seat);
+        if let Some(connection) = self.seat_connections.get(seat) {
+            self.freed = Some((connection.seat, connection.node));
+            self.seats.remove(&connection.seat);
+            self.in_flight.remove(&connection.join_number);
+            self.seat_connections.remove(seat);
         }
     }
 
@@ -279,7 +282,11 @@ impl Cluster {
     pub(crate) fn node_of(&self, seat: SeatKey, id: SeatId) -> Option<Incarnation> {
         match self.freed {
             Some((freed, node)) if freed == id => Some(node),
-            _ => self.holders.get(seat).filter(|holder| holder.seat == id).map(|holder| holder.node),
+            _ => self
+                .seat_connections
+                .get(seat)
+                .filter(|connection| connection.seat == id)
+                .map(|connection| connection.node),
         }
     }
 }

@@ -16,8 +16,8 @@ pub fn on_free_port() -> Config {
 }
 
 /// A client with a non-blocking socket: the test runs the server's turns while the client waits.
-pub struct Client {
-    pub stream: TcpStream,
+pub struct Client<S = TcpStream> {
+    pub stream: S,
     pub reader: Reader,
     /// The server has shut down its side.
     pub ended: bool,
@@ -27,13 +27,20 @@ impl Client {
     pub fn open(address: SocketAddr) -> Client {
         let stream = TcpStream::connect(address).expect("the server listens");
         stream.set_nonblocking(true).expect("a socket can be set non-blocking");
-        Client { stream, reader: Reader::default(), ended: false }
+        Client::over(stream)
     }
 
     pub fn connect(address: SocketAddr, lobby: &str, user: &str) -> Client {
         let mut client = Client::open(address);
         client.send(&wire::upgrade_request(&format!("/ws/{lobby}?token={user}"), &[]));
         client
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    /// A client over a connected non-blocking stream.
+    pub fn over(stream: S) -> Client<S> {
+        Client { stream, reader: Reader::default(), ended: false }
     }
 
     pub fn send(&mut self, bytes: &[u8]) {

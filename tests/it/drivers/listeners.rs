@@ -11,10 +11,10 @@ use lobbyd::Config;
 use lobbyd::apps::{Relay, Verbatim};
 use lobbyd::config::{FileMode, Listen, ListenAddress};
 use lobbyd::net::{ListenSocket, Server, Status};
-use lobbyd::sim::wire::{self, Reader, Received};
+use lobbyd::sim::wire::{self, Received};
 
 use crate::common::files::Folder;
-use crate::common::sockets::{BlockingClient, SHORT};
+use crate::common::sockets::{BlockingClient, Client, SHORT};
 
 fn bind(config: Config) -> Result<Server<Verbatim>, String> {
     Server::bind(config, Verbatim::default()).map_err(|error| error.to_string())
@@ -34,62 +34,32 @@ fn has_ipv6() -> bool {
 }
 
 /// A client of any kind of address.
-struct AnyClient {
-    stream: Box<dyn Stream>,
-    reader: Reader,
-}
+type AnyClient = Client<Box<dyn Stream>>;
 
 trait Stream: Read + Write {}
 impl Stream for TcpStream {}
 impl Stream for UnixStream {}
 
-impl AnyClient {
-    fn open(address: &ListenAddress) -> AnyClient {
-        let stream: Box<dyn Stream> = match address {
-            ListenAddress::Ip(address) => {
-                let stream = TcpStream::connect(address).expect("the server listens");
-                stream.set_nonblocking(true).expect("a socket can be set non-blocking");
-                Box::new(stream)
-            }
-            ListenAddress::Unix(path) => {
-                let stream = UnixStream::connect(path).expect("the server listens");
-                stream.set_nonblocking(true).expect("a socket can be set non-blocking");
-                Box::new(stream)
-            }
-            other => panic!("{other} is a name"),
-        };
-        AnyClient { stream, reader: Reader::default() }
-    }
-
-    fn send(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).expect("the socket takes a small request");
-    }
-
-    fn connect(address: &ListenAddress, user: &str) -> AnyClient {
-        let mut client = AnyClient::open(address);
-        client.send(&wire::upgrade_request(&format!("/ws/chess?token={user}"), &[]));
-        client
-    }
-
-    fn poll(&mut self) -> Option<Received> {
-        let mut bytes = [0; 4096];
-        match self.stream.read(&mut bytes) {
-            Ok(n) => self.reader.push(&bytes[..n]),
-            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+fn open(address: &ListenAddress) -> AnyClient {
+    Client::over(match address {
+        ListenAddress::Ip(address) => {
+            let stream = TcpStream::connect(address).expect("the server listens");
+            stream.set_nonblocking(true).expect("a socket can be set non-blocking");
+            Box::new(stream)
         }
-        self.reader.next().expect("the server keeps to the protocol")
-    }
-
-    #[track_caller]
-    fn next(&mut self, server: &mut Server<Verbatim>) -> Received {
-        for _ in 0..1000 {
-            if let Some(received) = self.poll() {
-                return received;
-            }
-            server.turn(SHORT).expect("the turn succeeds");
+        ListenAddress::Unix(path) => {
+            let stream = UnixStream::connect(path).expect("the server listens");
+            stream.set_nonblocking(true).expect("a socket can be set non-blocking");
+            Box::new(stream)
         }
-        panic!("nothing was received");
-    }
+        other => panic!("{other} is a name"),
+    })
+}
+
+fn connect(address: &ListenAddress, user: &str) -> AnyClient {
+    let mut client = open(address);
+    client.send(&wire::upgrade_request(&format!("/ws/chess?token={user}"), &[]));
+    client
 }
 
 /// Checks that members who use different addresses of the server reach each other.
@@ -97,7 +67,7 @@ impl AnyClient {
 fn check_all_served(server: &mut Server<Verbatim>) {
     let addresses = server.local_addrs().to_vec();
     let mut members: Vec<AnyClient> =
-        addresses.iter().enumerate().map(|(n, address)| AnyClient::connect(address, &format!("u{n}"))).collect();
+        addresses.iter().enumerate().map(|(n, address)| connect(address, &format!("u{n}"))).collect();
     for member in &mut members {
         assert!(matches!(member.next(server), Received::Answer(101, _)));
     }
@@ -131,7 +101,7 @@ fn operators_are_served_on_several_addresses_too() {
     let admin: Listen = format!("unix:{},127.0.0.1:0", folder.0.join("admin.sock").display()).parse().expect("a list");
     let mut server = bind(Config { admin: Some(admin), ..listening("127.0.0.1:0") }).expect("free");
     for address in server.admin_addrs().to_vec() {
-        let mut operator = AnyClient::open(&address);
+        let mut operator = open(&address);
         operator.send(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert!(matches!(operator.next(&mut server), Received::Answer(200, _)), "{address}");
     }
@@ -168,7 +138,7 @@ fn the_unspecified_ipv6_address_takes_ipv4_unless_ipv4_has_a_listener_of_its_own
     let mut server = bind(listening("[::]:0")).expect("a free port");
     for ip in ["127.0.0.1", "::1"] {
         let address = SocketAddr::new(ip.parse().expect("an address"), port(&server, 0));
-        let mut client = AnyClient::connect(&ListenAddress::Ip(address), "ann");
+        let mut client = connect(&ListenAddress::Ip(address), "ann");
         assert!(matches!(client.next(&mut server), Received::Answer(101, _)), "{address}");
     }
     let server = bind(listening("0.0.0.0:0,[::]:0")).expect("free ports");
@@ -184,8 +154,8 @@ fn listeners_take_turns() {
     let config = Config { accept_per_turn: 2, ..listening("127.0.0.1:0,127.0.0.1:0") };
     let mut server = bind(config).expect("free ports");
     let addresses = server.local_addrs().to_vec();
-    let flood: Vec<AnyClient> = (0..100).map(|_| AnyClient::open(&addresses[0])).collect();
-    let mut client = AnyClient::connect(&addresses[1], "ann");
+    let flood: Vec<AnyClient> = (0..100).map(|_| open(&addresses[0])).collect();
+    let mut client = connect(&addresses[1], "ann");
     for _ in 0..3 {
         server.turn(SHORT).expect("the turn succeeds");
     }
@@ -276,7 +246,7 @@ fn descriptors_sent_over_a_socket_file_do_not_stall_what_follows_them() {
     let path = folder.0.join("lobbyd.sock");
     let mut server = bind(listening(&format!("unix:{}", path.display()))).expect("a new file");
     let address = ListenAddress::Unix(path.clone());
-    let mut bob = AnyClient::connect(&address, "bob");
+    let mut bob = connect(&address, "bob");
     assert!(matches!(bob.next(&mut server), Received::Answer(101, _)));
     let mut ann = UnixStream::connect(&path).expect("the server listens");
     ann.write_all(&wire::upgrade_request("/ws/chess?token=ann", &[])).expect("the server reads");

@@ -5,38 +5,12 @@ use flate2::{Decompress, FlushDecompress, Status};
 use lobbyd::config::ByteSize;
 use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire::{self, Opcode, Reader};
-use lobbyd::{
-    App, Authorization, CloseReason, Config, Context, Engine, Exclude, Member, Message, Protocol, Request, Time,
-};
+use lobbyd::{CloseReason, Config, Engine, Time};
 
-use super::{Input, START, pieces, without_rates};
+use super::{Delivered, Input, Recorder, START, pieces, without_rates};
 
 const MAX_MESSAGE: usize = 1000;
 const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate";
-
-/// A message: whether it is a text, and its bytes.
-type Delivered = (bool, Vec<u8>);
-
-/// Keeps what it receives, and sends it to all members.
-#[derive(Default)]
-struct Recorder(Vec<Delivered>);
-
-impl App for Recorder {
-    const PROTOCOL: Protocol = Protocol::Raw;
-
-    fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
-        Authorization::token_is_user(request)
-    }
-
-    fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
-        self.0.push(match message {
-            Message::Text(text) => (true, text.as_bytes().to_vec()),
-            Message::Binary(bytes) => (false, bytes.to_vec()),
-            Message::Json { .. } => unreachable!("it reads no JSON"),
-        });
-        cx.broadcast_to_lobby(from.lobby(), Exclude::None, message);
-    }
-}
 
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
@@ -116,7 +90,8 @@ fn decompress(payload: &[u8]) -> Option<Vec<u8>> {
 fn run_engine(stream: &[u8], seed: u8) -> (Vec<Delivered>, Option<CloseReason>) {
     let max_message_bytes = ByteSize(MAX_MESSAGE);
     let config = Config { max_message_bytes, deflate: true, ..without_rates() };
-    let mut engine = Engine::new(config.check().expect("the configuration is valid"), START, Recorder::default());
+    let app = Recorder { broadcasts: true, ..Recorder::default() };
+    let mut engine = Engine::new(config.check().expect("the configuration is valid"), START, app);
     let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");
     engine.handle_bytes(Time::ZERO, conn, &wire::upgrade_request("/ws/a?token=ann", &[OFFER]));
     let mut sockets = MemorySockets::default();
@@ -138,7 +113,7 @@ fn run_engine(stream: &[u8], seed: u8) -> (Vec<Delivered>, Option<CloseReason>) 
     }
     let counters = engine.stats().counters;
     let ended = CloseReason::ALL.iter().copied().find(|&reason| counters.closed(reason) > 0);
-    let delivered = std::mem::take(&mut engine.app_mut().0);
+    let delivered = std::mem::take(&mut engine.app_mut().delivered);
     assert!(delivered.starts_with(&received), "what was sent back is what was received");
     assert!(ended.is_some() || received == delivered);
     (delivered, ended)

@@ -5,37 +5,12 @@ use std::io::{self, Read, Write};
 use lobbyd::config::ByteSize;
 use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire::{self, Reader, Received};
-use lobbyd::{App, Authorization, CloseReason, Config, Context, Engine, Member, Message, Protocol, Request, Time};
+use lobbyd::{CloseReason, Config, Engine, Time};
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 
-use super::{START, pieces, without_rates};
+use super::{Delivered, Recorder, START, pieces, without_rates};
 
 const MAX_MESSAGE: usize = 300;
-
-#[derive(Clone, Debug, PartialEq)]
-enum Delivered {
-    Text(String),
-    Binary(Vec<u8>),
-}
-
-#[derive(Default)]
-struct Recorder(Vec<Delivered>);
-
-impl App for Recorder {
-    const PROTOCOL: Protocol = Protocol::Raw;
-
-    fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
-        Authorization::token_is_user(request)
-    }
-
-    fn on_message(&mut self, _: &mut Context<'_>, _: &Member, message: Message<'_>) {
-        self.0.push(match message {
-            Message::Text(text) => Delivered::Text(text.to_owned()),
-            Message::Binary(bytes) => Delivered::Binary(bytes.to_vec()),
-            Message::Json { .. } => unreachable!("it reads no JSON"),
-        });
-    }
-}
 
 /// The messages, the bytes sent back, and the close reason.
 #[derive(Debug, PartialEq)]
@@ -96,7 +71,7 @@ fn run_engine(stream: &[u8], seed: u8) -> Outcome {
     engine.check();
     let stats = engine.stats();
     let ended = CloseReason::ALL.iter().copied().find(|&reason| stats.counters.closed(reason) > 0);
-    Outcome { delivered: std::mem::take(&mut engine.app_mut().0), answered: sockets.written(conn), ended }
+    Outcome { delivered: std::mem::take(&mut engine.app_mut().delivered), answered: sockets.written(conn), ended }
 }
 
 /// Feeds the stream to tungstenite. Returns the messages, the bytes sent back, and whether it failed.
@@ -113,8 +88,8 @@ fn run_tungstenite(stream: &[u8]) -> (Vec<Delivered>, Vec<u8>, bool) {
         let read = context.read(&mut socket);
         let _ = context.flush(&mut socket);
         match read {
-            Ok(tungstenite::Message::Text(text)) => delivered.push(Delivered::Text(text.to_string())),
-            Ok(tungstenite::Message::Binary(bytes)) => delivered.push(Delivered::Binary(bytes.to_vec())),
+            Ok(tungstenite::Message::Text(text)) => delivered.push((true, text.as_bytes().to_vec())),
+            Ok(tungstenite::Message::Binary(bytes)) => delivered.push((false, bytes.to_vec())),
             Ok(tungstenite::Message::Close(_)) => break false,
             Ok(_) => {}
             Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break false,

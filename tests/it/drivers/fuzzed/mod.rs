@@ -15,9 +15,9 @@ pub mod handshake;
 pub mod journal;
 pub mod proxy_header;
 
-use lobbyd::Config;
 use lobbyd::config::Limit;
 use lobbyd::driver::Start;
+use lobbyd::{App, Authorization, Config, Context, Exclude, Member, Message, Protocol, Request};
 
 /// Runs one input. Panics if a property does not hold.
 pub type Target = fn(&[u8]);
@@ -59,6 +59,36 @@ impl<'a> Input<'a> {
         let (bytes, rest) = self.0.split_at(n.min(self.0.len()));
         self.0 = rest;
         bytes
+    }
+}
+
+/// A message: whether it is a text, and its bytes.
+type Delivered = (bool, Vec<u8>);
+
+/// Keeps the messages that it receives.
+#[derive(Default)]
+struct Recorder {
+    delivered: Vec<Delivered>,
+    /// Whether it also sends them to all members.
+    broadcasts: bool,
+}
+
+impl App for Recorder {
+    const PROTOCOL: Protocol = Protocol::Raw;
+
+    fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+        Authorization::token_is_user(request)
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
+        self.delivered.push(match message {
+            Message::Text(text) => (true, text.as_bytes().to_vec()),
+            Message::Binary(bytes) => (false, bytes.to_vec()),
+            Message::Json { .. } => unreachable!("it reads no JSON"),
+        });
+        if self.broadcasts {
+            cx.broadcast_to_lobby(from.lobby(), Exclude::None, message);
+        }
     }
 }
 

@@ -14,10 +14,23 @@ pub(super) struct PageFile {
     contents: &'static str,
 }
 
+/// One script for the browser, in files by topic. They share their names, in this order.
+const SCRIPT: &str = concat!(
+    include_str!("page/page.js"),
+    "\n",
+    include_str!("page/charts.js"),
+    "\n",
+    include_str!("page/lobbies.js"),
+    "\n",
+    include_str!("page/commands.js"),
+    "\n",
+    include_str!("page/server.js"),
+);
+
 const FILES: [PageFile; 3] = [
     PageFile { path: "/", media_type: "text/html; charset=utf-8", contents: include_str!("page/page.html") },
     PageFile { path: "/page.css", media_type: "text/css; charset=utf-8", contents: include_str!("page/page.css") },
-    PageFile { path: "/page.js", media_type: "text/javascript; charset=utf-8", contents: include_str!("page/page.js") },
+    PageFile { path: "/page.js", media_type: "text/javascript; charset=utf-8", contents: SCRIPT },
 ];
 
 const _: () = assert!(

@@ -20,7 +20,7 @@ import socket
 import sys
 import time
 
-from frames import CLOSE, PING, PONG, TEXT, frame, frames
+from frames import CLOSE, PING, PONG, TEXT, frame, frames, read_some, request
 from lobbyd import Lobbyd, default_binary
 
 LOBBY_SIZE = 10
@@ -82,21 +82,18 @@ class Crowd:
             client = self.by_fd[fd]
             if not client.upgraded and event & select.EPOLLOUT:
                 client.upgraded = True
-                request = (f"GET /ws/lobby-{client.number // LOBBY_SIZE}?token=user-{client.number} HTTP/1.1\r\n"
-                           f"Host: 127.0.0.1:{self.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                           "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n")
-                client.sock.send(request.encode())
+                client.sock.send(request(self.port, f"lobby-{client.number // LOBBY_SIZE}", f"user-{client.number}"))
                 self.epoll.modify(fd, select.EPOLLIN)
             elif event:
                 self.readable(client)
 
     def readable(self, client):
         try:
-            data = client.sock.recv(262144)
-        except BlockingIOError:
-            return
+            data = read_some(client.sock)
         except OSError as error:
             return self.end(client, error.strerror)
+        if data is None:
+            return
         if not data:
             return self.end(client, None if client.close else "the connection ended without a close frame")
         data = client.rest + data

@@ -1,12 +1,21 @@
 """WebSocket frames as bytes (RFC 6455 section 5.2), for scripts with more connections than a library can handle."""
 
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
-REQUEST = ("GET /ws/{lobby}?token={user} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
+REQUEST = ("GET /ws/{lobby}?token={user}{query} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
            "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n")
 
 
-def request(port, lobby, user):
-    return REQUEST.format(port=port, lobby=lobby, user=user).encode()
+def request(port, lobby, user, query=""):
+    """Returns the request of a user for a lobby; `query` is what follows the token, with its `&`."""
+    return REQUEST.format(port=port, lobby=lobby, user=user, query=query).encode()
+
+
+def read_some(socket):
+    """Returns bytes from a non-blocking socket, `b""` at the end of the stream, or None if there are none yet."""
+    try:
+        return socket.recv(262144)
+    except BlockingIOError:
+        return None
 
 
 def frame(opcode, payload):

@@ -29,7 +29,7 @@ import struct
 import sys
 import time
 
-from frames import CLOSE, PING, PONG, TEXT, frame, frames
+from frames import CLOSE, PING, PONG, TEXT, frame, frames, read_some, request
 from idle import Bounds, cpu_seconds, raise_priority, resident_bytes
 from lobbyd import Lobbyd, default_binary
 
@@ -94,9 +94,8 @@ class Members:
         position = ""
         if member.position:
             position = "&epoch={}&seq={}&n=0".format(*member.position)
-        return (f"GET /ws/load-{member.number // LOBBY_SIZE}?token=user-{member.number}&session={member.session}{position} HTTP/1.1\r\n"
-                f"Host: 127.0.0.1:{self.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n").encode()
+        query = f"&session={member.session}{position}"
+        return request(self.port, f"load-{member.number // LOBBY_SIZE}", f"user-{member.number}", query)
 
     def turn(self, seconds):
         for fd, event in self.epoll.poll(seconds, 1024):
@@ -116,11 +115,11 @@ class Members:
 
     def readable(self, member):
         try:
-            data = member.sock.recv(262144)
-        except BlockingIOError:
-            return
+            data = read_some(member.sock)
         except OSError as error:
             return self.lose(member, error.strerror)
+        if data is None:
+            return
         if not data:
             return self.lose(member, "the connection ended")
         data = member.partial + data
@@ -292,8 +291,7 @@ class Pairs:
     def connect(self, lobby, user):
         sock = socket.create_connection(("127.0.0.1", self.port))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.sendall((f"GET /ws/pair-{lobby}?token={user}-{lobby} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nUpgrade: websocket\r\n"
-                      "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n").encode())
+        sock.sendall(request(self.port, f"pair-{lobby}", f"{user}-{lobby}"))
         data = b""
         while b"\r\n\r\n" not in data:
             data += sock.recv(1)

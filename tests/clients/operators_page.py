@@ -10,165 +10,18 @@ and --readme the picture of the README.
 
 import asyncio
 import contextlib
-import http.client
 import json
-import os
-import tempfile
-import urllib.parse
 
-from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from lobbyd import Lobbyd
-from page_checks import Rig, main
-from tabs import DESKTOP
+from operators_commands import COMMANDS
+from operators_events import EVENTS
+from operators_rig import (
+    GONE, HOSTILE, MESSAGE, TOKEN, PageRig, Server, close_with, confirm, event_stream, log_in, look_at, noted,
+    press, rows, shown, text_of, type_key)
+from page_checks import main
 
-TOKEN = "correct-horse-battery-staple"
-ADMIN = r"admin API on http://127\.0\.0\.1:(\d+)"
-# Texts that a page would run, would take for a path, or would show as something else.
-HOSTILE = ["<img src=x onerror=globalThis.hit=1>", "\"><script>globalThis.hit=1</script>", "javascript:globalThis.hit=1//", "a/b?c#d&e=%2e%2e", "%2e%2e",
-           "__proto__", "constructor", " spaces ", "abc\u202egnp.exe", "in\u200bvisible", "\u3164", "two\u2028lines", "${alert(1)}{{7*7}}", "W" * 128, "ÄÖ世界👩‍👩‍👧"]
-GONE = ["net::ERR_", "Failed to load resource"]
-MESSAGE = '{"notice":12345678901234567890}'
-
-
-class Server(Lobbyd):
-    """A server with an operators' port. `conns` are its members, by name."""
-
-    def __init__(self, binary, *options, token=None):
-        self.members, self.folder = {}, tempfile.TemporaryDirectory()
-        if token:
-            path = os.path.join(self.folder.name, "token")
-            with open(path, "w", encoding="ascii") as file:
-                file.write(token)
-            options = ("--admin-token-file", path, *options)
-        super().__init__(binary, "--admin", "127.0.0.1:0", *options)
-        self.admin = int(self.wait_for_log(ADMIN, 5).group(1))
-        self.page = f"http://127.0.0.1:{self.admin}/"
-        self.http = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=10)
-
-    def ask(self, path, body=None):
-        lines = {"Content-Type": "application/json"} if body is not None else {}
-        self.http.request("GET" if body is None else "POST", path, json.dumps(body) if body is not None else None, lines)
-        answer = self.http.getresponse()
-        return json.loads(answer.read())
-
-    async def join(self, lobby, user):
-        """Connects a member that answers health checks, and keeps what else it hears."""
-        member = Member()
-        self.members[user] = member
-        await member.open(self.url(lobby, urllib.parse.quote(user, safe="")))
-        return member
-
-    async def __aenter__(self):
-        return self
-
-    async def __aexit__(self, *_):
-        for member in self.members.values():
-            await member.ws.close()
-        self.http.close()
-        self.close()
-        self.folder.cleanup()
-
-
-class Member:
-    async def open(self, url):
-        self.heard = []
-        self.ws = await connect(url, proxy=None, subprotocols=["lobby.v1.json"])
-        self.task = asyncio.create_task(self.read())
-
-    async def read(self):
-        with contextlib.suppress(ConnectionClosed):
-            async for text in self.ws:
-                message = json.loads(text)
-                if message["type"] == "health_ping":
-                    await self.ws.send(json.dumps({"type": "health_pong", "timestamp": message["timestamp"]}))
-                self.heard.append((message["type"], text))
-
-    async def hears(self, kind, part, seconds=5):
-        await until(lambda: any(heard == kind and part in text for heard, text in self.heard), f"{kind} {part} in {self.heard[-3:]}", seconds)
-
-    async def closed(self):
-        await asyncio.wait_for(self.ws.wait_closed(), 5)
-        return self.ws.close_code
-
-
-async def until(is_true, what, seconds=5):
-    end = asyncio.get_running_loop().time() + seconds
-    while not is_true():
-        assert asyncio.get_running_loop().time() < end, f"not within {seconds} s: {what}"
-        await asyncio.sleep(0.02)
-
-
-class PageRig(Rig):
-    async def open(self, server, rest="", size=DESKTOP, allowed=()):
-        # The browser reports each answer that is a refusal, such as that of a server without events.
-        tab = await self.browser.open(server.page + rest, size, allowed=["status of 404", "status of 409", *allowed])
-        await tab.until("!document.querySelector('#main').hidden || document.querySelector('#login').open")
-        return tab
-
-
-# ---- what a person does ----
-
-def text_of(selector):
-    return f"document.querySelector({json.dumps(selector)}).textContent"
-
-
-async def shown(tab, selector, part):
-    await tab.until(f"(document.querySelector({json.dumps(selector)})?.textContent ?? '').includes({json.dumps(part)})")
-
-
-async def press(tab, within, label):
-    """Clicks the button with this label."""
-    found = f"[...document.querySelectorAll({json.dumps(within + ' button')})].find((one) => one.textContent === {json.dumps(label)} && !one.hidden && !one.disabled)"
-    await tab.until(f"!!{found}")
-    await tab.evaluate(f"{found}.click()")
-
-
-async def confirm(tab, word=None, message=None, kind=None):
-    await tab.until("document.querySelector('#ask').open")
-    if message is not None:
-        await tab.evaluate(f"document.querySelector('#ask textarea').value = {json.dumps(message)}")
-        await tab.evaluate(f"document.querySelector('#ask select').value = {json.dumps(kind or 'data')}")
-    if word is not None:
-        await tab.evaluate(f"document.querySelector('#ask-word input').value = {json.dumps(word)}")
-    await tab.click("#ask .main")
-
-
-async def close_with(tab, label, code, *members):
-    """Clicks a button of the lobby or user that is shown, and confirms it: the members are closed with the code."""
-    await press(tab, "#view", label)
-    await confirm(tab)
-    assert [await member.closed() for member in members] == [code] * len(members)
-
-
-async def noted(tab, part):
-    await shown(tab, "#done ol li", part)
-
-
-async def type_key(tab, key):
-    code = {"Enter": 13, "Tab": 9, "Escape": 27}[key]
-    text = {"text": "\r"} if key == "Enter" else {}
-    for kind in "keyDown", "keyUp":
-        await tab.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **(text if kind == "keyDown" else {}))
-
-
-async def look_at(tab, kind, name):
-    await tab.evaluate(f"location.hash = '#{kind}/' + encodeURIComponent({json.dumps(name)})")
-    await tab.until("document.querySelectorAll('#view .buttons button').length > 0")
-
-
-async def rows(tab, selector):
-    return await tab.evaluate(f"[...document.querySelectorAll({json.dumps(selector + ' tbody tr')})].map((row) => row.querySelector('a').textContent)")
-
-
-async def log_in(tab, token):
-    await tab.until("document.querySelector('#login').open")
-    await tab.evaluate(f"document.querySelector('#token').value = {json.dumps(token)}")
-    await tab.click("#login .main")
-
-
-# ---- claims ----
 
 async def the_page_asks_for_the_token_and_keeps_it_in_memory_only(rig):
     async with Server(rig.binary, token=TOKEN) as server:
@@ -231,16 +84,6 @@ async def an_empty_server_is_shown(rig):
         await asyncio.sleep(4.5)
         await rig.show(tab, "none")
         await tab.close()
-
-
-def event_stream(server):
-    """The answer to a request for events: an error in a server without them."""
-    server.http.request("GET", "/events")
-    answer = server.http.getresponse()
-    if answer.status == 200:
-        server.http.close()
-        return {}
-    return json.loads(answer.read())
 
 
 async def ten_lobbies_are_shown_with_their_members(rig):
@@ -390,143 +233,6 @@ async def lists_are_sorted_by_their_headers(rig):
         await tab.close()
 
 
-async def commands_about_a_lobby_are_clicked(rig):
-    async with Server(rig.binary) as server:
-        ann, bob = [await server.join("chess", user) for user in ("ann", "bob")]
-        tab = await rig.open(server, "#lobby/chess")
-        await press(tab, "#view", "Publish…")
-        await confirm(tab, message="not JSON")
-        await shown(tab, "#ask-problem", "This is not JSON")
-        await rig.show(tab, "ask")
-        await confirm(tab, message=MESSAGE)
-        # Digits beyond those of a double are not lost.
-        for member in ann, bob:
-            await member.hears("message", f'"data":{MESSAGE}')
-        await noted(tab, "Publish to chess: 2 queued, 0 dropped, seq 2")
-        await press(tab, "#view", "Publish…")
-        await confirm(tab, message="plain", kind="text")
-        await noted(tab, "the members speak JSON")
-        # Cancelled, by the button and by the key: nothing happens.
-        for cancel in "document.querySelector('#ask [value=cancel]').click()", None:
-            await press(tab, "#view", "Close…")
-            await tab.until("document.querySelector('#ask').open")
-            if cancel:
-                await tab.evaluate(cancel)
-            else:
-                await type_key(tab, "Escape")
-            await tab.until("!document.querySelector('#ask').open")
-        assert server.ask("/lobbies/chess")["members"] == 2
-        await press(tab, "#view", "Lock…")
-        await confirm(tab)
-        await noted(tab, "Lock chess: done")
-        await shown(tab, "#view h2", "locked")
-        cid = await server.join("chess", "cid")
-        assert await cid.closed() == 4002
-        await press(tab, "#view", "Unlock…")
-        await confirm(tab)
-        await noted(tab, "Unlock chess: done")
-        await tab.until(f"!{text_of('#view h2')}.includes('locked')")
-        cid = await server.join("chess", "cid")
-        await tab.until("document.querySelectorAll('#view tbody tr').length === 3")
-        # The button in the row of a member.
-        await tab.evaluate("[...document.querySelectorAll('#view tbody tr')].find((row) => row.textContent.startsWith('cid')).querySelector('button').click()")
-        await shown(tab, "#ask-title", "Kick cid")
-        await confirm(tab)
-        assert await cid.closed() == 4003
-        await close_with(tab, "Ask to reconnect…", 4103, ann, bob)
-        await noted(tab, "connections to close: 2")
-        await close_with(tab, "Kick all…", 4003, await server.join("chess", "ann"))
-        eve = await server.join("chess", "eve")
-        await tab.until("document.querySelectorAll('#view tbody tr').length === 1")
-        await close_with(tab, "Close…", 4006, eve)
-        await shown(tab, "#view p", "No lobby of this code")
-        await tab.check()
-        await tab.close()
-
-
-async def commands_about_a_user_are_clicked(rig):
-    async with Server(rig.binary, "--max-per-user", "3") as server:
-        ann = await server.join("chess", "ann")
-        tab = await rig.open(server)
-        await tab.evaluate("document.querySelector('#user').value = 'ann', document.querySelector('#find').requestSubmit()")
-        await press(tab, "#view", "Ping")
-        await tab.until(f"/Ping ann: [0-9.]+ (µs|ms)/.test({text_of('#done ol')})")
-        await press(tab, "#view", "Send…")
-        await confirm(tab, message='"psst"')
-        await ann.hears("direct", '"data":"psst"')
-        await close_with(tab, "Ask to reconnect…", 4103, ann)
-        ann = await server.join("go", "ann")
-        await tab.until("document.querySelector('#view tbody a')?.textContent === 'go'")
-        await close_with(tab, "Kick…", 4003, ann)
-        await shown(tab, "#view p", "This user is not connected now.")
-        await tab.check()
-        await tab.close()
-
-
-async def commands_about_the_server_are_clicked(rig):
-    async with Server(rig.binary, "--tick-hz", "50") as server:
-        ann, bob = await server.join("chess", "ann"), await server.join("go", "bob")
-        tab = await rig.open(server)
-        await press(tab, "#all", "Publish to all…")
-        await confirm(tab, message=MESSAGE)
-        for member in ann, bob:
-            await member.hears("message", MESSAGE)
-        await noted(tab, "Publish to all lobbies: 2 lobbies, 2 queued, 0 dropped")
-        await press(tab, "#clock", "Pause the clock…")
-        await confirm(tab)
-        await until(lambda: server.ask("/stats")["ticks"]["paused"], "the clock is paused")
-        await shown(tab, "#tick", "paused")
-        await rig.show(tab, "clock")
-        before = server.ask("/stats")["ticks"]["tick"]
-        await tab.evaluate("document.querySelector('#clock input').value = 7, true")
-        await press(tab, "#clock", "Step")
-        await until(lambda: server.ask("/stats")["ticks"]["tick"] == before + 7, "seven ticks have run")
-        await tab.evaluate("document.querySelectorAll('#clock input')[1].value = 4, true")
-        await press(tab, "#clock", "Slow down…")
-        await confirm(tab)
-        await until(lambda: server.ask("/stats")["ticks"]["slowdown"] == 4, "the clock is slower")
-        await press(tab, "#clock", "Resume the clock")
-        await until(lambda: not server.ask("/stats")["ticks"]["paused"], "the clock runs")
-        await shown(tab, "#tick", "4 times slower")
-        await press(tab, "#all", "Ask all to reconnect…")
-        await confirm(tab, word="kick")
-        await shown(tab, "#ask-problem", "Type reconnect, or cancel.")
-        assert server.ask("/stats")["total_connections"] == 2
-        await confirm(tab, word="reconnect")
-        assert [await ann.closed(), await bob.closed()] == [4103, 4103]
-        ann = await server.join("chess", "ann")
-        await press(tab, "#all", "Kick everybody…")
-        await confirm(tab, word="kick")
-        assert await ann.closed() == 4003
-        await press(tab, "#all", "Drain…")
-        await confirm(tab, word="")
-        await shown(tab, "#ask-problem", "Type drain, or cancel.")
-        assert server.ask("/stats")["drain"] is None
-        tab.allowed = GONE
-        await confirm(tab, word="drain")
-        await shown(tab, "#done", "Drain: draining")
-        assert await asyncio.to_thread(server.exit_code) == 0
-        await shown(tab, "#state", "the server does not answer; asked again after")
-        await rig.show(tab, "away")
-        await tab.close()
-
-
-async def a_dialog_that_follows_another_at_once_is_not_cancelled_by_it(rig):
-    async with Server(rig.binary) as server:
-        ann = await server.join("chess", "ann")
-        tab = await rig.open(server, "#lobby/chess")
-        await press(tab, "#view", "Lock…")
-        await tab.until("document.querySelector('#ask').open")
-        # In one task: the browser reports that the first dialog is closed after the second one is open.
-        await tab.evaluate("document.querySelector('#ask .main').click(), [...document.querySelectorAll('#view button')].find((one) => one.textContent === 'Kick all…').click()")
-        await noted(tab, "Lock chess: done")
-        await shown(tab, "#ask-title", "Kick chess")
-        await confirm(tab)
-        assert await ann.closed() == 4003
-        await tab.check()
-        await tab.close()
-
-
 async def hostile_names_are_text(rig):
     async with Server(rig.binary, "--max-per-lobby", "30") as server:
         for user in HOSTILE:
@@ -601,68 +307,6 @@ async def the_page_waits_longer_and_longer_for_a_server_that_is_away(rig):
             assert not await tab.evaluate("document.querySelector('#charts').textContent.includes('-')")
         finally:
             again.close()
-        await tab.close()
-
-
-# As the server sends them, in pieces that end anywhere.
-EVENTS = """(() => {
-  const event = (seq, fields) => `id: b00b-${seq}\\ndata: ${JSON.stringify({ boot: "b00b", seq, at: 1764198000123, ...fields })}\\n\\n`;
-  const text = 'retry: 1000\\n\\ndata: {"type":"hello","boot":"b00b","seq":0,"oldest":1}\\n\\n' + event(1, { type: "lobby_opened", lobby: "chess" }) +
-    event(2, { type: "joined", lobby: "chess", user: "<b>ann</b>", conn: "s1", role: "member" }) + ": keep-alive\\n\\n" +
-    event(3, { type: "left", lobby: "chess", user: "zoë", conn: "s1", role: "member", reason: "kicked" }) + 'data: {"type":"lost","boot":"b00b","count":512}\\n\\n';
-  const bytes = new TextEncoder().encode(text);
-  globalThis.streams = [];
-  const ask = fetch;
-  globalThis.fetch = (path, options) => {
-    if (path !== "events") return ask(path, options);
-    streams.push(options.headers["Last-Event-ID"] ?? null);
-    const pieces = streams.length > 1 ? [] : Array.from({ length: Math.ceil(bytes.length / 7) }, (_, at) => bytes.slice(at * 7, at * 7 + 7));
-    return Promise.resolve(new Response(new ReadableStream({ start(to) {
-      pieces.forEach((piece) => to.enqueue(piece));
-      globalThis.more = to;
-      options.signal.addEventListener("abort", () => to.error(options.signal.reason));
-    } })));
-  };
-})()"""
-
-
-async def events_are_shown_as_they_happen(rig):
-    async with Server(rig.binary) as server:
-        tab = await rig.browser.open("about:blank", allowed=["status of 404"])
-        await tab.call("Page.addScriptToEvaluateOnNewDocument", source=EVENTS)
-        await tab.call("Page.navigate", url=server.page)
-        await shown(tab, "#events ol", "512")
-        lines = await tab.evaluate("[...document.querySelectorAll('#events li')].map((item) => item.textContent.replace(/^.*M /, '').trim())")
-        assert lines[0] == "lost count 512", lines
-        assert lines[1].endswith("left chess zoë s1 kicked") and lines[2].endswith("joined chess <b>ann</b> s1"), lines
-        await rig.show(tab, "events")
-        # A stream that ends goes on after the last event, also after a pause.
-        await tab.evaluate("more.close(), true")
-        await tab.until("streams.length === 2 && streams[1] === 'b00b-3'")
-        await tab.click("#hold")
-        assert await tab.evaluate("document.querySelector('#hold').ariaPressed === 'true'")
-        await asyncio.sleep(2.5)
-        assert await tab.evaluate("streams.length") == 2
-        await tab.click("#hold")
-        await tab.until("streams.length === 3 && streams[2] === 'b00b-3'")
-        # However many events there are, the page keeps the newest.
-        many = "Array.from({ length: 1000 }, (_, n) => `id: b00b-${n}\\ndata: {\"type\":\"joined\",\"lobby\":\"x\",\"user\":\"u${n}\"}\\n\\n`).join('')"
-        await tab.evaluate(f"more.enqueue(new TextEncoder().encode({many})), true")
-        await shown(tab, "#events li", "u999")
-        assert await tab.evaluate("document.querySelectorAll('#events li').length") == 200
-        await tab.check()
-        await tab.close()
-
-
-async def events_of_the_server_are_shown(rig):
-    async with Server(rig.binary) as server:
-        if "error" in event_stream(server):
-            return
-        tab = await rig.open(server)
-        await tab.until("!document.querySelector('#events').hidden")
-        await server.join("chess", "ann")
-        await shown(tab, "#events ol", "joined chess ann")
-        await tab.check()
         await tab.close()
 
 
@@ -744,15 +388,11 @@ CHECKS = [
     ten_lobbies_are_shown_with_their_members,
     ten_thousand_lobbies_do_not_freeze_the_page,
     lists_are_sorted_by_their_headers,
-    commands_about_a_lobby_are_clicked,
-    commands_about_a_user_are_clicked,
-    commands_about_the_server_are_clicked,
-    a_dialog_that_follows_another_at_once_is_not_cancelled_by_it,
+    *COMMANDS,
     hostile_names_are_text,
     a_hidden_page_asks_nothing,
     the_page_waits_longer_and_longer_for_a_server_that_is_away,
-    events_are_shown_as_they_happen,
-    events_of_the_server_are_shown,
+    *EVENTS,
     everything_is_done_with_the_keyboard,
     memory_stays_flat_for_a_quarter_of_an_hour,
 ]

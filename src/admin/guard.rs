@@ -101,9 +101,16 @@ impl Guard {
             return Err(JsonResponse::error(403, "foreign_host", message));
         }
         match headers.origin {
-            Some(origin) if !Origin::parse(origin).is_ok_and(|page| page.is_served_by(host)) => {
-                Err(JsonResponse::error(403, "foreign_origin", "pages of other origins may not ask anything here"))
-            }
+            Some(origin) if !Origin::parse(origin).is_ok_and(|page| page.is_served_by(host)) => Err(foreign_origin()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that the request is not one that a page of another origin may send without naming its origin. Such a page cannot
+    /// read the answer, but could hold all streams of events.
+    pub(super) fn check_site(&self, headers: SingleHeaders<'_>) -> Result<(), JsonResponse> {
+        match headers.fetch_site {
+            Some("cross-site" | "same-site") => Err(foreign_origin()),
             _ => Ok(()),
         }
     }
@@ -135,6 +142,10 @@ impl Guard {
         let is_name_of_ours = self.listen_names.iter().any(|own| own.eq_ignore_ascii_case(authority.host));
         authority.is_loopback() || is_address_of_ours || is_name_of_ours || self.names.contains(authority.host)
     }
+}
+
+fn foreign_origin() -> JsonResponse {
+    JsonResponse::error(403, "foreign_origin", "pages of other origins may not ask anything here")
 }
 
 #[cfg(test)]

@@ -324,6 +324,9 @@ impl AdminConns {
             }
             return Admission::Granted;
         }
+        if let Err(answer) = self.guard.check_site(request.headers) {
+            return Admission::Refused(answer);
+        }
         if let Err(answer) = self.guard.check_token(request.headers) {
             self.clients[key].is_admitted = false;
             return Admission::Refused(answer);

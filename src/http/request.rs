@@ -28,6 +28,8 @@ pub(crate) struct SingleHeaders<'a> {
     pub(crate) authorization: Option<&'a str>,
     pub(crate) content_type: Option<&'a str>,
     pub(crate) last_event_id: Option<&'a str>,
+    /// By browsers: whether the request is by a page of the same origin (Fetch Metadata Request Headers).
+    pub(crate) fetch_site: Option<&'a str>,
 }
 
 /// Result of parsing the front of the received bytes.
@@ -77,6 +79,7 @@ fn try_read(bytes: &[u8], bounds: Bounds) -> Result<Parsed<'_>, JsonResponse> {
         authorization: single(head.headers, "authorization")?,
         content_type: single(head.headers, "content-type")?,
         last_event_id: single(head.headers, "last-event-id")?,
+        fetch_site: single(head.headers, "sec-fetch-site")?,
     };
     let keep_alive = head.is_http_1_1 && !head.headers.has_token("connection", "close");
     let request = HttpRequest { method: head.method, path, query, headers, body: &[], keep_alive };

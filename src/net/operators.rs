@@ -14,7 +14,7 @@ use super::listen_socket::GivenSockets;
 use super::listener::Accepted;
 use super::listeners::Listeners;
 use super::metrics::ServerMetrics;
-use super::plain_stream::{Left, Received};
+use super::plain_stream::{Left, READ_WORK, Received};
 use super::stream::Stream;
 use super::tls::Tls;
 use super::tokens::{ADMIN_LISTENERS, FIRST_ADMIN};
@@ -31,6 +31,10 @@ const MAX_TOKEN_FILE: usize = 4096;
 /// Most connections accepted in one turn. The rest waits for the next turn.
 const ACCEPTED_PER_TURN: usize = 16;
 
+/// Work after which no further socket is read in a turn, as in [`Received`]. So clients that may have no token delay the members by
+/// no more than some milliseconds.
+const WORK_PER_TURN: usize = 1 << 20;
+
 pub(super) struct Operators {
     listeners: Listeners,
     conns: AdminConns,
@@ -38,6 +42,8 @@ pub(super) struct Operators {
     sockets: Vec<Option<AdminSocket>>,
     /// Sockets read in one turn that have not completed their TLS handshake.
     handshakes_per_turn: u32,
+    /// Key of the socket that is read first in the next turn: the first one that was left over in the last.
+    first_to_read: usize,
 }
 
 struct AdminSocket {
@@ -61,7 +67,7 @@ impl Operators {
         listeners.register(registry, ADMIN_LISTENERS).map_err(Error::Poll)?;
         let conns = AdminConns::new(config, token);
         let handshakes_per_turn = config.tls_handshakes_per_turn;
-        Ok(Some(Operators { listeners, conns, sockets: Vec::new(), handshakes_per_turn }))
+        Ok(Some(Operators { listeners, conns, sockets: Vec::new(), handshakes_per_turn, first_to_read: 0 }))
     }
 
     /// Reads the token's file again. If that fails, the token stays as it is.
@@ -114,39 +120,53 @@ impl Operators {
                 None => break,
             }
         }
-        let mut handshakes = self.handshakes_per_turn;
-        for (key, socket) in self.sockets.iter_mut().enumerate() {
-            let Some(socket) = socket.as_mut().filter(|socket| socket.is_ready) else { continue };
-            if socket.stream.is_handshaking() {
-                if handshakes == 0 {
-                    continue;
-                }
-                handshakes -= 1;
+        let (mut handshakes, mut work, mut skipped) = (self.handshakes_per_turn, 0, None);
+        for at in 0..self.sockets.len() {
+            let key = (self.first_to_read + at) % self.sockets.len();
+            let Some(socket) = self.sockets[key].as_ref().filter(|socket| socket.is_ready) else { continue };
+            let is_handshaking = socket.stream.is_handshaking();
+            if work >= WORK_PER_TURN || (is_handshaking && handshakes == 0) {
+                skipped = skipped.or(Some(key));
+                continue;
             }
-            match socket.stream.receive(tls, buffer, buffer.len()) {
-                Ok(Received::End) => {
-                    socket.is_ready = false;
-                    self.conns.handle_end(key);
+            handshakes -= u32::from(is_handshaking);
+            work += self.read_socket(key, buffer, tls);
+        }
+        self.first_to_read = skipped.unwrap_or(0);
+    }
+
+    /// Reads a socket once. Returns the work done.
+    fn read_socket(&mut self, key: usize, buffer: &mut [u8], tls: &mut Tls) -> usize {
+        let Some(socket) = self.sockets[key].as_mut() else { return 0 };
+        match socket.stream.receive(tls, buffer, buffer.len()) {
+            Ok(Received::End) => {
+                socket.is_ready = false;
+                self.conns.handle_end(key);
+            }
+            Ok(Received::Bytes { count, left, work }) => {
+                // Every read is followed by another one, until one finds nothing.
+                socket.is_ready = left != Left::Nothing;
+                if count > 0 {
+                    self.conns.handle_bytes(key, &buffer[..count]);
                 }
-                Ok(Received::Bytes(count, left)) => {
-                    // Every read is followed by another one, until one finds nothing.
-                    socket.is_ready = left != Left::Nothing;
-                    if count > 0 {
-                        self.conns.handle_bytes(key, &buffer[..count]);
-                    }
-                    if count > 0 && left == Left::More {
-                        self.conns.handle_unread(key);
-                    }
+                if count > 0 && left == Left::More {
+                    self.conns.handle_unread(key);
                 }
-                Err(_) => {
-                    socket.is_ready = false;
-                    self.conns.handle_hangup(key);
-                }
+                return READ_WORK + count + work;
+            }
+            Err(_) => {
+                socket.is_ready = false;
+                self.conns.handle_hangup(key);
             }
         }
+        READ_WORK
     }
 
     fn add_socket(&mut self, now: Time, registry: &Registry, (mut stream, peer): (Stream, Peer), tls: &mut Tls) {
+        let address = if let Peer::Ip(address) = peer { Some(address.ip()) } else { None };
+        if stream.is_tls() && !tls.admits_operator(now, address) {
+            return debug!("admin: {peer} refused: its address makes too many attempts");
+        }
         let Some(key) = self.conns.handle_accept(now, peer) else { return };
         self.drop_closed(tls);
         let interest = Interest::READABLE | Interest::WRITABLE;

@@ -16,10 +16,18 @@ pub(in crate::net) enum PlainStream {
     Unix(UnixStream),
 }
 
+/// Work of a read in addition to that for its bytes: a system call takes about as long as copying this many bytes.
+pub(in crate::net) const READ_WORK: usize = 4096;
+
 /// Outcome of one read.
 pub(in crate::net) enum Received {
     /// This many bytes, possibly none: a part of a TLS record, or nothing at all.
-    Bytes(usize, Left),
+    Bytes {
+        count: usize,
+        left: Left,
+        /// Work in addition to that of a read and to the bytes: that of decrypting them. As much as copying this many bytes.
+        work: usize,
+    },
     /// The peer sends nothing more.
     End,
 }
@@ -46,6 +54,13 @@ macro_rules! on_stream {
     };
 }
 
+impl Received {
+    /// Bytes that were not encrypted.
+    pub(in crate::net) fn plain(count: usize, left: Left) -> Received {
+        Received::Bytes { count, left, work: 0 }
+    }
+}
+
 impl PlainStream {
     /// Whether a read that does not fill its buffer may leave bytes in the kernel, without an event about them.
     ///
@@ -59,9 +74,9 @@ impl PlainStream {
     pub(in crate::net) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
         match self.read(buffer) {
             Ok(0) => Ok(Received::End),
-            Ok(count) => Ok(Received::Bytes(count, if count == buffer.len() { Left::More } else { Left::Unlikely })),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Received::Bytes(0, Left::Nothing)),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Received::Bytes(0, Left::More)),
+            Ok(count) => Ok(Received::plain(count, if count == buffer.len() { Left::More } else { Left::Unlikely })),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Received::plain(0, Left::Nothing)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Received::plain(0, Left::More)),
             Err(error) => Err(error),
         }
     }

@@ -9,7 +9,7 @@ use log::debug;
 use mio::event::Event;
 use mio::{Interest, Registry, Token};
 
-use super::plain_stream::{Left, Received};
+use super::plain_stream::{Left, READ_WORK, Received};
 use super::read_scheduler::{Budget, ReadBacklog, ReadClass, ReadScheduler};
 use super::stream::Stream;
 use super::tls::Tls;
@@ -21,9 +21,6 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::app::App;
 use crate::engine::driver::{Flow, JournalError, Transport};
-
-/// Work charged for a read in addition to its bytes: a system call takes about as long as copying this many bytes.
-const READ_WORK: usize = 4096;
 
 /// Events of a connection's socket. `PRIORITY` reports urgent data.
 #[cfg(target_os = "linux")]
@@ -211,13 +208,14 @@ impl Sockets {
                     engine.handle_hangup(now, id);
                     return work;
                 }
-                Ok(Received::Bytes(count, left)) => {
+                Ok(Received::Bytes { count, left, work: decrypting }) => {
                     socket.is_readable = match left {
                         Left::Nothing => false,
                         Left::Unlikely => socket.reads_to_end,
                         Left::More => true,
                     };
                     received = count;
+                    work += decrypting;
                 }
                 Err(error) => {
                     debug!("conn={id} cannot be read: {error}");

@@ -3,6 +3,7 @@
 //! A transform between socket and engine: neither the engine nor its journal knows of it. `session` hides the library.
 
 mod certificate;
+mod records;
 mod session;
 mod shared;
 mod stream;

@@ -105,6 +105,8 @@ pub(super) struct Decrypted {
     pub(super) consumed: usize,
     /// Bytes of plaintext.
     pub(super) plaintext: usize,
+    /// Records with plaintext.
+    pub(super) data_records: usize,
     pub(super) end: Option<End>,
 }
 
@@ -144,7 +146,7 @@ impl Session {
     /// Decrypts `records`, which must begin with the bytes that were not consumed before, and continues the handshake.
     /// `plaintext` is as long as `records`. What is to be sent to the peer is appended to `out`.
     pub(super) fn decrypt(&mut self, records: &mut [u8], plaintext: &mut [u8], out: &mut Vec<u8>) -> Decrypted {
-        let mut result = Decrypted { consumed: 0, plaintext: 0, end: None };
+        let mut result = Decrypted { consumed: 0, plaintext: 0, data_records: 0, end: None };
         loop {
             match self.decrypt_next(records, plaintext, out, &mut result) {
                 Step::Again => {}
@@ -182,6 +184,7 @@ impl Session {
                     break Step::End(End::Failed("a record is longer than the buffer".into()));
                 };
                 room.copy_from_slice(record.payload);
+                result.data_records += usize::from(!record.payload.is_empty());
                 result.plaintext = end;
             },
             Ok(state) => next_step(state, out),

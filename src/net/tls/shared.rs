@@ -27,6 +27,8 @@ pub(in crate::net) struct Tls {
     /// Receive buffer for records. Nothing stays in it between two reads.
     pub(super) buffer: Box<[u8]>,
     attempts: Attempts,
+    /// Of their own, so that members do not shut out an operator behind the same address.
+    operators_attempts: Attempts,
     /// By [`HandshakeResult`].
     handshakes: [u64; 4],
 }
@@ -64,8 +66,13 @@ impl Tls {
             active.log("is used");
         }
         let buffer = if active.is_some() { vec![0; config.receive_buffer_bytes.0] } else { Vec::new() };
-        let attempts = Attempts { rate: config.attempt_rate(), used: Remembered::new(config.max_remembered_rates) };
-        Ok(Tls { active, buffer: buffer.into(), attempts, handshakes: [0; 4] })
+        Ok(Tls {
+            active,
+            buffer: buffer.into(),
+            attempts: Attempts::new(config),
+            operators_attempts: Attempts::new(config),
+            handshakes: [0; 4],
+        })
     }
 
     /// Reads the files again. Connections that exist keep their certificate, and clients can resume their sessions.
@@ -91,7 +98,17 @@ impl Tls {
     /// Whether a client of `address` may attempt a handshake. Charges it: a handshake is the most expensive thing that a
     /// stranger can ask for, so it is charged before the request is known.
     pub(in crate::net) fn admits(&mut self, now: Time, address: Option<IpAddr>) -> bool {
-        let is_admitted = address.is_none_or(|address| self.attempts.charge(now, network_of(address)));
+        let is_admitted = self.attempts.charge(now, address);
+        self.note_admitted(is_admitted)
+    }
+
+    /// The same for the operators' port.
+    pub(in crate::net) fn admits_operator(&mut self, now: Time, address: Option<IpAddr>) -> bool {
+        let is_admitted = self.operators_attempts.charge(now, address);
+        self.note_admitted(is_admitted)
+    }
+
+    fn note_admitted(&mut self, is_admitted: bool) -> bool {
         if !is_admitted {
             self.count(HandshakeResult::Refused);
         }
@@ -130,9 +147,14 @@ struct Attempts {
 }
 
 impl Attempts {
-    /// Takes a token, if there is one.
-    fn charge(&mut self, now: Time, address: IpAddr) -> bool {
-        let Some(rate) = self.rate else { return true };
+    fn new(config: &Config) -> Attempts {
+        Attempts { rate: config.attempt_rate(), used: Remembered::new(config.max_remembered_rates) }
+    }
+
+    /// Takes a token of the network of `address`, if there is one. Nothing is charged without an address.
+    fn charge(&mut self, now: Time, address: Option<IpAddr>) -> bool {
+        let (Some(rate), Some(address)) = (self.rate, address) else { return true };
+        let address = network_of(address);
         let mut bucket = self.used.take(&address).unwrap_or_default();
         let is_admitted = bucket.take(now, 1, rate).is_ok();
         self.used.put(now, address, bucket, bucket.full_at());

@@ -13,14 +13,10 @@ use std::net::Shutdown;
 use log::debug;
 
 use super::super::plain_stream::{Left, PlainStream, Received};
-use super::session::{Decrypted, End, Session};
+use super::records::{EmptyRecords, MAX_AT_ONCE, MAX_PLAINTEXT, MAX_RECORD, first_whole, is_incomplete};
+use super::session::{End, Session};
 use super::shared::{HandshakeResult, Tls};
 
-/// Longest plaintext of a record (RFC 8446 section 5.1).
-const MAX_PLAINTEXT: usize = 1 << 14;
-/// Longest record (RFC 5246 section 6.2.3), which is also the most that a handshake message may have.
-const MAX_RECORD: usize = MAX_PLAINTEXT + 2048 + RECORD_HEADER;
-const RECORD_HEADER: usize = 5;
 /// Reads that are dropped after a failure, so that closing the socket does not reset the connection and destroy the alert.
 const DROPPED_READS: usize = 16;
 
@@ -39,11 +35,22 @@ struct Inner {
     /// Whether the last byte given to `write` is in `unsent` but was not reported as written. So the user knows that something
     /// is left, and what it counts as partly written is what it must not take back.
     is_last_unreported: bool,
+    empty_records: EmptyRecords,
     /// Why nothing more is received.
     end: Option<End>,
     output: Output,
     /// Whether the result of the handshake was counted.
     is_counted: bool,
+}
+
+/// Result of [`Inner::open`].
+#[derive(Default)]
+struct Opened {
+    /// Bytes of the records that are done with.
+    consumed: usize,
+    /// Bytes of plaintext.
+    plaintext: usize,
+    work: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +70,7 @@ impl TlsStream {
             unsent: Vec::new(),
             sent: 0,
             is_last_unreported: false,
+            empty_records: EmptyRecords::default(),
             end: None,
             output: Output::Open,
             is_counted: false,
@@ -106,37 +114,34 @@ impl TlsStream {
                 return Ok(Received::End);
             }
             Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Received::Bytes(0, Left::Nothing)),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Received::Bytes(0, Left::More)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Received::plain(0, Left::Nothing)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Received::plain(0, Left::More)),
             Err(error) => return Err(error),
         };
         let end = held + count;
         let left = if end == tls.buffer.len() { Left::More } else { Left::Unlikely };
-        let Some(session) = inner.session.as_mut().filter(|session| {
+        let Some(session) = inner.session.as_ref().filter(|session| {
             // Without a handshake the output has ended unsaid, and there is nothing to receive.
             inner.output == Output::Open || !session.is_handshaking()
         }) else {
-            return Ok(Received::Bytes(0, left));
+            return Ok(Received::plain(0, left));
         };
         if is_incomplete(&inner.held, &tls.buffer[held..end]) {
             inner.held.extend_from_slice(&tls.buffer[held..end]);
-            return Ok(Received::Bytes(0, left));
+            return Ok(Received::plain(0, left));
         }
         let was_handshaking = session.is_handshaking();
         tls.buffer[..held].copy_from_slice(&inner.held);
         let records = &mut tls.buffer[..end];
-        let Decrypted { consumed, plaintext, end } = session.decrypt(records, plaintext, &mut inner.unsent);
-        let is_resumed = session.is_resumed();
-        let is_done = was_handshaking && !session.is_handshaking();
+        let Opened { consumed, plaintext, work } = inner.open(records, plaintext);
         // Empty in most cases, and then without an allocation.
         inner.held = records[consumed..].to_vec();
-        inner.end = end;
         if inner.held.len() > MAX_RECORD && inner.end.is_none() {
             inner.end = Some(End::Failed("a handshake message is too long".into()));
         }
-        if is_done {
+        if let Some(session) = inner.session.as_ref().filter(|it| was_handshaking && !it.is_handshaking()) {
             inner.is_counted = true;
-            tls.count(if is_resumed { HandshakeResult::Resumed } else { HandshakeResult::Full });
+            tls.count(if session.is_resumed() { HandshakeResult::Resumed } else { HandshakeResult::Full });
         }
         // An error of the socket is found by the next read.
         let _ = inner.send();
@@ -144,7 +149,8 @@ impl TlsStream {
             inner.abandon(&mut tls.buffer);
         }
         // A read after the end tells it, after what was received before.
-        Ok(Received::Bytes(plaintext, if inner.end.is_some() { Left::More } else { left }))
+        let left = if inner.end.is_some() { Left::More } else { left };
+        Ok(Received::Bytes { count: plaintext, left, work })
     }
 
     /// Encrypts into as few records as possible, and writes them. Returns how many bytes were written.
@@ -218,6 +224,37 @@ impl TlsStream {
 }
 
 impl Inner {
+    /// Decrypts all whole records, some at a time, so that they are charged before many are decrypted. Sets `end`.
+    fn open(&mut self, records: &mut [u8], plaintext: &mut [u8]) -> Opened {
+        let mut opened = Opened::default();
+        let Some(session) = self.session.as_mut() else { return opened };
+        let mut takes_all = false;
+        while self.end.is_none() {
+            let is_handshaking = session.is_handshaking();
+            let rest = &mut records[opened.consumed..];
+            let (count, whole) = first_whole(rest);
+            takes_all |= count < MAX_AT_ONCE;
+            let until = if takes_all { rest.len() } else { whole };
+            let decrypted = session.decrypt(&mut rest[..until], &mut plaintext[opened.plaintext..], &mut self.unsent);
+            opened.consumed += decrypted.consumed;
+            opened.plaintext += decrypted.plaintext;
+            self.end = decrypted.end;
+            // The number of handshakes is limited, and that of their records by the length of a message.
+            if !is_handshaking {
+                match self.empty_records.charge(count, decrypted.data_records) {
+                    Some(work) => opened.work += work,
+                    None => self.end = Some(End::Failed("too many records without data".into())),
+                }
+            }
+            if takes_all {
+                break;
+            }
+            // A message of the handshake may have more records than are taken at once.
+            takes_all = decrypted.consumed == 0;
+        }
+        opened
+    }
+
     /// Encrypts the bytes from `start` to `end` of the slices taken together, which are at most one record.
     fn encrypt(&mut self, slices: &[IoSlice<'_>], start: usize, end: usize) -> io::Result<()> {
         let broken = || io::Error::from(io::ErrorKind::ConnectionAborted);
@@ -268,20 +305,6 @@ impl Inner {
     }
 }
 
-/// Whether the first record in `held` and `new` together has not arrived whole, so that nothing can be done with it. What is no
-/// record, or a longer one than any, is not waited for.
-fn is_incomplete(held: &[u8], new: &[u8]) -> bool {
-    let count = held.len() + new.len();
-    let mut bytes = held.iter().chain(new).copied();
-    let mut header = [0; RECORD_HEADER];
-    let is_whole = header.iter_mut().all(|to| bytes.next().map(|byte| *to = byte).is_some());
-    let [kind, major, _, high, low] = header;
-    let record = RECORD_HEADER + usize::from(u16::from_be_bytes([high, low]));
-    // A change of ciphers, an alert, a handshake message or data (RFC 8446 section 5.1).
-    let is_record = (20..=23).contains(&kind) && (major == 3 || count == 1) && record <= MAX_RECORD;
-    is_record && (!is_whole || count < record)
-}
-
 /// Copies the bytes from `start` to `end` of the slices taken together.
 fn gathered(slices: &[IoSlice<'_>], start: usize, end: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(end - start);
@@ -305,20 +328,6 @@ mod tests {
             for end in start..=8 {
                 assert_eq!(gathered(&slices, start, end), b"abcdefgh"[start..end]);
             }
-        }
-    }
-
-    #[test]
-    fn a_record_is_incomplete_until_its_last_byte() {
-        let record = [23, 3, 3, 1, 2].into_iter().chain([0; 258]).collect::<Vec<u8>>();
-        for total in 1..record.len() {
-            for held in [0, 1, 3, 4, 5, 100].into_iter().filter(|&held| held < total) {
-                assert!(is_incomplete(&record[..held], &record[held..total]), "{held} {total}");
-            }
-        }
-        assert!(!is_incomplete(&record[..5], &record[5..]));
-        for bytes in [&[23, 3, 3, 255, 255][..], b"GET / HTTP/1.1", &[0], &[22, 2], &[0, 0, 0, 0, 0]] {
-            assert!(!is_incomplete(bytes, &[]) && !is_incomplete(&bytes[..1], &bytes[1..]), "it is refused at once");
         }
     }
 }

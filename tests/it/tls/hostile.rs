@@ -194,6 +194,108 @@ fn a_flood_of_hellos_leaves_the_others_their_turns() {
     });
 }
 
+/// New keys cost the server as much as dozens of messages, and are neither messages nor bytes to be charged.
+#[test]
+fn new_keys_without_end_close_the_connection() {
+    let config = Config {
+        admin: Some("tls:127.0.0.1:0".parse().expect("an address")),
+        messages_per_second: Limit::UNLIMITED,
+        user_messages_per_second: Limit::UNLIMITED.into(),
+        bytes_per_second: Limit::UNLIMITED,
+        user_bytes_per_second: Limit::UNLIMITED.into(),
+        ..with_tls("first")
+    };
+    let mut server = bind(config);
+    let mut bob = TlsClient::join(&mut server, &newest(), "bob");
+    let mut ann = TlsClient::join(&mut server, &newest(), "ann");
+    // A few are allowed at any time, and more of them to a client that says something.
+    for round in 0..100 {
+        for _ in 0..if round == 0 { 30 } else { 1 } {
+            ann.tls.refresh_traffic_keys().expect("the connection is open");
+        }
+        for _ in 0..if round == 0 { 1 } else { 17 } {
+            ann.send(&wire::text("hello"));
+            assert_eq!(bob.next(&mut server), Received::Text("hello".into()));
+        }
+    }
+    let address = server.admin_addr().expect("an address");
+    let mut stranger = TlsClient::open(&server, &newest());
+    stranger.socket = TcpStream::connect(address).expect("the server listens");
+    stranger.socket.set_nonblocking(true).expect("a socket can be set non-blocking");
+    turns_until(&mut server, |_| {
+        stranger.pump().expect("the server keeps to TLS");
+        !stranger.tls.is_handshaking()
+    });
+    for (client, data) in [(&mut ann, &b"\x89\x80\0\0\0\0"[..]), (&mut stranger, b"G")] {
+        for _ in 0..300 {
+            for _ in 0..20 {
+                client.tls.refresh_traffic_keys().expect("the connection is open");
+            }
+            // With some data in between, each new key is one of few.
+            client.send(data);
+        }
+        let left = client.tls.write_tls(&mut std::io::sink());
+        assert!(left.is_ok());
+        let mut turns = 0;
+        while !client.has_ended {
+            server.turn(SHORT).expect("the turn succeeds");
+            client.has_ended |= client.pump().is_err();
+            turns += 1;
+            assert!(turns < 100, "the connection is still open");
+        }
+    }
+    turns_until(&mut server, |server| server.engine().stats().total_connections == 1);
+}
+
+/// Sockets that are read in every turn do not use up the handshakes of the others.
+#[test]
+fn handshakes_of_operators_take_turns() {
+    let config = Config {
+        admin: Some("tls:127.0.0.1:0".parse().expect("an address")),
+        tls_handshakes_per_turn: 1,
+        ..with_tls("first")
+    };
+    let mut server = bind(config);
+    let address = server.admin_addr().expect("an address");
+    let mut slow = TcpStream::connect(address).expect("the server listens");
+    slow.set_nodelay(true).expect("the socket is open");
+    let hello = hello(client_config(&[&TLS13]));
+    slow.write_all(&hello[..1]).expect("the socket takes it");
+    server.turn(SHORT).expect("the turn succeeds");
+    let mut operator = TlsClient::open(&server, &newest());
+    operator.socket = TcpStream::connect(address).expect("the server listens");
+    operator.socket.set_nonblocking(true).expect("a socket can be set non-blocking");
+    for byte in &hello[1..200] {
+        slow.write_all(&[*byte]).expect("the socket takes it");
+        operator.pump().expect("the server keeps to TLS");
+        server.turn(Some(Duration::ZERO)).expect("the turn succeeds");
+    }
+    assert!(!operator.tls.is_handshaking());
+}
+
+#[test]
+fn handshakes_of_operators_are_charged_apart_from_those_of_members() {
+    let config = Config {
+        attempts_per_minute: Limit::at_most(1),
+        attempt_burst: 2,
+        admin: Some("tls:127.0.0.1:0".parse().expect("an address")),
+        ..with_tls("first")
+    };
+    let mut server = bind(config);
+    let address = server.admin_addr().expect("an address");
+    let _members: Vec<TlsClient> =
+        (0..2).map(|number| TlsClient::join(&mut server, &newest(), &format!("u{number}"))).collect();
+    for _ in 0..2 {
+        let mut operator = TlsClient::open(&server, &newest());
+        operator.socket = TcpStream::connect(address).expect("the server listens");
+        operator.socket.set_nonblocking(true).expect("a socket can be set non-blocking");
+        operator.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert!(matches!(operator.next(&mut server), Received::Answer(200, _)));
+    }
+    let mut third = TcpStream::connect(address).expect("the server listens");
+    assert!(raw_end(&mut server, &mut third).is_empty(), "it is closed unread");
+}
+
 #[test]
 fn handshakes_are_charged_before_they_cost_anything() {
     let config = Config {

@@ -18,6 +18,19 @@ fn foreign_pages_are_refused() {
         let lines = format!("Host: localhost:9002\r\nOrigin: {origin}");
         operator.refused(&mut world, &with(&lines), 403, "foreign_origin");
     }
+    // A page may ask in a way in which the browser does not name its origin, if the page does not read the answer.
+    for site in ["cross-site", "same-site"] {
+        let lines = format!("Host: localhost:9002\r\nSec-Fetch-Site: {site}\r\nSec-Fetch-Mode: no-cors");
+        operator.refused(&mut world, &with(&lines), 403, "foreign_origin");
+        for (path, status) in [("/events", 403), ("/health", 200)] {
+            let request = format!("GET {path} HTTP/1.1\r\n{lines}\r\n\r\n");
+            assert_eq!(operator.ask(&mut world, &request).status, status, "{path}");
+        }
+    }
+    for site in ["same-origin", "none"] {
+        let lines = format!("Host: localhost:9002\r\nSec-Fetch-Site: {site}");
+        assert_eq!(operator.ask(&mut world, &with(&lines)).status, 200);
+    }
     let own = with("Host: 127.0.0.1:9002\r\nOrigin: http://127.0.0.1:9002");
     assert_eq!(operator.ask(&mut world, &own).status, 200);
     // A browser leaves the default port out of `Origin`; a proxy may add it to `Host`.

@@ -130,8 +130,9 @@ class Session:
             self.client.send(message["type"], {name: value for name, value in message.items() if name != "type"})
 
     def repeat(self):
-        """Sends a request again that has been answered. The server must not execute it, and say so."""
-        if self.settled_refs and self.is_open():
+        """Sends a request again that has been answered. The server must not execute it, and say so. As for each numbered request, the client
+        has a position: it may have none between `welcome` and the list."""
+        if self.settled_refs and self.is_open() and not self.awaits_state:
             ref, message, _ = self.rng.choice(self.settled_refs)
             self.repeats[ref] += 1
             asyncio.ensure_future(self.misbehave(self.client.ws, message))

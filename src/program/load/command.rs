@@ -72,6 +72,19 @@ pub(crate) fn command() -> Command {
 fn with_members(command: Command) -> Command {
     command
         .arg(
+            Arg::new("sse")
+                .long("sse")
+                .value_name("PERCENT")
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("100")
+                .value_parser(value_parser!(u64).range(1..=100))
+                .help(
+                    "Members read server-sent events and send with POST, as lobby.js does where WebSockets are blocked;\n\
+                     with --sse=25 a quarter of the members of each lobby",
+                ),
+        )
+        .arg(
             number("handshakes", "N", "100", 1..=100_000).help("Members that are connecting at the same time, at most"),
         )
         .arg(
@@ -109,7 +122,7 @@ fn with_members(command: Command) -> Command {
                 .long("ca-file")
                 .value_name("FILE")
                 .value_hint(clap::ValueHint::FilePath)
-                .help("Certificates in PEM that are trusted for wss://; by default those of the system"),
+                .help("Certificates in PEM that are trusted for wss:// and https://; by default those of the system"),
         )
         .arg(number("threads", "N", "0", 0..=MAX_THREADS as u64).help("Threads; 0 chooses one for 2,500 members"))
         .arg(
@@ -150,8 +163,7 @@ pub(super) fn plan(matches: &ArgMatches, run: u64) -> Result<Plan, String> {
         Some(file) => Tokens::Listed(read_tokens(&file, members)?),
         None => Tokens::Template(text("token").expect("the argument has a default")),
     };
-    let given = matches.get_many::<IpAddr>("source").unwrap_or_default().copied().collect::<Vec<_>>();
-    let sources = if given.is_empty() { Plan::loopback_sources(&targets, members) } else { given };
+    let sources = matches.get_many::<IpAddr>("source").unwrap_or_default().copied().collect();
     let lobbies = members.div_ceil(per_lobby);
     let wanted = match number("threads") {
         0 => members.div_ceil(MEMBERS_PER_THREAD),
@@ -165,6 +177,7 @@ pub(super) fn plan(matches: &ArgMatches, run: u64) -> Result<Plan, String> {
         trust,
         members,
         per_lobby,
+        sse_percent: matches.get_one::<u64>("sse").map_or(0, |&percent| percent as usize),
         total_rate: rate("total-rate").unwrap_or(each * members as f64),
         seconds: number("seconds") as u64,
         bytes: number("bytes"),
@@ -178,7 +191,7 @@ pub(super) fn plan(matches: &ArgMatches, run: u64) -> Result<Plan, String> {
         run,
     };
     check_names(&plan)?;
-    Ok(plan)
+    Ok(plan.with_loopback_sources())
 }
 
 /// Refuses what would be no valid request, or would put all members into one lobby.
@@ -266,6 +279,23 @@ mod tests {
         assert_eq!(plan.sources.len(), 3);
         assert_eq!(plan.source(0, [127, 0, 0, 1].into()), Some([127, 0, 0, 2].into()));
         assert_eq!(plan.threads, 20);
+        let plan = read("http://127.0.0.1:1 --members 18000 --sse").expect("valid");
+        assert_eq!((plan.sockets(), plan.sources.len()), (36_000, 2), "two sockets each");
+        let plan = read("ws://127.0.0.1:1 --members 18000").expect("valid");
+        assert_eq!((plan.sockets(), plan.sources.len()), (18_000, 0));
+    }
+
+    #[test]
+    fn a_share_of_each_lobby_reads_event_streams() {
+        let streams = |arguments: &str, lobby: usize| {
+            let plan = read(&format!("ws://127.0.0.1:1 --members 100{arguments}")).expect("valid");
+            assert_eq!((0..100).filter(|&member| plan.reads_events(member)).count(), plan.event_streams());
+            (lobby * 10..lobby * 10 + 10).filter(|&member| plan.reads_events(member)).count()
+        };
+        for lobby in 0..10 {
+            assert_eq!((streams("", lobby), streams(" --sse", lobby), streams(" --sse=50", lobby)), (0, 10, 5));
+            assert!([2, 3].contains(&streams(" --sse=25", lobby)));
+        }
     }
 
     #[test]
@@ -283,6 +313,7 @@ mod tests {
             ("ws://127.0.0.1:1 --lobby a.{lobby}", "is no lobby code"),
             ("ws://127.0.0.1:1 --token-file /no/such/file", "--token-file: "),
             ("ws://127.0.0.1:1 --members 0", "0 is not in"),
+            ("ws://127.0.0.1:1 --sse=0", "0 is not in"),
         ] {
             let refused = read(arguments).expect_err(arguments);
             assert!(refused.contains(words), "{arguments}: {refused}");

@@ -27,6 +27,9 @@ pub(super) struct ServerMessage<'a> {
     /// The server of a cluster that has the lobby.
     #[serde(borrow, default)]
     pub(super) url: Option<Cow<'a, str>>,
+    /// The seat.
+    #[serde(borrow, default)]
+    pub(super) conn: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     pub(super) epoch: Option<&'a RawValue>,
     pub(super) resumed: Option<bool>,

@@ -2,16 +2,29 @@
 //!
 //! Its exit codes are in `exit`.
 //!
-//!     command ──► plan ──► worker (one for each thread): member, receiving, books ──► tally ──► report
+//!     command ──► plan ──► worker (one for each thread): member (link), receiving, books ──► tally ──► report
+//!
+//! A link is a WebSocket, or an event stream and POSTs:
+//!
+//!     link ──► event_stream, posts ──► response
+//!        └───────► route ──► socket
 
 mod books;
 mod clock;
 pub(crate) mod command;
+mod ended;
+mod event_stream;
+mod link;
 mod member;
 mod message;
 mod plan;
+mod position;
+mod posts;
 mod receiving;
 mod report;
+mod response;
+mod route;
+mod socket;
 mod tally;
 mod target;
 mod timer;
@@ -76,7 +89,7 @@ fn run_number() -> u64 {
 
 /// Raises the limit of open files, and refuses a plan that needs more.
 fn check_descriptors(plan: &Plan) -> Result<(), String> {
-    let needed = plan.members as u64 + PER_THREAD * plan.threads as u64 + OWN_DESCRIPTORS;
+    let needed = plan.sockets() as u64 + PER_THREAD * plan.threads as u64 + OWN_DESCRIPTORS;
     match raise_descriptor_limit() {
         Ok(Some(limit)) if limit < needed => Err(format!(
             "{} members need {needed} open files, and the limit is {limit}: raise the hard limit (ulimit -Hn), lower --members, \

@@ -7,7 +7,7 @@ use lobbyd::client::Trust;
 
 use super::target::Target;
 
-/// Members for each source address that the generator chooses itself. A destination and a source address have some 28,000
+/// Sockets for each source address that the generator chooses itself. A destination and a source address have some 28,000
 /// ports on Linux.
 const PER_SOURCE: usize = 20_000;
 /// Longest time that a member may take to connect and be welcomed.
@@ -22,6 +22,8 @@ pub(super) struct Plan {
     pub(super) trust: Option<Trust>,
     pub(super) members: usize,
     pub(super) per_lobby: usize,
+    /// Share of the members that read an event stream, in per cent.
+    pub(super) sse_percent: usize,
     /// Messages per second of all members together.
     pub(super) total_rate: f64,
     pub(super) seconds: u64,
@@ -56,6 +58,20 @@ impl Plan {
     /// Returns the number of members of a lobby.
     pub(super) fn members_of(&self, lobby: usize) -> usize {
         self.per_lobby.min(self.members - lobby * self.per_lobby)
+    }
+
+    /// Whether a member reads an event stream, and has no WebSocket. Such members are spread over all lobbies.
+    pub(super) fn reads_events(&self, member: usize) -> bool {
+        (member + 1) * self.sse_percent / 100 > member * self.sse_percent / 100
+    }
+
+    pub(super) fn event_streams(&self) -> usize {
+        self.members * self.sse_percent / 100
+    }
+
+    /// Returns the number of sockets that members may have at the same time.
+    pub(super) fn sockets(&self) -> usize {
+        self.members + self.event_streams()
     }
 
     /// Returns the token of a member.
@@ -112,14 +128,14 @@ impl Plan {
         (!is_usable.is_empty()).then(|| *is_usable[member % is_usable.len()])
     }
 
-    /// Returns source addresses of the loopback network if one of them has too few ports for so many members.
-    pub(super) fn loopback_sources(targets: &[(Target, SocketAddr)], members: usize) -> Vec<IpAddr> {
-        let is_loopback = targets.iter().all(|(_, address)| address.is_ipv4() && address.ip().is_loopback());
-        if members <= PER_SOURCE || !is_loopback {
-            return Vec::new();
+    /// Chooses source addresses of the loopback network if one of them has too few ports for so many sockets.
+    pub(super) fn with_loopback_sources(mut self) -> Plan {
+        let is_loopback = self.targets.iter().all(|(_, address)| address.is_ipv4() && address.ip().is_loopback());
+        if self.sources.is_empty() && self.sockets() > PER_SOURCE && is_loopback {
+            let count = self.sockets().div_ceil(PER_SOURCE).min(200) as u8;
+            self.sources = (1..=count).map(|last| IpAddr::from([127, 0, 0, 1 + last])).collect();
         }
-        let count = members.div_ceil(PER_SOURCE).min(200) as u8;
-        (1..=count).map(|last| IpAddr::from([127, 0, 0, 1 + last])).collect()
+        self
     }
 
     /// Time at which a member begins to connect, since the start.

@@ -1,11 +1,12 @@
 //! What members receive: the session, answers, and the messages of the others, which are entered into the books.
 
-use lobbyd::sim::wire::Received;
-
 use super::books::Fit;
-use super::member::{Goodbye, Member, Position, State};
+use super::ended::{Ended, Goodbye};
+use super::link::Item;
+use super::member::{Member, State};
 use super::message::{Said, ServerMessage};
 use super::plan::Plan;
+use super::position::Position;
 use super::tally::{Interval, Tally, record};
 
 pub(super) struct Receiver<'a> {
@@ -23,60 +24,6 @@ pub(super) struct Outcome {
     pub(super) ended: Option<Ended>,
 }
 
-/// How a connection has ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// Without an answer or a close frame: the error.
-    Failed(String),
-    EndOfStream,
-    /// The upgrade was refused with this status, and perhaps a time to wait in microseconds.
-    Status(u16, Option<u64>),
-    Closed(u16, String),
-}
-
-impl Ended {
-    /// Whether the server may be gone, or is about to go.
-    pub(super) fn has_no_answer(&self) -> bool {
-        matches!(self, Ended::Failed(_) | Ended::EndOfStream | Ended::Closed(1001, _))
-    }
-
-    /// Whether the server, or a proxy, does not accept the token.
-    pub(super) fn refuses_token(&self, goodbye: Option<&Goodbye>) -> bool {
-        match self {
-            Ended::Status(status, _) => [401, 403].contains(status),
-            Ended::Closed(code, _) => [4001, 4003].contains(code),
-            Ended::EndOfStream => goodbye.is_some_and(|goodbye| [4001, 4003].contains(&goodbye.code)),
-            Ended::Failed(_) => false,
-        }
-    }
-
-    /// Counts the end, and returns how long the member waits before it comes back; `None` if it must not.
-    pub(super) fn count_and_wait(self, member: &Member, tally: &mut Tally, backoff: u64) -> Option<u64> {
-        let goodbye = member.goodbye.as_ref();
-        let (code, reason) = match (self, goodbye) {
-            (Ended::Failed(error), _) => {
-                *tally.failed.entry(error).or_default() += 1;
-                return Some(backoff);
-            }
-            (Ended::Status(status, retry_after), _) => {
-                *tally.statuses.entry(status).or_default() += 1;
-                return [429, 503].contains(&status).then(|| backoff.max(retry_after.unwrap_or(0)));
-            }
-            (Ended::EndOfStream, Some(goodbye)) => (goodbye.code, goodbye.reason.clone()),
-            (Ended::EndOfStream, None) => (1006, "end of the stream without a close frame".to_owned()),
-            (Ended::Closed(code, reason), _) => (code, reason),
-        };
-        *tally.closed.entry((code, reason)).or_default() += 1;
-        match (goodbye, code) {
-            (Some(Goodbye { reconnect: false, .. }), _) => None,
-            (Some(Goodbye { retry_after_micros: Some(wait), .. }), _) => Some(*wait),
-            (_, 4200..4300 | 4600..4700) => Some(0),
-            (Some(_), _) | (None, 1001 | 1005 | 1006 | 1011..1015 | 4100..4200 | 4500..4600) => Some(backoff),
-            (None, _) => None,
-        }
-    }
-}
-
 impl Receiver<'_> {
     /// Handles everything that a member has received whole.
     pub(super) fn receive(&mut self, members: &mut [Member], at: usize, now: u64) -> Outcome {
@@ -84,18 +31,12 @@ impl Receiver<'_> {
         while outcome.ended.is_none() {
             match members[at].next() {
                 Ok(None) => break,
-                Ok(Some(Received::Text(text))) => match serde_json::from_str(&text) {
+                Ok(Some(Item::Text(text))) => match serde_json::from_str(&text) {
                     Ok(message) => outcome.has_joined |= self.handle(members, at, now, &message),
                     Err(_) => outcome.ended = Some(Ended::Failed("the server does not speak lobby.v1.json".into())),
                 },
-                Ok(Some(Received::Ping(payload))) => members[at].push_pong(&payload),
-                Ok(Some(Received::Answer(101, _) | Received::Body(_) | Received::Pong(_))) => {}
-                Ok(Some(Received::Answer(status, head))) => {
-                    outcome.ended = Some(Ended::Status(status, retry_after(&head)));
-                }
-                Ok(Some(Received::Close(code, reason))) => outcome.ended = Some(Ended::Closed(code, reason)),
-                Ok(Some(Received::Binary(_))) => self.tally.count.unknown += 1,
-                Err(violation) => outcome.ended = Some(Ended::Failed(violation.to_string())),
+                Ok(Some(Item::Binary)) => self.tally.count.unknown += 1,
+                Err(ended) => outcome.ended = Some(ended),
             }
         }
         outcome
@@ -119,7 +60,7 @@ impl Receiver<'_> {
             "error" => self.refuse(member, now, message),
             "health_ping" => {
                 if let Some(timestamp) = message.timestamp {
-                    member.push_text(&format!(r#"{{"type":"health_pong","timestamp":{timestamp}}}"#));
+                    member.push(format!(r#"{{"type":"health_pong","timestamp":{timestamp}}}"#));
                 }
             }
             "goodbye" => {
@@ -147,7 +88,10 @@ impl Receiver<'_> {
         member.attempts = 0;
         let was_joined = std::mem::replace(&mut member.was_joined, true);
         let epoch = message.epoch.map(|epoch| epoch.get().to_owned()).unwrap_or_default();
-        if was_joined && message.resumed == Some(true) {
+        let seat = message.conn.as_deref().unwrap_or_default();
+        // The session may have got another seat on a connection whose welcome was lost.
+        let has_seat = member.position.as_ref().is_some_and(|position| position.seat == seat);
+        if was_joined && has_seat && message.resumed == Some(true) {
             self.tally.count.resumed += 1;
             if message.recovered != Some(true) {
                 member.books.accept_gap();
@@ -170,7 +114,8 @@ impl Receiver<'_> {
         member.last_seq = None;
         // Without sessions, there is nothing to come back to.
         let has_session = message.away_ms.is_some();
-        member.position = has_session.then(|| Position { epoch, seq: 0, n: message.n.unwrap_or(0), is_known: false });
+        let n = message.n.unwrap_or(0);
+        member.position = has_session.then(|| Position { seat: seat.to_owned(), epoch, seq: 0, n, is_known: false });
     }
 
     /// Settles the requests of the earlier connection that the server has read.
@@ -235,49 +180,85 @@ impl Receiver<'_> {
     }
 }
 
-/// Returns the value of `Retry-After` in microseconds.
-fn retry_after(head: &str) -> Option<u64> {
-    let mut lines = head.lines().filter_map(|line| line.split_once(':'));
-    let (_, value) = lines.find(|(name, _)| name.eq_ignore_ascii_case("retry-after"))?;
-    value.trim().parse::<u64>().ok()?.checked_mul(1_000_000)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::program::load::command;
+
+    struct Rig {
+        plan: Plan,
+        tally: Tally,
+        interval: Interval,
+        members: Vec<Member>,
+    }
+
+    impl Rig {
+        fn new() -> Rig {
+            let words = "load ws://127.0.0.1:1 --members 2 --per-lobby 2".split(' ');
+            let matches = command::command().try_get_matches_from(words).expect("valid");
+            let plan = command::plan(&matches, 7).expect("valid");
+            let members = (0..2).map(|number| Member::new(number, 2)).collect();
+            Rig { plan, tally: Tally::new(), interval: Interval::new(), members }
+        }
+
+        fn receive(&mut self, text: &str) {
+            let Rig { plan, tally, interval, members } = self;
+            let message = serde_json::from_str(text).expect("JSON");
+            Receiver { plan, tally, interval, first: 0 }.handle(members, 0, 0, &message);
+        }
+
+        fn welcome(&mut self, seat: &str, resumed: bool, done: u64) {
+            self.receive(&format!(
+                r#"{{"type":"welcome","conn":"{seat}","epoch":1,"seq":3,"resumed":{resumed},"recovered":{resumed},"away_ms":30000,"done":{done},"refused":"0","n":0}}"#
+            ));
+        }
+
+        fn say(&mut self) {
+            self.members[0].say(&self.plan, 0);
+        }
+    }
+
+    const LIST: &str = r#"{"type":"presence_state","seq":3,"users":[]}"#;
 
     #[test]
-    fn only_what_may_be_tried_again_is_tried_again() {
-        let wait = |ended: Ended, goodbye: Option<(bool, Option<u64>)>| {
-            let mut member = Member::new(0, 1);
-            member.goodbye = goodbye.map(|(reconnect, retry_after_micros)| Goodbye {
-                code: 4002,
-                reason: "server_full".into(),
-                reconnect,
-                retry_after_micros,
-            });
-            ended.count_and_wait(&member, &mut Tally::new(), 7)
-        };
-        let closed = |code| Ended::Closed(code, String::new());
-        assert_eq!(wait(closed(4002), Some((false, None))), None);
-        assert_eq!(wait(closed(4002), Some((true, Some(9)))), Some(9));
-        assert_eq!(wait(closed(4201), None), Some(0));
-        assert_eq!(wait(closed(4201), Some((true, None))), Some(0));
-        assert_eq!(wait(closed(1001), Some((true, None))), Some(7));
-        assert_eq!(wait(closed(4009), None), None);
-        assert_eq!(wait(closed(1000), None), None);
-        assert_eq!(wait(Ended::EndOfStream, None), Some(7));
-        assert_eq!(wait(Ended::EndOfStream, Some((false, None))), None);
-        assert_eq!(wait(Ended::Status(429, Some(30)), None), Some(30));
-        assert_eq!(wait(Ended::Status(503, None), None), Some(7));
-        assert_eq!(wait(Ended::Status(404, None), None), None);
-        assert_eq!(wait(Ended::Failed("refused".into()), None), Some(7));
+    fn the_first_request_is_sent_after_the_first_list() {
+        let mut rig = Rig::new();
+        rig.welcome("s1", false, 0);
+        assert!(!rig.members[0].can_send(0), "it has no position");
+        rig.welcome("s1", true, 0);
+        assert!(!rig.members[0].can_send(0), "it has come back, and has none still");
+        rig.receive(LIST);
+        assert!(rig.members[0].can_send(0));
+        rig.welcome("s1", true, 0);
+        assert!(rig.members[0].can_send(0), "a member that comes back has its position");
+        rig.welcome("s2", false, 0);
+        assert!(!rig.members[0].can_send(0), "it has joined anew");
+        // Without sessions, nothing is numbered for good.
+        rig.receive(r#"{"type":"welcome","conn":"s3","epoch":1,"seq":3,"resumed":false}"#);
+        assert!(rig.members[0].can_send(0));
     }
 
     #[test]
-    fn retry_after_is_read_in_any_case() {
-        assert_eq!(retry_after("HTTP/1.1 429 Too Many Requests\r\nretry-after: 3\r\n\r\n"), Some(3_000_000));
-        assert_eq!(retry_after("HTTP/1.1 503 Busy\r\nRetry-After: soon\r\n\r\n"), None);
-        assert_eq!(retry_after("HTTP/1.1 503 Busy\r\n\r\n"), None);
+    fn a_member_that_comes_back_settles_what_the_server_has_read() {
+        let mut rig = Rig::new();
+        rig.welcome("s1", false, 0);
+        rig.receive(LIST);
+        (0..3).for_each(|_| rig.say());
+        rig.welcome("s1", true, 2);
+        assert_eq!(rig.members[0].unanswered.keys().collect::<Vec<_>>(), [&3]);
+        assert_eq!((rig.tally.count.acked, rig.tally.count.resumed), (2, 1));
+    }
+
+    /// Its seat was given up, and it got another one on a connection that was lost before the welcome arrived.
+    #[test]
+    fn with_another_seat_nothing_is_sent_again() {
+        let mut rig = Rig::new();
+        rig.welcome("s1", false, 0);
+        rig.receive(LIST);
+        (0..3).for_each(|_| rig.say());
+        rig.welcome("s2", true, 0);
+        let member = &rig.members[0];
+        assert!(member.unanswered.is_empty() && !member.can_send(0));
+        assert_eq!((rig.tally.count.unanswered, rig.tally.count.rejoined, rig.tally.count.resumed), (3, 1, 0));
     }
 }

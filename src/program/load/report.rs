@@ -1,5 +1,6 @@
 //! The result of a run: what went wrong and what to do about it, the table, and the JSON object.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use hdrhistogram::Histogram;
@@ -76,7 +77,10 @@ fn refused_tokens(plan: &Plan, tally: &Tally) -> Option<String> {
 /// How connections ended or were refused, one sentence each. That alone is no failure: members come back.
 pub(super) fn notes(tally: &Tally) -> Vec<String> {
     let statuses = tally.statuses.iter().map(|(&status, number)| {
-        format!("{number} upgrades were answered with HTTP status {status}{}", status_advice(status))
+        format!("{number} connections were answered with HTTP status {status}{}", status_advice(status))
+    });
+    let posts = tally.post_statuses.iter().map(|(&status, number)| {
+        format!("{number} POSTs were answered with HTTP status {status}{}", post_advice(status))
     });
     let closed = tally.closed.iter().map(|((code, reason), number)| {
         format!("{number} connections were closed with {code} {}{}", escaped(reason), close_advice(*code, reason))
@@ -85,7 +89,7 @@ pub(super) fn notes(tally: &Tally) -> Vec<String> {
         .failed
         .iter()
         .map(|(error, number)| format!("{number} connections failed: {}{}", escaped(error), failure_advice(error)));
-    statuses.chain(closed).chain(failed).collect()
+    statuses.chain(posts).chain(closed).chain(failed).collect()
 }
 
 /// Whether the generator itself was the limit, as a sentence.
@@ -108,6 +112,16 @@ fn status_advice(status: u16) -> &'static str {
         404 | 426 => ": is this the members' port of a lobbyd, or of its proxy?",
         429 => ": attempts_per_minute of the server; lower --ramp, or use several --source",
         503 => ": the server drains, or max_pending sockets wait for a seat; lower --ramp or --handshakes",
+        _ => "",
+    }
+}
+
+fn post_advice(status: u16) -> &'static str {
+    match status {
+        404 => ": the event stream had ended, or another server has it",
+        413 => ": lower --bytes, or raise max_message_bytes of the server",
+        429 => ": bytes_per_second of the server, of which each POST takes 256; lower --rate or --bytes",
+        503 => ": the server drains, or has no room for their connections: raise max_pending",
         _ => "",
     }
 }
@@ -184,6 +198,9 @@ pub(super) fn table(plan: &Plan, tally: &Tally) -> String {
             count.joined, plan.members, count.resumed, count.rejoined
         ),
     );
+    if plan.sse_percent > 0 {
+        line("event streams", format!("{} members, {} POSTs", plan.event_streams(), count.posts));
+    }
     line("sent", format!("{} of {} due, {:.0}/s", count.sent, count.due, per_second(count.sent)));
     line("acknowledged", count.acked.to_string());
     line("delivered", format!("{}, {:.0}/s", count.delivered, per_second(count.delivered)));
@@ -236,8 +253,9 @@ pub(super) fn json(plan: &Plan, tally: &Tally) -> String {
     let named = |code: u16, reason: &str, number: u64| json!({"code": code, "reason": reason, "count": number});
     let closed: Vec<Value> =
         tally.closed.iter().map(|((code, reason), &number)| named(*code, reason, number)).collect();
-    let statuses: Map<String, Value> =
-        tally.statuses.iter().map(|(status, &number)| (status.to_string(), number.into())).collect();
+    let by_status = |statuses: &BTreeMap<u16, u64>| -> Map<String, Value> {
+        statuses.iter().map(|(status, &number)| (status.to_string(), number.into())).collect()
+    };
     let report = json!({
         "ok": problems.is_empty(),
         "problems": problems,
@@ -245,13 +263,14 @@ pub(super) fn json(plan: &Plan, tally: &Tally) -> String {
         "generator_limit": own_limit(tally),
         "plan": {
             "members": plan.members, "per_lobby": plan.per_lobby, "messages_per_second": plan.total_rate,
-            "seconds": plan.seconds, "bytes": plan.bytes,
+            "seconds": plan.seconds, "bytes": plan.bytes, "event_streams": plan.event_streams(),
         },
         "joined": count.joined, "resumed": count.resumed, "rejoined": count.rejoined,
         "due": count.due, "sent": count.sent, "acked": count.acked, "delivered": count.delivered,
         "lost": count.lost, "doubled": count.doubled, "out_of_order": count.out_of_order,
         "refused_tokens": tally.refused_tokens.len(), "unrecovered": count.unrecovered, "unanswered": count.unanswered, "unknown": count.unknown,
-        "refused": tally.refused, "closed": closed, "statuses": statuses, "failed": tally.failed,
+        "refused": tally.refused, "closed": closed, "statuses": by_status(&tally.statuses),
+        "posts": count.posts, "post_statuses": by_status(&tally.post_statuses), "failed": tally.failed,
         "busiest_thread": (tally.busiest * 1000.0).round() / 1000.0,
         "micros": latencies,
     });

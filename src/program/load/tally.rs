@@ -22,8 +22,10 @@ pub(super) struct Tally {
     pub(super) refused: BTreeMap<String, u64>,
     /// Ends of connections that the generator did not ask for, by code and reason.
     pub(super) closed: BTreeMap<(u16, String), u64>,
-    /// Upgrades that were answered with another status.
+    /// Requests for a WebSocket or an event stream that were refused, by status.
     pub(super) statuses: BTreeMap<u16, u64>,
+    /// POSTs that were refused, by status.
+    pub(super) post_statuses: BTreeMap<u16, u64>,
     /// Connections that failed without an answer, by error.
     pub(super) failed: BTreeMap<String, u64>,
     /// Members whose token was refused when they connected for the first time.
@@ -43,6 +45,8 @@ pub(super) struct Counts {
     pub(super) due: u64,
     pub(super) sent: u64,
     pub(super) acked: u64,
+    /// POSTs that were accepted.
+    pub(super) posts: u64,
     pub(super) delivered: u64,
     pub(super) lost: u64,
     pub(super) doubled: u64,
@@ -86,6 +90,7 @@ impl Tally {
             refused: BTreeMap::new(),
             closed: BTreeMap::new(),
             statuses: BTreeMap::new(),
+            post_statuses: BTreeMap::new(),
             failed: BTreeMap::new(),
             refused_tokens: Vec::new(),
             busiest: 0.0,
@@ -96,7 +101,8 @@ impl Tally {
     pub(super) fn errors(&self) -> u64 {
         let count = &self.count;
         let refused: u64 = self.refused.values().sum();
-        let ended: u64 = self.closed.values().chain(self.statuses.values()).chain(self.failed.values()).sum();
+        let statuses = self.statuses.values().chain(self.post_statuses.values());
+        let ended: u64 = self.closed.values().chain(statuses).chain(self.failed.values()).sum();
         refused + ended + count.doubled + count.out_of_order + count.unknown
     }
 
@@ -113,6 +119,7 @@ impl Tally {
         sum(&mut self.refused, &other.refused);
         sum(&mut self.closed, &other.closed);
         sum(&mut self.statuses, &other.statuses);
+        sum(&mut self.post_statuses, &other.post_statuses);
         sum(&mut self.failed, &other.failed);
         self.refused_tokens.extend(&other.refused_tokens);
         self.busiest = self.busiest.max(other.busiest);
@@ -135,6 +142,7 @@ impl Counts {
             due,
             sent,
             acked,
+            posts,
             delivered,
             lost,
             doubled,
@@ -151,6 +159,7 @@ impl Counts {
             (&mut self.due, due),
             (&mut self.sent, sent),
             (&mut self.acked, acked),
+            (&mut self.posts, posts),
             (&mut self.delivered, delivered),
             (&mut self.lost, lost),
             (&mut self.doubled, doubled),

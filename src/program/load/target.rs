@@ -1,4 +1,5 @@
-//! The address of a server: `ws://host:9001` or `wss://host`, perhaps with a path in front of `/ws/{lobby}`.
+//! The address of a server: `ws://host:9001` or `wss://host`, perhaps with a path in front of `/ws/{lobby}`. As for
+//! `lobby.js`, `http` and `https` mean the same.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
@@ -7,7 +8,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 pub(super) struct Target {
     /// Host and port as the URL has them, for `Host`.
     pub(super) authority: String,
-    /// Path in front of `/ws/`, without a slash at its end.
+    /// Path in front of `/ws/` and `/sse/`, without a slash at its end.
     pub(super) prefix: String,
     pub(super) host: String,
     pub(super) port: u16,
@@ -26,9 +27,9 @@ impl Target {
             return fail("has no scheme: write ws://host:9001");
         };
         let is_tls = match scheme.to_ascii_lowercase().as_str() {
-            "ws" => false,
-            "wss" => true,
-            _ => return fail("is no WebSocket address: write ws://host:9001"),
+            "ws" | "http" => false,
+            "wss" | "https" => true,
+            _ => return fail("is no address of a server: write ws://host:9001"),
         };
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         if rest.contains(['?', '#', '@']) {
@@ -74,7 +75,7 @@ mod tests {
     fn urls_are_parsed() {
         let check = |url: &str, authority: &str, host: &str, port: u16, prefix: &str| {
             let [authority, prefix, host] = [authority, prefix, host].map(str::to_owned);
-            let is_tls = url.starts_with("wss");
+            let is_tls = url.starts_with("wss") || url.starts_with("https");
             assert_eq!(Target::parse(url), Ok(Target { authority, prefix, host, port, is_tls }), "{url}");
         };
         check("ws://127.0.0.1:9001", "127.0.0.1:9001", "127.0.0.1", 9001, "");
@@ -83,6 +84,8 @@ mod tests {
         check("ws://[::1]:9001", "[::1]:9001", "::1", 9001, "");
         check("ws://[::1]", "[::1]", "::1", 80, "");
         check("wss://game.example/a", "game.example", "game.example", 443, "/a");
+        check("http://game.example/a", "game.example", "game.example", 80, "/a");
+        check("https://game.example", "game.example", "game.example", 443, "");
         check("wss://127.0.0.1:9443", "127.0.0.1:9443", "127.0.0.1", 9443, "");
     }
 
@@ -90,7 +93,7 @@ mod tests {
     fn a_refusal_says_what_to_write() {
         for (url, words) in [
             ("127.0.0.1:9001", "has no scheme"),
-            ("http://127.0.0.1:9001", "is no WebSocket address"),
+            ("tcp://127.0.0.1:9001", "is no address of a server"),
             ("ws://", "names no host"),
             ("ws://:9001", "names no host"),
             ("ws://host:port", "has no valid port"),

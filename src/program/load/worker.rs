@@ -14,9 +14,11 @@ use mio::event::Event;
 use mio::{Events, Poll, Token};
 
 use super::clock::Clock;
+use super::ended::Ended;
 use super::member::{Member, READ_BYTES, Schedule, State};
-use super::plan::{CONNECT_MICROS, MAX_UNANSWERED, Plan};
-use super::receiving::{Ended, Receiver};
+use super::plan::{CONNECT_MICROS, Plan};
+use super::receiving::Receiver;
+use super::socket::Part;
 use super::tally::{Interval, Tally, record};
 use super::timer::Timer;
 
@@ -184,46 +186,48 @@ impl Worker {
     }
 
     fn handle_event(&mut self, event: &Event, buffer: &mut [u8]) {
-        let at = event.token().0;
+        let (at, part) = Part::of(event.token());
         let Some(member) = self.members.get_mut(at) else { return };
         if event.is_writable()
-            && let Err(error) = member.handle_writable(&self.plan)
+            && let Err(error) = member.handle_writable(part)
         {
             let ended = Ended::Failed(error.to_string());
             return self.end(at, ended);
         }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
-            self.read(at, buffer);
+            let read = match part {
+                Part::Main => self.read(at, buffer),
+                Part::Posts => self.members[at].read_posts(buffer).map(|accepted| self.tally.count.posts += accepted),
+            };
+            match read {
+                Ok(()) => self.flush(at),
+                Err(ended) => self.end(at, ended),
+            }
         }
     }
 
-    fn read(&mut self, at: usize, buffer: &mut [u8]) {
-        loop {
-            let read = self.members[at].read(buffer);
-            let ended = match read {
-                Ok(None) => break,
-                Ok(Some(0)) => Some(Ended::EndOfStream),
-                Ok(Some(_)) => {
-                    let now = self.clock.micros();
-                    let first = at - self.members[at].number % self.plan.per_lobby;
-                    let mut receiver =
-                        Receiver { plan: &self.plan, tally: &mut self.tally, interval: &mut self.interval, first };
-                    let outcome = receiver.receive(&mut self.members, at, now);
-                    if outcome.has_joined {
-                        self.connecting -= 1;
-                    }
-                    if self.members[at].is_held {
-                        self.resume_sending(at);
-                    }
-                    outcome.ended
-                }
-                Err(error) => Some(Ended::Failed(error.to_string())),
-            };
-            if let Some(ended) = ended {
-                return self.end(at, ended);
+    fn read(&mut self, at: usize, buffer: &mut [u8]) -> Result<(), Ended> {
+        while self.members[at].read(buffer)? {
+            let now = self.clock.micros();
+            let first = at - self.position(at);
+            let mut receiver =
+                Receiver { plan: &self.plan, tally: &mut self.tally, interval: &mut self.interval, first };
+            let outcome = receiver.receive(&mut self.members, at, now);
+            if outcome.has_joined {
+                self.connecting -= 1;
+            }
+            if self.members[at].is_held {
+                self.resume_sending(at);
+            }
+            if let Some(ended) = outcome.ended {
+                return Err(ended);
             }
         }
-        if let Err(error) = self.members[at].flush() {
+        Ok(())
+    }
+
+    fn flush(&mut self, at: usize) {
+        if let Err(error) = self.members[at].flush(&self.plan, self.poll.registry()) {
             self.end(at, Ended::Failed(error.to_string()));
         }
     }
@@ -231,7 +235,7 @@ impl Worker {
     /// Lets a member that could not send try again.
     fn resume_sending(&mut self, at: usize) {
         let member = &mut self.members[at];
-        if member.state == State::Joined && member.unanswered.len() < MAX_UNANSWERED {
+        if member.may_send() {
             member.is_held = false;
             let time = member.due().max(member.paused_until);
             self.dues.push(Reverse((time, at, false)));
@@ -242,8 +246,7 @@ impl Worker {
     fn end(&mut self, at: usize, ended: Ended) {
         let now = self.clock.micros();
         let member = &mut self.members[at];
-        let was_connecting = matches!(member.state, State::Connecting | State::Upgrading);
-        if was_connecting {
+        if member.state == State::Connecting {
             self.connecting -= 1;
         }
         let was_leaving = member.state == State::Leaving;
@@ -253,12 +256,13 @@ impl Worker {
             return;
         }
         let backoff = (100_000 << member.attempts.min(10)).min(MAX_BACKOFF_MICROS);
+        let ended = ended.explained(member.goodbye.as_ref());
         let has_failed = matches!(ended, Ended::Failed(_));
         member.detours += usize::from(ended.has_no_answer());
-        if !member.was_joined && ended.refuses_token(member.goodbye.as_ref()) {
+        if !member.was_joined && ended.refuses_token() {
             self.tally.refused_tokens.push(member.number);
         }
-        let wait = ended.count_and_wait(member, &mut self.tally, backoff);
+        let wait = ended.count_and_wait(member.goodbye.as_ref(), &mut self.tally, backoff);
         let can_come_back = match self.phase {
             // A server that refuses the first connections is not there.
             Phase::Ramp if has_failed && !member.was_joined && member.attempts >= MAX_FAILED_ATTEMPTS => false,
@@ -293,8 +297,7 @@ impl Worker {
                 continue;
             }
             self.connecting += 1;
-            if let Err(error) = self.members[at].connect(now, &self.plan, self.poll.registry(), Token(at)) {
-                self.members[at].state = State::Connecting;
+            if let Err(error) = self.members[at].connect(now, at, &self.plan, self.poll.registry()) {
                 self.end(at, Ended::Failed(error.to_string()));
             }
         }
@@ -324,14 +327,12 @@ impl Worker {
             if is_timely {
                 record(&mut self.tally.lateness, sent_at - due.min(sent_at));
             }
-            let said = member.say(&self.plan, due);
+            member.say(&self.plan, due);
             self.tally.count.sent += 1;
             self.interval.sent += 1;
             let next = member.due();
             self.dues.push(Reverse((next, at, next > sent_at)));
-            if let Err(error) = said {
-                self.end(at, Ended::Failed(error.to_string()));
-            }
+            self.flush(at);
         }
     }
 
@@ -392,8 +393,7 @@ impl Worker {
         }
         for at in 0..self.members.len() {
             let member = &self.members[at];
-            let is_connecting = matches!(member.state, State::Connecting | State::Upgrading);
-            if is_connecting && now.saturating_sub(member.began) > CONNECT_MICROS {
+            if member.state == State::Connecting && now.saturating_sub(member.began) > CONNECT_MICROS {
                 self.end(at, Ended::Failed("no welcome within 10 s".into()));
             }
         }
@@ -445,11 +445,11 @@ impl Worker {
                 State::Joined => {
                     self.tally.count.unanswered += member.give_up_unanswered();
                     (member.state, member.has_stayed) = (State::Leaving, true);
-                    member.push_text(r#"{"type":"leave"}"#);
-                    let _ = member.flush();
+                    member.push(r#"{"type":"leave"}"#.to_owned());
+                    let _ = member.flush(&self.plan, self.poll.registry());
                 }
                 State::Gone | State::Leaving => {}
-                State::Idle | State::Connecting | State::Upgrading => {
+                State::Idle | State::Connecting => {
                     self.connecting -= usize::from(member.state != State::Idle);
                     self.give_up(at);
                 }

@@ -1,15 +1,12 @@
 //! `lobbyd load` against real servers, and against one behind a proxy that drops, doubles, swaps or delays a message, or
 //! cuts a connection: each of these must be reported.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::process::Output;
-use std::sync::{Arc, Condvar, Mutex};
-use std::thread;
 
-use lobbyd::sim::wire::{Reader, Received};
 use serde_json::Value;
 
+use super::faulty_proxy::{Fault, behind_a_faulty_proxy};
 use super::{PROGRAM, Program, command};
 
 fn load(address: SocketAddr, arguments: &str) -> Output {
@@ -59,6 +56,54 @@ fn a_hundred_members_hear_all_messages_of_each_other() {
     }
 }
 
+/// Members with event streams and members with WebSockets, in the same lobbies.
+#[test]
+fn members_read_events_and_post() {
+    let program = Program::start(PROGRAM, &["--listen", "127.0.0.1:0"]);
+    let run = "--members 60 --per-lobby 10 --rate 10 --seconds 2 --ramp 2000 --threads 2";
+    for (sse, streams) in [("--sse", 60), ("--sse=40", 24)] {
+        let (report, code) = report(program.address, &format!("{run} {sse}"));
+        assert_eq!(counts(&report, &["joined", "due", "sent", "acked", "delivered"]), [60, 1200, 1200, 1200, 10_800]);
+        assert_eq!((counts(&report, FAULTS), code), (vec![0; 6], Some(0)), "{report:#}");
+        assert_eq!(report["plan"]["event_streams"], streams);
+        // A message for each of 20 dues, perhaps several in one request, and the leave.
+        let posts = report["posts"].as_u64().expect("a number");
+        assert!((streams..=streams * 21).contains(&posts), "{report:#}");
+        assert_eq!(report["notes"], Value::Array(Vec::new()), "{report:#}");
+    }
+}
+
+/// The server ends connections for POSTs that are idle, and those that it has no room for.
+#[test]
+fn a_post_has_a_connection_of_its_own_if_the_last_one_has_ended() {
+    let limits = ["--handshake-timeout", "100ms", "--max-pending", "4"];
+    let program = Program::start(PROGRAM, &[&["--listen", "127.0.0.1:0"], &limits[..]].concat());
+    let (report, code) =
+        report(program.address, "--members 10 --per-lobby 10 --rate 4 --seconds 2 --handshakes 2 --sse");
+    assert_eq!((counts(&report, FAULTS), code), (vec![0; 6], Some(0)), "{report:#}");
+    assert_eq!(counts(&report, &["joined", "resumed", "acked", "delivered"]), [10, 0, 80, 720], "{report:#}");
+}
+
+#[test]
+fn refusals_of_event_streams_are_reported() {
+    let program = Program::start(PROGRAM, &["--listen", "127.0.0.1:0", "--max-connections", "4"]);
+    let (full, code) = report(program.address, "--members 6 --seconds 1 --rate 5 --per-lobby 6 --sse");
+    assert_eq!((counts(&full, &["joined", "delivered"]), code), (vec![4, 4 * 3 * 5], Some(1)), "{full:#}");
+    check_sentence(&full, "notes", "2 connections were closed with 4002 server_full: raise max_connections");
+    let limits = ["--listen", "127.0.0.1:0", "--max-message-bytes", "1000"];
+    let program = Program::start(PROGRAM, &limits);
+    let (long, code) = report(program.address, "--members 2 --seconds 1 --rate 1 --per-lobby 2 --bytes 2000 --sse");
+    assert_eq!(code, Some(1), "{long:#}");
+    check_sentence(&long, "notes", "POSTs were answered with HTTP status 413: lower --bytes");
+    let folder = crate::common::files::Folder::new("load-sse-tokens");
+    let list = folder.0.join("tokens");
+    std::fs::write(&list, "secret ann\n").expect("the folder is ours");
+    let list = list.to_str().expect("UTF-8");
+    let program = Program::start(PROGRAM, &["--listen", "127.0.0.1:0", "--auth", "tokens", "--tokens-file", list]);
+    let (refused, code) = report(program.address, "--members 3 --seconds 1 --sse");
+    assert_eq!((counts(&refused, &["joined", "refused_tokens"]), code), (vec![0, 3], Some(2)), "{refused:#}");
+}
+
 #[cfg(feature = "tls")]
 #[test]
 fn members_connect_with_tls_if_they_trust_the_certificate() {
@@ -68,18 +113,20 @@ fn members_connect_with_tls_if_they_trust_the_certificate() {
     let mut program = Program::start(PROGRAM, &listen);
     let line = program.wait_for("listening on tls:");
     let (_, address) = line.split_once("listening on tls:").expect("the line contains the address");
-    let load = |arguments: &str| {
-        let url = format!("wss://{address}");
+    let load = |scheme: &str, arguments: &str| {
+        let url = format!("{scheme}://{address}");
         let members = "--json --members 40 --per-lobby 10 --rate 2 --seconds 1 --ramp 400 --bytes 20000";
         let arguments = members.split(' ').chain(arguments.split(' ').filter(|word| !word.is_empty()));
         let output = command(PROGRAM).args(["load", &url]).args(arguments).output().expect("the program was built");
         let report = serde_json::from_slice::<Value>(&output.stdout).expect("JSON");
         (report, output.status.code())
     };
-    let (report, code) = load(&format!("--ca-file {FILES}/ca.pem"));
-    assert_eq!(counts(&report, &["joined", "due", "delivered"]), [40, 80, 720], "{report:#}");
-    assert_eq!((counts(&report, FAULTS), code), (vec![0; 6], Some(0)), "{report:#}");
-    let (report, code) = load("");
+    for (scheme, sse) in [("wss", ""), ("https", " --sse")] {
+        let (report, code) = load(scheme, &format!("--ca-file {FILES}/ca.pem{sse}"));
+        assert_eq!(counts(&report, &["joined", "due", "delivered"]), [40, 80, 720], "{report:#}");
+        assert_eq!((counts(&report, FAULTS), code), (vec![0; 6], Some(0)), "{report:#}");
+    }
+    let (report, code) = load("wss", "");
     assert_eq!((counts(&report, &["joined"]), code), (vec![0], Some(2)), "{report:#}");
     check_sentence(&report, "notes", "connections failed: TLS: invalid peer certificate: UnknownIssuer");
 }
@@ -195,113 +242,6 @@ fn a_run_that_cannot_begin_ends_with_2() {
     assert_eq!(output.status.code(), Some(2));
 }
 
-/// What the proxy does with one frame that the server sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    Drop,
-    Double,
-    /// Sends it after the next message.
-    Swap,
-    /// Ends the connection in front of it.
-    Cut,
-    /// Stops all output of the server to one member, until the others have received 200 messages more.
-    Stall,
-}
-
-/// Number of messages that have been passed on, of all connections.
-#[derive(Default)]
-struct PassedOn {
-    messages: Mutex<usize>,
-    has_changed: Condvar,
-}
-
-impl PassedOn {
-    /// Returns the number before this message.
-    fn add(&self) -> usize {
-        let mut messages = self.messages.lock().expect("no thread panics with it");
-        *messages += 1;
-        self.has_changed.notify_all();
-        *messages - 1
-    }
-
-    fn wait_for(&self, count: usize) {
-        let messages = self.messages.lock().expect("no thread panics with it");
-        drop(self.has_changed.wait_while(messages, |messages| *messages < count));
-    }
-}
-
-/// A server behind a proxy that does something to the 20th `message`. Returns the address of the proxy.
-fn behind_a_faulty_proxy(server: SocketAddr, fault: Fault) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("it listens");
-    let passed_on = Arc::new(PassedOn::default());
-    // The threads end with their connections, and that of the listener with the process.
-    thread::spawn(move || {
-        for client in listener.incoming().map_while(Result::ok) {
-            let upstream = TcpStream::connect(server).expect("the server listens");
-            let (mut from, mut to) = (client.try_clone().expect("a socket"), upstream.try_clone().expect("a socket"));
-            thread::spawn(move || drop(std::io::copy(&mut from, &mut to)));
-            let passed_on = passed_on.clone();
-            thread::spawn(move || pass_on(upstream, client, fault, &passed_on));
-        }
-    });
-    address
-}
-
-/// Passes on what the server sends.
-fn pass_on(mut upstream: TcpStream, mut client: TcpStream, fault: Fault, passed_on: &PassedOn) {
-    let (mut reader, mut bytes, mut held) = (Reader::default(), [0; 65_536], None);
-    while let Ok(count) = upstream.read(&mut bytes)
-        && count > 0
-    {
-        reader.push(&bytes[..count]);
-        while let Some(received) = reader.next().expect("the server keeps to the protocol") {
-            let (frame, text) = match received {
-                Received::Answer(_, head) => (head.into_bytes(), String::new()),
-                Received::Text(text) => (frame(0x81, text.as_bytes()), text),
-                Received::Ping(payload) => (frame(0x89, &payload), String::new()),
-                Received::Close(code, reason) => {
-                    (frame(0x88, &[&code.to_be_bytes(), reason.as_bytes()].concat()), String::new())
-                }
-                other => panic!("{other:?}"),
-            };
-            let is_message = text.starts_with(r#"{"type":"message""#);
-            let is_it = is_message && passed_on.add() == 20;
-            let sent = match fault {
-                Fault::Drop if is_it => continue,
-                Fault::Double if is_it => [&frame[..], &frame].concat(),
-                Fault::Swap if is_it => {
-                    held = Some(frame);
-                    continue;
-                }
-                Fault::Cut if is_it => {
-                    let _ = client.shutdown(std::net::Shutdown::Both);
-                    let _ = upstream.shutdown(std::net::Shutdown::Both);
-                    return;
-                }
-                Fault::Stall if is_it => {
-                    passed_on.wait_for(220);
-                    frame
-                }
-                _ if is_message => [frame, held.take().unwrap_or_default()].concat(),
-                _ => frame,
-            };
-            if client.write_all(&sent).is_err() {
-                return;
-            }
-        }
-    }
-    let _ = client.shutdown(std::net::Shutdown::Write);
-}
-
-/// A frame as a server sends it.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(payload.len()).expect("a short frame");
-    let header =
-        if length < 126 { vec![first, length as u8] } else { vec![first, 126, (length >> 8) as u8, length as u8] };
-    [&header[..], payload].concat()
-}
-
 #[track_caller]
 fn run_behind(fault: Fault, arguments: &str) -> (Value, Option<i32>) {
     let program = Program::start(PROGRAM, &["--listen", "127.0.0.1:0"]);
@@ -316,30 +256,44 @@ fn a_lost_doubled_or_swapped_message_is_reported() {
         (Fault::Double, [0, 1, 0, 0, 0, 0], "1 messages were received twice"),
         (Fault::Swap, [0, 0, 1, 0, 0, 0], "1 messages were received out of order"),
     ] {
-        let (report, code) = run_behind(fault, "--rate 20");
-        assert_eq!((counts(&report, FAULTS), code), (expected.to_vec(), Some(1)), "{fault:?}: {report:#}");
-        check_sentence(&report, "problems", words);
-        let expected = 4 * 20 * 3 - u64::from(fault == Fault::Drop);
-        assert_eq!(counts(&report, &["acked", "delivered"]), [80, expected], "{fault:?}");
+        for sse in ["", "--sse"] {
+            let (report, code) = run_behind(fault, &format!("--rate 20 {sse}"));
+            assert_eq!((counts(&report, FAULTS), code), (expected.to_vec(), Some(1)), "{fault:?} {sse}: {report:#}");
+            check_sentence(&report, "problems", words);
+            let expected = 4 * 20 * 3 - u64::from(fault == Fault::Drop);
+            assert_eq!(counts(&report, &["acked", "delivered"]), [80, expected], "{fault:?} {sse}");
+        }
     }
 }
 
 /// A member whose connection is cut comes back to its seat, and has missed nothing.
 #[test]
 fn a_member_that_is_cut_resumes_its_session() {
-    let (report, code) = run_behind(Fault::Cut, "--rate 20");
+    for sse in ["", "--sse"] {
+        let (report, code) = run_behind(Fault::Cut, &format!("--rate 20 {sse}"));
+        assert_eq!((counts(&report, FAULTS), code), (vec![0; 6], Some(0)), "{sse}: {report:#}");
+        assert_eq!(counts(&report, &["joined", "resumed", "rejoined", "acked", "delivered"]), [4, 1, 0, 80, 240]);
+        check_sentence(&report, "notes", "1 connections were closed with 1006 unexpected end of the stream");
+    }
+}
+
+/// The server has executed the messages of this POST, and executes them once. Nothing is wrong with the event stream.
+#[test]
+fn a_post_without_an_answer_is_repeated() {
+    let (report, code) = run_behind(Fault::CutPost, "--rate 20 --sse");
     assert_eq!((counts(&report, FAULTS), code), (vec![0; 6], Some(0)), "{report:#}");
-    assert_eq!(counts(&report, &["joined", "resumed", "rejoined", "acked", "delivered"]), [4, 1, 0, 80, 240]);
-    check_sentence(&report, "notes", "1 connections were closed with 1006 end of the stream");
+    assert_eq!(counts(&report, &["joined", "resumed", "rejoined", "acked", "delivered"]), [4, 0, 0, 80, 240]);
 }
 
 /// The latency of a message begins when it was due, so a server that stops for some half a second shows it in all messages
 /// that were due meanwhile, and not only in the one that waits.
 #[test]
 fn a_stall_is_seen_by_every_message_that_was_due() {
-    let (report, code) = run_behind(Fault::Stall, "--rate 50");
-    assert_eq!((counts(&report, FAULTS), code), (vec![0; 6], Some(0)), "{report:#}");
-    // One of four members hears nothing for half of the time: the others receive some 350 messages a second.
-    let p90 = report["micros"]["delivery"]["p90"].as_u64().expect("a number");
-    assert!(p90 > 50_000, "{p90} us: {report:#}");
+    for sse in ["", "--sse"] {
+        let (report, code) = run_behind(Fault::Stall, &format!("--rate 50 {sse}"));
+        assert_eq!((counts(&report, FAULTS), code), (vec![0; 6], Some(0)), "{sse}: {report:#}");
+        // One of four members hears nothing for half of the time: the others receive some 350 messages a second.
+        let p90 = report["micros"]["delivery"]["p90"].as_u64().expect("a number");
+        assert!(p90 > 50_000, "{sse}: {p90} us: {report:#}");
+    }
 }

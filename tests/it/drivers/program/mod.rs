@@ -6,6 +6,7 @@ mod commands;
 mod config_file;
 mod deploying;
 mod errors;
+mod faulty_proxy;
 mod given_sockets;
 #[cfg(target_os = "linux")]
 mod hangup;

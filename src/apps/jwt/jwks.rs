@@ -7,6 +7,11 @@ use super::json::{Object, WrongType};
 use super::material::{ed25519, es256, hs256, rs256};
 use super::signature::{Alg, Key};
 
+/// Most keys of a set. Providers publish two or three; the bound limits the time that a set takes in the loop.
+const MAX_KEYS: usize = 100;
+/// Most sentences about the keys of a set: they become one line of the log.
+const MAX_SENTENCES: usize = 5;
+
 /// A key of a set, with its name if it has one.
 #[derive(Clone)]
 pub(super) struct NamedKey {
@@ -17,7 +22,7 @@ pub(super) struct NamedKey {
 /// The keys of a set, and why others are not used.
 pub(super) struct Set {
     pub(super) keys: Vec<NamedKey>,
-    /// Sentences such as `key 2: its use is not sig`.
+    /// Sentences such as `key 2: its use is not sig`. The last one may be `and 7 more`.
     pub(super) unused: Vec<String>,
 }
 
@@ -45,27 +50,43 @@ impl From<String> for Fault {
 ///
 /// # Errors
 ///
-/// All problems. They contain no part of the set.
+/// The first problems. They contain no part of the set.
 pub(super) fn read(text: &[u8]) -> Result<Set, Vec<String>> {
     let list = Object::parse(text).ok_or_else(|| vec!["it is not a JSON object with each member once".to_owned()])?;
     let list = list.raw("keys").and_then(|keys| serde_json::from_str::<Vec<&RawValue>>(keys).ok());
     let list = list.ok_or_else(|| vec!["it is no JWKS: it has no list `keys`".to_owned()])?;
-    let (mut set, mut problems) = (Set { keys: Vec::new(), unused: Vec::new() }, Vec::new());
+    if list.len() > MAX_KEYS {
+        return Err(vec![format!("it has {} keys, more than {MAX_KEYS}", list.len())]);
+    }
+    let (mut keys, mut unused, mut problems) = (Vec::<NamedKey>::new(), Vec::new(), Vec::new());
     for (at, text) in list.iter().enumerate() {
         match read_key(text.get()) {
-            Ok(new) if set.keys.iter().any(|old| old.kid == new.kid && old.key.alg() == new.key.alg()) => {
+            Ok(new) if keys.iter().any(|old| old.kid == new.kid && old.key.alg() == new.key.alg()) => {
                 problems.push(format!("key {}: an earlier key has the same kid and algorithm", at + 1));
             }
-            Ok(new) => set.keys.push(new),
-            Err(Fault::Unused(cause)) => set.unused.push(format!("key {}: {cause}", at + 1)),
+            Ok(new) => keys.push(new),
+            Err(Fault::Unused(cause)) => unused.push(format!("key {}: {cause}", at + 1)),
             Err(Fault::Problem(problem)) => problems.push(format!("key {}: {problem}", at + 1)),
         }
     }
-    if problems.is_empty() && set.keys.is_empty() {
-        problems.push("it has no key for HS256, RS256, ES256 or EdDSA".into());
-        problems.append(&mut set.unused);
+    let unused = shortened(unused);
+    if !problems.is_empty() {
+        return Err(shortened(problems));
     }
-    if problems.is_empty() { Ok(set) } else { Err(problems) }
+    if keys.is_empty() {
+        return Err([vec!["it has no key for HS256, RS256, ES256 or EdDSA".to_owned()], unused].concat());
+    }
+    Ok(Set { keys, unused })
+}
+
+/// Returns the first sentences, and the number of the others.
+fn shortened(mut sentences: Vec<String>) -> Vec<String> {
+    if sentences.len() > MAX_SENTENCES {
+        let more = sentences.len() - MAX_SENTENCES;
+        sentences.truncate(MAX_SENTENCES);
+        sentences.push(format!("and {more} more"));
+    }
+    sentences
 }
 
 fn read_key(text: &str) -> Result<NamedKey, Fault> {

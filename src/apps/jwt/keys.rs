@@ -78,11 +78,11 @@ impl JwtKeys {
     ///
     /// Keys of other types, for other algorithms and for encryption are left out: see [`unused`](Self::unused). Two keys
     /// may have the same `kid` only if their algorithms differ. A token must name its key with `kid`; without it, it is
-    /// checked with the only key of its algorithm.
+    /// checked with the only key of its algorithm. A set has at most 100 keys.
     ///
     /// # Errors
     ///
-    /// All problems. They contain no part of the file.
+    /// The first five problems, and the number of the others. They contain no part of the file.
     pub fn jwks(contents: &[u8]) -> Result<JwtKeys, Vec<String>> {
         JwtKeys::read(Form::Jwks, contents)
     }
@@ -126,7 +126,8 @@ impl JwtKeys {
         self.keys.len()
     }
 
-    /// Returns a sentence for each key of a set that is left out, with its position and the cause.
+    /// Returns a sentence for each key of a set that is left out, with its position and the cause: for the first five, and
+    /// then the number of the others.
     pub fn unused(&self) -> &[String] {
         &self.unused
     }

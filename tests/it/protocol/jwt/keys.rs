@@ -5,6 +5,9 @@ use lobbyd::apps::{Jwt, JwtKeys};
 use super::NOW;
 use crate::common::jwt::{Algorithm, CLAIMS, SECRET, file, signed};
 
+/// A point on edwards25519.
+const POINT: &str = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+
 #[track_caller]
 fn check_refused(keys: Result<JwtKeys, Vec<String>>, expected: &str) {
     let problems = keys.expect_err("the keys are invalid");
@@ -234,4 +237,24 @@ fn ed25519_keys_of_small_order_are_refused() {
         let set = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{y}"}}]}}"#);
         check_refused(JwtKeys::jwks(set.as_bytes()), "small order");
     }
+}
+
+/// A set comes from a provider, and is read between two messages.
+#[test]
+fn a_hostile_set_of_many_keys_is_refused_unread_and_in_a_few_words() {
+    let set = |keys: Vec<String>| JwtKeys::jwks(format!(r#"{{"keys":[{}]}}"#, keys.join(",")).as_bytes());
+    let named = |kid: usize| format!(r#"{{"kty":"OKP","crv":"Ed25519","kid":"{kid}","x":"{POINT}"}}"#);
+    assert_eq!(set((0..100).map(named).collect()).expect("not too many").len(), 100);
+    for (one, count) in [(named(0), 101), (named(0), 10_000), ("{}".into(), 340_000)] {
+        let problems = set(vec![one; count]).expect_err("too many");
+        assert_eq!(problems, [format!("it has {count} keys, more than 100")]);
+    }
+    let problems = set(vec!["{}".into(); 100]).expect_err("no key");
+    assert_eq!((problems.len(), &*problems[4], &*problems[5]), (6, "key 5: it has no kty", "and 95 more"));
+    let mut keys = vec![r#"{"kty":"AKP"}"#.to_owned(); 7];
+    let problems = set(keys.clone()).expect_err("no key");
+    assert_eq!((problems.len(), &*problems[6]), (7, "and 2 more"));
+    keys.push(named(0));
+    let keys = set(keys).expect("a key");
+    assert_eq!((keys.len(), keys.unused().len(), &*keys.unused()[5]), (1, 6, "and 2 more"));
 }

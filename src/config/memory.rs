@@ -51,6 +51,9 @@ const REMEMBERED_BYTES: u128 = 360;
 
 /// Bytes of an event that is kept: a user id of 128 bytes, each byte perhaps escaped as six, and the other fields.
 const EVENT_BYTES: u128 = 6 * 128 + 448;
+/// Bytes of the set of keys at `jwt_jwks_url`: the last one of up to 1 MiB, another one that arrives, and what is read from
+/// both.
+const KEY_SET_BYTES: u128 = 4 << 20;
 /// Bytes of output of one reader of events, in a buffer that may have twice the capacity.
 const EVENT_READER_BYTES: u128 = 2 * (64 << 10);
 /// Most bytes that a newcomer on the admin port may send ahead of its answers, in addition to two request heads.
@@ -248,7 +251,10 @@ impl Config {
         // The events that are kept, the questions with their bodies, and what readers of events have not read.
         let has_events = self.admin.is_some() || self.hook.is_some();
         let events = if has_events { u128::from(self.max_kept_events) * EVENT_BYTES } else { 0 };
-        let questions = if self.hook.is_some() { u128::from(self.max_hook_questions) * 7 * max_header } else { 0 };
+        // In one queue those for the hook, in another one tokens that wait for a key.
+        let queues = u128::from(self.hook.is_some()) + u128::from(self.jwt_jwks_url.is_some());
+        let questions = queues * u128::from(self.max_hook_questions) * 7 * max_header
+            + if self.jwt_jwks_url.is_some() { KEY_SET_BYTES } else { 0 };
         let events = events + questions + connections(self.max_event_readers, EVENT_READER_BYTES);
         let fixed = remembered
             + operators
@@ -298,6 +304,21 @@ mod tests {
         assert_eq!(memory("127.0.0.1:1", "tls:127.0.0.1:2") - none, (16 + 64) * 64 * 1024);
         let sockets = Config::default().worst_case_sockets().expect("nothing is unlimited");
         assert_eq!(memory("tls:127.0.0.1:1", "127.0.0.1:2") - none, sockets * 64 * 1024);
+    }
+
+    #[test]
+    fn questions_and_tokens_that_wait_count_with_the_set_of_keys() {
+        let memory = |hook: Option<&str>, keys: Option<&str>| {
+            let url = |url: &str| url.parse().expect("a URL");
+            // On the operators' port, so that events are kept in any case.
+            let admin = Some("127.0.0.1:2".parse().expect("an address"));
+            let config = Config { admin, hook: hook.map(url), jwt_jwks_url: keys.map(url), ..Config::default() };
+            config.worst_case_memory().expect("nothing is unlimited")
+        };
+        let (none, queue) = (memory(None, None), 256 * 7 * 8 * 1024);
+        assert_eq!(memory(Some("http://a/"), None) - none, queue);
+        assert_eq!(memory(None, Some("http://b/")) - none, queue + (4 << 20));
+        assert_eq!(memory(Some("http://a/"), Some("http://b/")) - none, 2 * queue + (4 << 20));
     }
 
     #[test]

@@ -23,6 +23,8 @@ use crate::events::log::{Entry, EventLog};
 
 /// Most bytes of the events of one batch, unless it has one event only.
 const MAX_BATCH_BYTES: usize = 256 << 10;
+/// Longest wait after a failure when the server stops: it stops soon, whether or not the backend takes the last events.
+const MAX_LAST_WAIT: Duration = Duration::from_millis(250);
 
 /// The delivery of events to one backend.
 #[derive(Debug)]
@@ -41,6 +43,8 @@ pub(crate) struct Batches {
     /// Number of the next batch, from 1.
     batch: u64,
     failures: u32,
+    /// No event follows.
+    is_last: bool,
     stats: BatchStats,
 }
 
@@ -85,6 +89,7 @@ impl Batches {
             lost: 0,
             batch: 1,
             failures: 0,
+            is_last: false,
             stats: BatchStats { delivered: 0, lost: 0, batches: 0, retries: 0, latency: Distribution::of_durations() },
         }
     }
@@ -118,8 +123,17 @@ impl Batches {
         self.stats.lost += count;
     }
 
-    /// Returns the call to begin, if one is due. `is_last`: no event follows, so a batch does not wait to be full.
-    pub(crate) fn poll_call(&mut self, now: Time, log: &EventLog, is_last: bool) -> Option<HttpCall> {
+    /// No event follows: from now on a batch does not wait to be full, a try that waits after a failure begins at once, and
+    /// further ones wait for 250 ms at most.
+    pub(crate) fn note_last(&mut self) {
+        self.is_last = true;
+        if matches!(self.state, State::Waiting { .. }) {
+            self.state = State::Ready;
+        }
+    }
+
+    /// Returns the call to begin, if one is due.
+    pub(crate) fn poll_call(&mut self, now: Time, log: &EventLog) -> Option<HttpCall> {
         match self.state {
             State::Sending { .. } => return None,
             State::Waiting { until } if now < until => return None,
@@ -148,7 +162,7 @@ impl Batches {
         }
         is_full |= texts.len() >= self.max_events;
         // After a failure the events have waited long enough.
-        if !is_full && !is_last && self.failures == 0 && now < since + self.wait {
+        if !is_full && !self.is_last && self.failures == 0 && now < since + self.wait {
             return None;
         }
         let body = self.body(log, &texts, bytes);
@@ -197,7 +211,8 @@ impl Batches {
             warn!("the hook does not take events: {fault}; they are sent again with growing waits");
         }
         self.failures = self.failures.saturating_add(1);
-        self.state = State::Waiting { until: now + wait_after(self.failures) };
+        let longest = if self.is_last { MAX_LAST_WAIT } else { Duration::MAX };
+        self.state = State::Waiting { until: now + wait_after(self.failures).min(longest) };
         self.lose(overrun);
     }
 
@@ -264,7 +279,7 @@ mod tests {
 
         /// The batch that is sent now: its number, its losses, and the numbers of its events.
         fn send(&mut self) -> Option<(u64, u64, Vec<u64>)> {
-            let call = self.batches.poll_call(self.now, &self.log, false)?;
+            let call = self.batches.poll_call(self.now, &self.log)?;
             let body: serde_json::Value = serde_json::from_slice(&call.body.expect("a POST")).expect("JSON");
             let number = |value: &serde_json::Value| value.as_u64().expect("a number");
             let events = body["events"].as_array().expect("a list").iter().map(|event| number(&event["seq"])).collect();
@@ -362,8 +377,31 @@ mod tests {
     fn the_last_events_do_not_wait() {
         let mut rig = Rig::new(9, 10, "all");
         rig.push(EventKind::ServerStopped, 1);
-        assert!(rig.batches.poll_call(rig.now, &rig.log, true).is_some());
+        rig.batches.note_last();
+        assert!(rig.send().is_some());
         assert!(!rig.batches.is_complete(&rig.log));
+        rig.answer(200);
+        assert!(rig.batches.is_complete(&rig.log));
+    }
+
+    #[test]
+    fn the_last_events_do_not_wait_for_the_end_of_a_long_wait_after_failures() {
+        let mut rig = Rig::new(9, 10, "all");
+        rig.push(EventKind::Joined, 1);
+        for _ in 0..9 {
+            rig.wait(30_000 * MS).send().expect("a try");
+            rig.answer(500);
+        }
+        assert_eq!(rig.wait(MS).send(), None, "the next try is 30 s later");
+        rig.push(EventKind::ServerStopped, 1);
+        rig.batches.note_last();
+        for _ in 0..3 {
+            assert_eq!(rig.send(), Some((1, 0, vec![1, 2])));
+            rig.answer(500);
+            assert_eq!((rig.send(), rig.batches.poll_timeout()), (None, Some(rig.now + 250 * MS)));
+            rig.wait(250 * MS);
+        }
+        rig.send().expect("a try");
         rig.answer(200);
         assert!(rig.batches.is_complete(&rig.log));
     }

@@ -109,7 +109,7 @@ impl Events {
             hook.ask(now, engine, &self.log, question);
         }
         hook.expire(now, engine);
-        hook.begin_calls(now, engine, &self.log, self.stop_by.is_some());
+        hook.begin_calls(now, engine, &self.log);
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Time> {
@@ -136,7 +136,8 @@ impl Events {
                 let stop_by = now + self.hook.as_ref().map_or(Duration::ZERO, |hook| 2 * hook.timeout);
                 self.stop_by = Some(stop_by);
                 if let Some(hook) = &mut self.hook {
-                    hook.begin_calls(now, engine, &self.log, true);
+                    hook.batches.iter_mut().for_each(Batches::note_last);
+                    hook.begin_calls(now, engine, &self.log);
                 }
                 stop_by
             }
@@ -220,10 +221,10 @@ impl Hook {
         }
     }
 
-    fn begin_calls<A: App>(&mut self, now: Time, engine: &mut Engine<A>, log: &EventLog, is_last: bool) {
+    fn begin_calls<A: App>(&mut self, now: Time, engine: &mut Engine<A>, log: &EventLog) {
         loop {
             let questions = self.questions.as_mut().and_then(|questions| questions.poll_call(now));
-            let batch = || self.batches.as_mut().and_then(|batches| batches.poll_call(now, log, is_last));
+            let batch = || self.batches.as_mut().and_then(|batches| batches.poll_call(now, log));
             let keys = || self.keys.as_mut().and_then(|keys| keys.poll_call(now));
             let Some(call) = questions.or_else(batch).or_else(keys) else { return };
             if let Err(report) = self.client.begin(call) {

@@ -374,6 +374,31 @@ fn a_recorded_session_with_a_hook_replays_without_one() {
             Reply::Answer(200, json!({ "allow": true, "user": "ann", "role": "host", "data": { "n": 1 } }).to_string())
         }
         Some("t-slow") => Reply::Hang,
+#[test]
+fn the_last_events_are_sent_at_once_although_the_backend_has_failed_before() {
+    let secret = File::new("hook-secret-fails-first", SECRET);
+    let mut tries = 0;
+    let backend = Backend::new(move |_| {
+        tries += 1;
+        Reply::Answer(if tries > 3 { 200 } else { 500 }, String::new())
+    });
+    let (mut server, _) = bind(config(&backend, &secret));
+    // Now it waits for a second, and after the drain for no longer than twice hook_timeout, 400 ms.
+    let mut failed = 0;
+    wait_until(&mut server, || {
+        failed += backend.calls.try_iter().count();
+        failed == 3
+    });
+    server.handle().stop();
+    for _ in 0..1000 {
+        if let Status::Stopped(_) = server.turn(SHORT).expect("the turn succeeds") {
+            break;
+        }
+    }
+    let kinds: Vec<Value> = backend.calls.try_iter().map(|call| call.body["events"][2]["type"].clone()).collect();
+    assert_eq!(kinds, ["server_stopped"]);
+}
+
         Some(_) => Reply::Answer(200, "lies".into()),
         None => Reply::Answer(200, "{}".into()),
     });

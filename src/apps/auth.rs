@@ -56,12 +56,12 @@ impl Auth {
 
     /// Replaces the list of tokens, or the keys of JWTs, unless the new contents are empty or invalid. Does nothing with
     /// [`Auth::Open`] and [`Auth::Hook`]. The new contents apply to new connections only.
-    pub(super) fn reload(&mut self, contents: &[u8]) {
+    pub(super) fn reload(&mut self, cx: &mut Context<'_>, contents: &[u8]) {
         match self {
             Auth::Open | Auth::Hook => {}
-            Auth::Tokens(tokens) => tokens.reload(contents),
+            Auth::Tokens(tokens) => tokens.reload(cx, contents),
             #[cfg(feature = "jwt")]
-            Auth::Jwt(jwt) => jwt.reload(contents),
+            Auth::Jwt(jwt) => jwt.reload(cx, contents),
         }
     }
 }
@@ -138,16 +138,19 @@ impl Tokens {
         if problems.is_empty() { Ok(tokens) } else { Err(problems) }
     }
 
-    fn reload(&mut self, contents: &[u8]) {
-        match Tokens::read(contents) {
+    fn reload(&mut self, cx: &mut Context<'_>, contents: &[u8]) {
+        let problems = match Tokens::read(contents) {
             // A file that is being rewritten is empty for a moment.
-            Ok(new) if new.is_empty() => log::warn!("the old tokens stay in force: the list is empty"),
+            Ok(new) if new.is_empty() => vec!["the list is empty".to_owned()],
             Ok(new) => {
                 log::info!("{} tokens read", new.len());
                 *self = new;
+                return;
             }
-            Err(problems) => log::warn!("the old tokens stay in force: {}", problems.join("; ")),
-        }
+            Err(problems) => problems,
+        };
+        log::warn!("the old tokens stay in force: {}", problems.join("; "));
+        cx.refuse_reload();
     }
 
     /// Returns the number of tokens.

@@ -53,8 +53,8 @@ use crate::{Authorization, ConnId, Context, Identity, Request};
 ///         }
 ///     }
 ///
-///     fn on_reload(&mut self, _: &mut Context<'_>, contents: &[u8]) {
-///         self.jwt.reload(contents);
+///     fn on_reload(&mut self, cx: &mut Context<'_>, contents: &[u8]) {
+///         self.jwt.reload(cx, contents);
 ///     }
 ///
 ///     fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
@@ -165,16 +165,20 @@ impl Jwt {
         self.rules.identity(&claims, unix_millis)
     }
 
-    /// Replaces the keys by those of a file of the same form, unless it is invalid. The result is logged. The new keys
-    /// apply to new connections only.
-    pub fn reload(&mut self, contents: &[u8]) {
+    /// Replaces the keys by those of a file of the same form, unless it is invalid: for
+    /// [`App::on_reload`](crate::App::on_reload). The result is logged, and keys that were fetched in vain are
+    /// fetched again soon: see [`Context::refuse_reload`]. The new keys apply to new connections only.
+    pub fn reload(&mut self, cx: &mut Context<'_>, contents: &[u8]) {
         match self.keys.read_again(contents) {
             Ok(keys) => {
                 info!("{} keys read", keys.len());
                 self.keys = keys;
                 self.log_unused();
             }
-            Err(problems) => warn!("the old keys stay in force: {}", problems.join("; ")),
+            Err(problems) => {
+                warn!("the old keys stay in force: {}", problems.join("; "));
+                cx.refuse_reload();
+            }
         }
     }
 

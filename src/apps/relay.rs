@@ -47,8 +47,8 @@ impl App for Relay {
         self.auth.authorize_again(cx, conn, token)
     }
 
-    fn on_reload(&mut self, _: &mut Context<'_>, contents: &[u8]) {
-        self.auth.reload(contents);
+    fn on_reload(&mut self, cx: &mut Context<'_>, contents: &[u8]) {
+        self.auth.reload(cx, contents);
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {

@@ -170,7 +170,9 @@ pub trait App {
     fn on_command(&mut self, _cx: &mut Context<'_>, _command: &[u8]) {}
 
     /// The operator asked for a reload: `contents` is the new content of the application's start data. The
-    /// applications of this crate read it as their list of tokens.
+    /// applications of this crate read it as their list of tokens. Also called with keys that were fetched from
+    /// [`jwt_jwks_url`](crate::Config::jwt_jwks_url). If the contents are invalid,
+    /// [`Context::refuse_reload`](crate::Context::refuse_reload) reports it.
     fn on_reload(&mut self, _cx: &mut Context<'_>, _contents: &[u8]) {}
 
     /// Returns the application's state while no connection exists, for a checkpoint in the journal.

@@ -63,6 +63,43 @@ impl Context<'_> {
         self.ask(conn, QuestionKind::Key(TokenText(token.into())))
     }
 
+    /// Reports that the contents given to [`App::on_reload`] are invalid, and that the old ones stay in force.
+    ///
+    /// If they are keys that were fetched, the fetch counts as failed: it is tried again soon, and clients that wait for it are
+    /// asked to come back.
+    ///
+    /// ```
+    /// use lobbyd::{App, Authorization, Context, Member, Message, Protocol, Request};
+    ///
+    /// /// Admits the users in a list of names, which can be reloaded.
+    /// struct Listed(Vec<String>);
+    ///
+    /// impl App for Listed {
+    ///     const PROTOCOL: Protocol = Protocol::Json;
+    ///
+    ///     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+    ///         match Authorization::token_is_user(request) {
+    ///             Authorization::Allow(identity) if self.0.iter().any(|name| *name == *identity.user) => {
+    ///                 Authorization::Allow(identity)
+    ///             }
+    ///             _ => Authorization::Refuse(lobbyd::CloseReason::Unauthorized),
+    ///         }
+    ///     }
+    ///
+    ///     fn on_reload(&mut self, cx: &mut Context<'_>, contents: &[u8]) {
+    ///         match str::from_utf8(contents) {
+    ///             Ok(names) => self.0 = names.lines().map(str::to_owned).collect(),
+    ///             Err(_) => cx.refuse_reload(),
+    ///         }
+    ///     }
+    ///
+    ///     fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
+    /// }
+    /// ```
+    pub fn refuse_reload(&mut self) {
+        self.core.questions.refuse_reload();
+    }
+
     fn ask(&mut self, conn: ConnId, of: QuestionKind) -> Authorization {
         if self.core.questions.push(Question { conn, of }) {
             return Authorization::Pending { user: None };
@@ -81,6 +118,13 @@ impl<A: App> Engine<A> {
     /// Takes the questions since the last call.
     pub(crate) fn take_questions(&mut self) -> impl Iterator<Item = Question> + use<A> {
         self.core.questions.take()
+    }
+
+    /// Passes keys that were fetched to [`App::on_reload`]. Returns whether the application has taken them.
+    pub(crate) fn reload_keys(&mut self, now: Time, contents: &[u8]) -> bool {
+        self.core.questions.take_reload_refusal();
+        self.handle_reload(now, contents);
+        !self.core.questions.take_reload_refusal()
     }
 
     /// Lets the application decide again about a client that waited for keys, and handles its answer.

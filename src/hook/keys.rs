@@ -52,8 +52,8 @@ pub(crate) struct KeyFetches {
     /// When the next fetch begins in any case.
     next_at: Time,
     failures: u32,
-    /// The set that was read last.
-    contents: Vec<u8>,
+    /// The set that the application has taken last.
+    contents: Option<Vec<u8>>,
     stats: KeyStats,
 }
 
@@ -69,8 +69,6 @@ pub(crate) struct KeyStats {
 /// What follows from a fetch.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Fetched {
-    /// New contents for the application.
-    pub(crate) contents: Option<Vec<u8>>,
     /// Tokens to check again. If the fetch has failed, their clients are asked to come back later.
     pub(crate) tokens: Vec<WaitingToken>,
     pub(crate) has_failed: bool,
@@ -88,7 +86,7 @@ impl KeyFetches {
             not_before: Time::ZERO,
             next_at: Time::ZERO,
             failures: 0,
-            contents: Vec::new(),
+            contents: None,
             stats: KeyStats::default(),
         }
     }
@@ -132,21 +130,24 @@ impl KeyFetches {
         }
     }
 
-    /// Handles the result of a fetch.
-    pub(crate) fn handle_result(&mut self, now: Time, result: HttpResult) -> Fetched {
+    /// Handles the result of a fetch. `take` passes a new set to the application, and returns whether it is a valid one.
+    pub(crate) fn handle_result(
+        &mut self,
+        now: Time,
+        result: HttpResult,
+        take: impl FnOnce(&[u8]) -> bool,
+    ) -> Fetched {
         self.is_fetching = false;
         let tokens = std::mem::take(&mut self.waiting).into();
         let fault = match result {
-            Ok((200, contents)) => {
+            Ok((200, contents)) if self.contents.as_ref() == Some(&contents) || take(&contents) => {
                 self.stats.fetched += 1;
                 self.failures = 0;
                 self.next_at = now + self.refresh;
-                let is_new = contents != self.contents;
-                if is_new {
-                    self.contents.clone_from(&contents);
-                }
-                return Fetched { contents: is_new.then_some(contents), tokens, has_failed: false };
+                self.contents = Some(contents);
+                return Fetched { tokens, has_failed: false };
             }
+            Ok((200, _)) => "its answer is no valid set of keys".to_owned(),
             Ok((status, _)) => format!("its status is {status}"),
             Err(fault) => fault.to_string(),
         };
@@ -154,7 +155,7 @@ impl KeyFetches {
         self.failures = self.failures.saturating_add(1);
         self.next_at = now + wait_after(self.failures).max(Duration::from_secs(1));
         warn!("the keys cannot be fetched from jwt_jwks_url: {fault}; the old keys stay in force");
-        Fetched { contents: None, tokens, has_failed: true }
+        Fetched { tokens, has_failed: true }
     }
 
     pub(crate) fn waiting(&self) -> usize {
@@ -197,31 +198,31 @@ mod tests {
         let call = keys.poll_call(now).expect("at once");
         assert_eq!((call.of, call.body, call.max_answer), (CallId::Keys, None, 1 << 20));
         assert!(keys.wait(now, conn(1), "b".into()) && keys.poll_call(now).is_none());
-        let fetched = keys.handle_result(now + SECOND, Ok((200, b"{}".to_vec())));
-        assert_eq!((conns(&fetched), fetched.contents.as_deref()), (vec![conn(0), conn(1)], Some(&b"{}"[..])));
+        let mut taken = Vec::new();
+        let fetched = keys.handle_result(now + SECOND, Ok((200, b"{}".to_vec())), |contents| {
+            taken.extend_from_slice(contents);
+            true
+        });
+        assert_eq!((conns(&fetched), &*taken), (vec![conn(0), conn(1)], &b"{}"[..]));
         assert_eq!(keys.poll_timeout(), Some(now + SECOND + Config::default().jwt_jwks_refresh));
         let later = keys.poll_timeout().expect("a time");
         keys.poll_call(later).expect("the refresh");
-        let fetched = keys.handle_result(later, Ok((200, b"{}".to_vec())));
-        assert_eq!(
-            fetched,
-            Fetched { contents: None, tokens: vec![], has_failed: false },
-            "the same set is not read again"
-        );
+        let fetched = keys.handle_result(later, Ok((200, b"{}".to_vec())), |_| panic!("the same set is not read again"));
+        assert_eq!(fetched, Fetched { tokens: vec![], has_failed: false });
     }
 
     #[test]
     fn unknown_keys_cause_one_fetch_in_30_seconds() {
         let (mut keys, now) = (fetches(), Time::ZERO);
         keys.poll_call(now).expect("the first");
-        keys.handle_result(now, Ok((200, Vec::new())));
+        keys.handle_result(now, Ok((200, Vec::new())), |_| true);
         let mut fetched = 0;
         for second in 0..300 {
             let now = now + second * SECOND;
             keys.wait(now, conn(second as usize), "forged".into());
             if keys.poll_call(now).is_some() {
                 fetched += 1;
-                keys.handle_result(now, Ok((200, Vec::new())));
+                keys.handle_result(now, Ok((200, Vec::new())), |_| true);
             }
         }
         assert_eq!(fetched, 9);
@@ -234,8 +235,8 @@ mod tests {
         let waits: Vec<bool> = (0..5).map(|index| keys.wait(now, conn(index), "t".into())).collect();
         assert_eq!((waits, keys.waiting()), (vec![true, true, true, false, false], 3));
         keys.poll_call(now).expect("the first");
-        let failed = keys.handle_result(now, Err(HttpFault::Timeout));
-        assert_eq!((failed.has_failed, failed.tokens.len(), failed.contents), (true, 3, None));
+        let failed = keys.handle_result(now, Err(HttpFault::Timeout), |_| panic!("there is no set"));
+        assert_eq!((failed.has_failed, failed.tokens.len()), (true, 3));
         assert!(keys.wait(now, conn(9), "t".into()), "the next try is soon");
         assert_eq!(keys.poll_timeout(), Some(now + SECOND));
         assert_eq!((keys.poll_call(now + 11 * SECOND).is_some(), keys.waiting()), (true, 0));
@@ -247,11 +248,37 @@ mod tests {
         let mut waits = Vec::new();
         for _ in 0..9 {
             keys.poll_call(now).expect("due");
-            assert!(keys.handle_result(now, Ok((503, Vec::new()))).has_failed);
+            assert!(keys.handle_result(now, Ok((503, Vec::new())), |_| panic!("there is no set")).has_failed);
             let next = keys.poll_timeout().expect("a time");
             waits.push((next - now).as_secs());
             now = next;
         }
         assert_eq!(waits, [1, 1, 1, 2, 4, 8, 16, 30, 30]);
+    }
+
+    #[test]
+    fn a_set_that_the_application_refuses_is_a_failure_and_is_not_kept() {
+        let (mut keys, mut now) = (fetches(), Time::ZERO);
+        let mut fetch = |set: &str, is_valid: bool| {
+            assert!(keys.wait(now, conn(0), "t".into()));
+            keys.poll_call(now).expect("due");
+            let mut is_read = false;
+            let fetched = keys.handle_result(now, Ok((200, set.as_bytes().to_vec())), |_| {
+                is_read = true;
+                is_valid
+            });
+            assert_eq!(fetched.tokens.len(), 1);
+            let wait = keys.poll_timeout().expect("a time") - now;
+            now = now + wait;
+            (is_read, fetched.has_failed, wait.as_secs())
+        };
+        let hour = Config::default().jwt_jwks_refresh.as_secs();
+        assert_eq!(fetch("", false), (true, true, 1));
+        assert_eq!(fetch("<html>", false), (true, true, 1));
+        assert_eq!(fetch("<html>", false), (true, true, 1), "it is read again");
+        assert_eq!(fetch("{}", true), (true, false, hour));
+        assert_eq!(fetch("<html>", false), (true, true, 1));
+        assert_eq!(fetch("{}", true), (false, false, hour), "it is in force");
+        assert_eq!((keys.stats().fetched, keys.stats().failed), (2, 4));
     }
 }

@@ -182,10 +182,7 @@ impl Hook {
             CallId::Batch => self.batches.iter_mut().for_each(|it| it.handle_result(now, &report.result)),
             CallId::Keys => {
                 let Some(keys) = &mut self.keys else { return };
-                let fetched = keys.handle_result(now, report.result);
-                if let Some(contents) = fetched.contents {
-                    engine.handle_reload(now, &contents);
-                }
+                let fetched = keys.handle_result(now, report.result, |contents| engine.reload_keys(now, contents));
                 for waiting in fetched.tokens {
                     if fetched.has_failed {
                         engine.handle_authorized(now, waiting.conn, come_back());

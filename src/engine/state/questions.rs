@@ -57,6 +57,8 @@ impl fmt::Debug for ConnectQuestion {
 pub(crate) struct AskedQuestions {
     connect: Option<Vec<Question>>,
     keys: Option<Vec<Question>>,
+    /// The application has refused the contents of a reload.
+    is_reload_refused: bool,
 }
 
 impl AskedQuestions {
@@ -73,6 +75,15 @@ impl AskedQuestions {
             QuestionKind::Key(_) => &mut self.keys,
         };
         queue.as_mut().map(|queue| queue.push(question)).is_some()
+    }
+
+    pub(crate) fn refuse_reload(&mut self) {
+        self.is_reload_refused = true;
+    }
+
+    /// Returns whether the application has refused the contents of a reload since the last call.
+    pub(crate) fn take_reload_refusal(&mut self) -> bool {
+        std::mem::take(&mut self.is_reload_refused)
     }
 
     pub(crate) fn take(&mut self) -> impl Iterator<Item = Question> + use<> {

@@ -52,6 +52,28 @@ fn a_token_waits_for_the_keys_and_unknown_keys_cause_no_second_fetch() {
     assert_eq!(summary.stats.counters.joined, stats.counters.joined);
 }
 
+/// Such as the page of a maintenance, or a portal that answers for every site.
+#[test]
+fn an_answer_that_is_no_set_of_keys_is_a_failed_fetch() {
+    let set = String::from_utf8(file("set.jwks.json")).expect("UTF-8");
+    for page in ["<html>Back soon</html>", "", "{}", r#"{"keys":[]}"#] {
+        let (set, mut fetches) = (set.clone(), 0);
+        let backend = Backend::new(move |_| {
+            fetches += 1;
+            Reply::Answer(200, if fetches == 1 { page.into() } else { set.clone() })
+        });
+        let (mut server, address) = bind(&backend, None);
+        // 4101, since the token may be valid. Later clients wait for the next fetch, a second later.
+        let first = try_to_join(&mut server, address, &token("d1"));
+        assert!(first == come_back() || first == Ok("ann".into()), "{page}: {first:?}");
+        assert_eq!(try_to_join(&mut server, address, &token("d1")), Ok("ann".into()), "{page}");
+        let fetches = |server: &mut Server<Relay>, result: &str| {
+            metric(server, &format!("lobbyd_jwks_fetches_total{{result=\"{result}\"}}"))
+        };
+        assert_eq!((fetches(&mut server, "failed"), fetches(&mut server, "fetched")), (1.0, 1.0), "{page}");
+    }
+}
+
 #[test]
 fn while_the_keys_cannot_be_fetched_clients_are_asked_to_come_back() {
     let set = String::from_utf8(file("set.jwks.json")).expect("UTF-8");

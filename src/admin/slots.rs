@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use slab::Slab;
 
 use super::client::{Client, ClientState};
-use crate::engine::state::meters::network_of;
+use crate::base::network::network_of;
 
 /// Returns the number of clients that have shown the token, or of the others.
 pub(super) fn count(clients: &Slab<Client>, is_admitted: bool) -> usize {

@@ -15,6 +15,7 @@ pub(crate) mod id;
 pub(crate) mod leb128;
 pub(crate) mod limit;
 pub(crate) mod list_query;
+pub(crate) mod network;
 pub(crate) mod number;
 pub(crate) mod origin;
 pub(crate) mod peer;

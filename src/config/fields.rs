@@ -374,11 +374,11 @@ config! {
     hook_events: EventKinds = "all";
     /// Headers of the client's request that the backend is sent with a question, separated by commas, such as `cookie`.
     hook_headers: HeaderNames = "off";
-    /// Longest duration of a call of the hook. A question that is not answered by then is answered by `hook_on_failure`.
+    /// Longest duration of a call of the hook. A question waits for as long at most until its call begins. If either takes longer, the question is answered by `hook_on_failure`. Must be shorter than half of `auth_timeout`.
     hook_timeout: Duration = "1s";
     /// Answer to a client when the hook does not answer: `retry` closes its connection with 4101 `auth_timeout`, after which it comes back; `refuse` with 4001 `unauthorized`.
     hook_on_failure: OnHookFailure = "retry";
-    /// Questions of the hook that wait for a call, and tokens that wait for a key; a further one is answered by `hook_on_failure`.
+    /// Questions of the hook that wait for a call, and tokens that wait for a key; with a further one, the oldest of the address that has most of them is answered by `hook_on_failure`.
     max_hook_questions: u32 = "256";
     /// Questions of the hook that are asked at the same time, each by a thread of its own.
     max_hook_calls: u32 = "8";

@@ -22,11 +22,31 @@ impl Rules<'_> {
         let is_possible = (Duration::from_millis(10)..=minute).contains(&config.hook_timeout);
         self.require(is_possible, "hook_timeout", "must be from 10ms to 60s");
         self.require(config.hook_batch_wait <= minute, "hook_batch_wait", "must be at most 60s");
-        let rule = "must be shorter than auth_timeout, or clients are closed before the hook can answer";
-        let is_in_time = config.hook.is_none() || config.hook_timeout < config.auth_timeout;
+        // A question waits as long for a free call, and then for its answer.
+        let rule = "must be shorter than half of auth_timeout, or clients are closed before the hook can answer";
+        let is_in_time = config.hook.is_none() || config.hook_timeout < config.auth_timeout / 2;
         self.require(is_in_time, "hook_timeout", rule);
         let day = Duration::from_secs(24 * 3600);
         let is_possible = (minute..=day).contains(&config.jwt_jwks_refresh);
         self.require(is_possible, "jwt_jwks_refresh", "must be from 60s to 24h");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_question_can_wait_and_be_asked_before_auth_timeout() {
+        let problems = |hook_timeout| {
+            let hook = Some("http://127.0.0.1:8080/".parse().expect("a URL"));
+            let config = Config { hook, hook_secret_file: Some("secret".into()), hook_timeout, ..Config::default() };
+            let problems = config.check().err();
+            problems.iter().flat_map(|problems| problems.iter()).map(|problem| problem.field).collect::<Vec<_>>()
+        };
+        assert_eq!(Config::default().auth_timeout, Duration::from_secs(10));
+        assert_eq!(problems(Duration::from_millis(4999)), [""; 0]);
+        assert_eq!(problems(Duration::from_secs(5)), ["hook_timeout"]);
     }
 }

@@ -1,6 +1,5 @@
 //! Accepting sockets: which are served, which are refused, and which must make room.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use log::debug;
@@ -10,9 +9,9 @@ use super::app::App;
 use super::core::Core;
 use super::driver::Full;
 use super::state::conn::ConnState;
-use super::state::meters::network_of;
 use crate::base::close::CloseReason;
 use crate::base::id::{ConnId, ConnKey};
+use crate::base::network::displaced_by;
 use crate::base::peer::Peer;
 use crate::http::PlainResponse;
 
@@ -128,19 +127,13 @@ impl Core {
         if self.config.trusted_proxies > 0 {
             return false;
         }
-        let mut pending: BTreeMap<IpAddr, (usize, ConnId)> = BTreeMap::new();
-        for id in self.conns.pending() {
-            pending.entry(network_of(self.conns[id.key()].peer.peer().ip())).or_insert((0, id)).0 += 1;
+        let pending = self.conns.pending().map(|id| (self.conns[id.key()].peer.peer().ip(), id));
+        let displaced = displaced_by(address, pending);
+        if let Some((oldest, most)) = displaced {
+            debug!("conn={oldest} displaced: its address has {most} sockets without a seat");
+            self.abort(oldest.key(), CloseReason::HttpRefused);
         }
-        let count = pending.get(&network_of(address)).map_or(0, |&(count, _)| count);
-        match pending.into_values().max_by_key(|&(count, _)| count) {
-            Some((most, oldest)) if most > count + 1 => {
-                debug!("conn={oldest} displaced: its address has {most} sockets without a seat");
-                self.abort(oldest.key(), CloseReason::HttpRefused);
-                true
-            }
-            _ => false,
-        }
+        displaced.is_some()
     }
 
     /// Whether a further socket needs the room of one that is closing.

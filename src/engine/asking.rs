@@ -7,6 +7,7 @@ use super::Engine;
 use super::app::App;
 use super::context::Context;
 use super::member::Authorization;
+use super::state::conn::ConnState;
 use super::state::questions::{ConnectQuestion, Question, QuestionKind, TokenText};
 use crate::base::close::CloseReason;
 use crate::base::id::ConnId;
@@ -48,7 +49,6 @@ impl Context<'_> {
             path: path.to_owned(),
             token: request.token().map(str::to_owned),
             user: request.query("user").map(|user| user.into_owned()),
-            address: request.address(),
             origin: request.header("origin").map(str::to_owned),
             headers: self.core.config.hook_headers.listed.iter().filter_map(header).collect(),
         };
@@ -101,7 +101,12 @@ impl Context<'_> {
     }
 
     fn ask(&mut self, conn: ConnId, of: QuestionKind) -> Authorization {
-        if self.core.questions.push(Question { conn, of }) {
+        // An application may name a connection that has gone.
+        if self.core.conns.open(conn).is_none() {
+            return Authorization::Refuse(CloseReason::InternalError);
+        }
+        let address = self.core.conns.address(conn.key());
+        if self.core.questions.push(Question { conn, address, of }) {
             return Authorization::Pending { user: None };
         }
         warn!("conn={conn} refused: the application asks the hook, and none is configured");
@@ -118,6 +123,13 @@ impl<A: App> Engine<A> {
     /// Takes the questions since the last call.
     pub(crate) fn take_questions(&mut self) -> impl Iterator<Item = Question> + use<A> {
         self.core.questions.take()
+    }
+
+    /// Returns whether a connection still waits for the answer to its question.
+    pub(crate) fn awaits_answer(&self, conn: ConnId) -> bool {
+        let slot = self.core.conns.open(conn).filter(|slot| slot.close_kind.is_none() && slot.wire.is_deciding());
+        // One that waits for the cluster was answered before.
+        slot.is_some_and(|slot| matches!(slot.state, ConnState::Pending(Some(_)))) && !self.core.waits_for_cluster(conn)
     }
 
     /// Passes keys that were fetched to [`App::on_reload`]. Returns whether the application has taken them.

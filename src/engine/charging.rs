@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::member::Protocol;
-use super::state::meters::network_of;
 use crate::base::close::{CloseReason, Reject};
 use crate::base::id::{ConnKey, SeatKey};
+use crate::base::network::network_of;
 use crate::base::rate::{Bucket, Denied, Rate};
 use crate::http::PlainResponse;
 use crate::protocol;

@@ -7,12 +7,14 @@
 //! After a fetch for an unknown key, the next one begins 30 s later: clients can send tokens with any `kid`.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use log::{info, warn};
 
 use super::{CallId, HttpCall, HttpResult, wait_after};
 use crate::base::id::ConnId;
+use crate::base::network::displaced_by;
 use crate::base::time::Time;
 use crate::config::Config;
 
@@ -28,6 +30,7 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct WaitingToken {
     pub(crate) conn: ConnId,
     pub(crate) token: Box<str>,
+    address: IpAddr,
     since: Time,
 }
 
@@ -91,15 +94,40 @@ impl KeyFetches {
         }
     }
 
-    /// Lets a connection wait for the next fetch. Returns false if it cannot: its client is asked to come back later.
-    pub(crate) fn wait(&mut self, now: Time, conn: ConnId, token: Box<str>) -> bool {
+    /// Lets a connection wait for the next fetch. Returns the one that cannot wait: it, or another one that gives way
+    /// because too many wait, of a network that has more tokens than others. That client is asked to come back later.
+    ///
+    /// `awaits_answer` tells whether a connection is still there.
+    pub(crate) fn wait(
+        &mut self,
+        now: Time,
+        (conn, address): (ConnId, IpAddr),
+        token: Box<str>,
+        awaits_answer: impl Fn(ConnId) -> bool,
+    ) -> Option<ConnId> {
         let is_in_time = self.is_fetching || self.fetch_at() < now + self.max_wait;
-        if !is_in_time || self.waiting.len() >= self.max_waiting {
-            self.stats.turned_away += 1;
-            return false;
+        if is_in_time && self.waiting.len() >= self.max_waiting {
+            self.waiting.retain(|waiting| awaits_answer(waiting.conn));
         }
-        self.waiting.push_back(WaitingToken { conn, token, since: now });
-        true
+        let turned_away = if !is_in_time {
+            Some(conn)
+        } else if self.waiting.len() >= self.max_waiting {
+            Some(self.give_way(address).unwrap_or(conn))
+        } else {
+            None
+        };
+        self.stats.turned_away += u64::from(turned_away.is_some());
+        if turned_away != Some(conn) {
+            self.waiting.push_back(WaitingToken { conn, token, address, since: now });
+        }
+        turned_away
+    }
+
+    /// Removes the token that gives way to one from this address.
+    fn give_way(&mut self, address: IpAddr) -> Option<ConnId> {
+        let entries = self.waiting.iter().enumerate().map(|(at, waiting)| (waiting.address, at));
+        let (at, _) = displaced_by(address, entries)?;
+        self.waiting.remove(at).map(|waiting| waiting.conn)
     }
 
     /// When the next fetch for a waiting token begins.
@@ -107,13 +135,13 @@ impl KeyFetches {
         self.not_before.min(self.next_at)
     }
 
-    /// Returns the call to begin, if one is due.
-    pub(crate) fn poll_call(&mut self, now: Time) -> Option<HttpCall> {
-        // The engine has ended connections that waited for too long.
-        while self.waiting.front().is_some_and(|first| first.since + self.max_wait <= now) {
-            self.waiting.pop_front();
+    /// Returns the call to begin, if one is due. Nothing is fetched for connections that have gone.
+    pub(crate) fn poll_call(&mut self, now: Time, awaits_answer: impl Fn(ConnId) -> bool) -> Option<HttpCall> {
+        if self.poll_timeout().is_none_or(|at| now < at) {
+            return None;
         }
-        if self.is_fetching || self.poll_timeout().is_none_or(|at| now < at) {
+        self.waiting.retain(|waiting| awaits_answer(waiting.conn));
+        if self.poll_timeout().is_none_or(|at| now < at) {
             return None;
         }
         self.is_fetching = true;
@@ -131,12 +159,7 @@ impl KeyFetches {
     }
 
     /// Handles the result of a fetch. `take` passes a new set to the application, and returns whether it is a valid one.
-    pub(crate) fn handle_result(
-        &mut self,
-        now: Time,
-        result: HttpResult,
-        take: impl FnOnce(&[u8]) -> bool,
-    ) -> Fetched {
+    pub(crate) fn handle_result(&mut self, now: Time, result: HttpResult, take: impl FnOnce(&[u8]) -> bool) -> Fetched {
         self.is_fetching = false;
         let tokens = std::mem::take(&mut self.waiting).into();
         let fault = match result {
@@ -183,6 +206,15 @@ mod tests {
         ConnId::new(index, 1).expect("in range")
     }
 
+    fn address(network: u8) -> IpAddr {
+        [192, 0, 2, network].into()
+    }
+
+    /// Whether a connection of the first network can wait.
+    fn wait(keys: &mut KeyFetches, now: Time, index: usize, token: Box<str>) -> bool {
+        keys.wait(now, (conn(index), address(1)), token, |_| true).is_none()
+    }
+
     fn fetches() -> KeyFetches {
         KeyFetches::new(&Config { max_hook_questions: 3, ..Config::default() })
     }
@@ -194,10 +226,10 @@ mod tests {
     #[test]
     fn the_keys_are_fetched_at_the_start_and_then_once_in_each_interval() {
         let (mut keys, now) = (fetches(), Time::ZERO);
-        assert!(keys.wait(now, conn(0), "a".into()), "the first fetch is due");
-        let call = keys.poll_call(now).expect("at once");
+        assert!(wait(&mut keys, now, 0, "a".into()), "the first fetch is due");
+        let call = keys.poll_call(now, |_| true).expect("at once");
         assert_eq!((call.of, call.body, call.max_answer), (CallId::Keys, None, 1 << 20));
-        assert!(keys.wait(now, conn(1), "b".into()) && keys.poll_call(now).is_none());
+        assert!(wait(&mut keys, now, 1, "b".into()) && keys.poll_call(now, |_| true).is_none());
         let mut taken = Vec::new();
         let fetched = keys.handle_result(now + SECOND, Ok((200, b"{}".to_vec())), |contents| {
             taken.extend_from_slice(contents);
@@ -206,21 +238,22 @@ mod tests {
         assert_eq!((conns(&fetched), &*taken), (vec![conn(0), conn(1)], &b"{}"[..]));
         assert_eq!(keys.poll_timeout(), Some(now + SECOND + Config::default().jwt_jwks_refresh));
         let later = keys.poll_timeout().expect("a time");
-        keys.poll_call(later).expect("the refresh");
-        let fetched = keys.handle_result(later, Ok((200, b"{}".to_vec())), |_| panic!("the same set is not read again"));
+        keys.poll_call(later, |_| true).expect("the refresh");
+        let fetched =
+            keys.handle_result(later, Ok((200, b"{}".to_vec())), |_| panic!("the same set is not read again"));
         assert_eq!(fetched, Fetched { tokens: vec![], has_failed: false });
     }
 
     #[test]
     fn unknown_keys_cause_one_fetch_in_30_seconds() {
         let (mut keys, now) = (fetches(), Time::ZERO);
-        keys.poll_call(now).expect("the first");
+        keys.poll_call(now, |_| true).expect("the first");
         keys.handle_result(now, Ok((200, Vec::new())), |_| true);
         let mut fetched = 0;
         for second in 0..300 {
             let now = now + second * SECOND;
-            keys.wait(now, conn(second as usize), "forged".into());
-            if keys.poll_call(now).is_some() {
+            wait(&mut keys, now, second as usize, "forged".into());
+            if keys.poll_call(now, |_| true).is_some() {
                 fetched += 1;
                 keys.handle_result(now, Ok((200, Vec::new())), |_| true);
             }
@@ -232,14 +265,14 @@ mod tests {
     #[test]
     fn tokens_wait_in_a_bounded_number_and_no_longer_than_auth_timeout() {
         let (mut keys, now) = (fetches(), Time::ZERO);
-        let waits: Vec<bool> = (0..5).map(|index| keys.wait(now, conn(index), "t".into())).collect();
+        let waits: Vec<bool> = (0..5).map(|index| wait(&mut keys, now, index, "t".into())).collect();
         assert_eq!((waits, keys.waiting()), (vec![true, true, true, false, false], 3));
-        keys.poll_call(now).expect("the first");
+        keys.poll_call(now, |_| true).expect("the first");
         let failed = keys.handle_result(now, Err(HttpFault::Timeout), |_| panic!("there is no set"));
         assert_eq!((failed.has_failed, failed.tokens.len()), (true, 3));
-        assert!(keys.wait(now, conn(9), "t".into()), "the next try is soon");
+        assert!(wait(&mut keys, now, 9, "t".into()), "the next try is soon");
         assert_eq!(keys.poll_timeout(), Some(now + SECOND));
-        assert_eq!((keys.poll_call(now + 11 * SECOND).is_some(), keys.waiting()), (true, 0));
+        assert_eq!((keys.poll_call(now + SECOND, |_| false).is_some(), keys.waiting()), (true, 0), "it has gone");
     }
 
     #[test]
@@ -247,7 +280,7 @@ mod tests {
         let (mut keys, mut now) = (fetches(), Time::ZERO);
         let mut waits = Vec::new();
         for _ in 0..9 {
-            keys.poll_call(now).expect("due");
+            keys.poll_call(now, |_| true).expect("due");
             assert!(keys.handle_result(now, Ok((503, Vec::new())), |_| panic!("there is no set")).has_failed);
             let next = keys.poll_timeout().expect("a time");
             waits.push((next - now).as_secs());
@@ -260,8 +293,8 @@ mod tests {
     fn a_set_that_the_application_refuses_is_a_failure_and_is_not_kept() {
         let (mut keys, mut now) = (fetches(), Time::ZERO);
         let mut fetch = |set: &str, is_valid: bool| {
-            assert!(keys.wait(now, conn(0), "t".into()));
-            keys.poll_call(now).expect("due");
+            assert!(wait(&mut keys, now, 0, "t".into()));
+            keys.poll_call(now, |_| true).expect("due");
             let mut is_read = false;
             let fetched = keys.handle_result(now, Ok((200, set.as_bytes().to_vec())), |_| {
                 is_read = true;
@@ -280,5 +313,29 @@ mod tests {
         assert_eq!(fetch("<html>", false), (true, true, 1));
         assert_eq!(fetch("{}", true), (false, false, hour), "it is in force");
         assert_eq!((keys.stats().fetched, keys.stats().failed), (2, 4));
+    }
+
+    #[test]
+    fn nothing_is_fetched_for_clients_that_have_gone_and_they_take_no_room() {
+        let (mut keys, now) = (fetches(), Time::ZERO);
+        keys.poll_call(now, |_| true).expect("the first");
+        keys.handle_result(now, Ok((200, Vec::new())), |_| true);
+        let now = now + 25 * SECOND;
+        (0..3).for_each(|index| assert!(wait(&mut keys, now, index, "t".into())));
+        let turned_away = keys.wait(now, (conn(3), address(1)), "t".into(), |waiting| waiting == conn(1));
+        assert_eq!((turned_away, keys.waiting()), (None, 2));
+        let now = now + 5 * SECOND;
+        assert_eq!((keys.poll_call(now, |_| false), keys.waiting()), (None, 0));
+        assert!(wait(&mut keys, now, 4, "t".into()) && keys.poll_call(now, |_| true).is_some());
+    }
+
+    #[test]
+    fn when_too_many_tokens_wait_the_network_with_most_of_them_gives_way() {
+        let (mut keys, now) = (fetches(), Time::ZERO);
+        (0..3).for_each(|index| assert!(wait(&mut keys, now, index, "t".into())));
+        let mut wait = |index, network| keys.wait(now, (conn(index), address(network)), "t".into(), |_| true);
+        assert_eq!((wait(3, 1), wait(4, 2)), (Some(conn(3)), Some(conn(0))));
+        assert_eq!((wait(5, 2), wait(6, 3)), (Some(conn(5)), Some(conn(1))));
+        assert_eq!((keys.waiting(), keys.stats().turned_away), (3, 4));
     }
 }

@@ -2,11 +2,19 @@
 //!
 //! ```text
 //! waiting --a call is free--> asked --result--> answered
-//!    |                          |
-//!    +----timeout passed--------+--> given up: answered by `hook_on_failure`; a later result is ignored
+//!    |  |                       |
+//!    |  +-timeout passed--------+--> given up: answered by `hook_on_failure`; a later result is ignored
+//!    +----the client has gone------> dropped
 //! ```
+//!
+//! The timeout is `hook_timeout` in the queue, and again `hook_timeout` for the call: a call that begins late has as much time
+//! as any other, so the work of the backend is not lost. The oldest question is asked first, until it has waited for half of the
+//! timeout. From then on more are asked than the backend can answer, and the newest one is asked first: those that are
+//! answered are answered soon, and the others are given up. When the queue is full, a network that has more questions in it than
+//! others gives way.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use log::{debug, warn};
@@ -16,6 +24,7 @@ use super::{CallId, HttpCall, HttpResult, MAX_ANSWER};
 use crate::base::close::CloseReason;
 use crate::base::distribution::Distribution;
 use crate::base::id::ConnId;
+use crate::base::network::displaced_by;
 use crate::base::time::Time;
 use crate::config::{Config, OnHookFailure};
 use crate::engine::member::Authorization;
@@ -52,12 +61,15 @@ pub(crate) struct QuestionStats {
     pub(crate) invalid: u64,
     /// The queue was full.
     pub(crate) overflowed: u64,
+    /// The client had gone before its question was asked.
+    pub(crate) gone: u64,
     pub(crate) latency: Distribution,
 }
 
 #[derive(Debug)]
 struct Waiting {
     conn: ConnId,
+    address: IpAddr,
     body: Vec<u8>,
     since: Time,
 }
@@ -65,8 +77,7 @@ struct Waiting {
 #[derive(Debug)]
 struct Asked {
     conn: ConnId,
-    since: Time,
-    asked_at: Time,
+    at: Time,
 }
 
 impl Questions {
@@ -91,33 +102,72 @@ impl Questions {
                 failed: 0,
                 invalid: 0,
                 overflowed: 0,
+                gone: 0,
                 latency: Distribution::of_durations(),
             },
         }
     }
 
-    /// Adds a question with this body. Returns its answer at once if the queue is full.
-    pub(crate) fn ask(&mut self, now: Time, conn: ConnId, body: Vec<u8>) -> Option<Authorization> {
-        if self.waiting.len() >= self.max_waiting {
-            self.stats.overflowed += 1;
-            self.note_failure("max_hook_questions questions wait already");
-            return Some(Authorization::Refuse(self.failure));
+    /// Adds a question with this body about a client with this address. If the queue is full, returns the connection that
+    /// gives way and its answer: one of a network that has more questions than others, or else the new one.
+    ///
+    /// `awaits_answer` tells whether a connection is still there. So it is with the other methods.
+    pub(crate) fn ask(
+        &mut self,
+        now: Time,
+        (conn, address): (ConnId, IpAddr),
+        body: Vec<u8>,
+        awaits_answer: impl Fn(ConnId) -> bool,
+    ) -> Option<(ConnId, Authorization)> {
+        let refused = if self.has_room(awaits_answer) { None } else { Some(self.give_way(address).unwrap_or(conn)) };
+        if refused != Some(conn) {
+            self.waiting.push_back(Waiting { conn, address, body, since: now });
         }
-        self.waiting.push_back(Waiting { conn, body, since: now });
-        None
+        let refused = refused?;
+        self.stats.overflowed += 1;
+        self.note_failure("max_hook_questions questions wait already");
+        Some((refused, Authorization::Refuse(self.failure)))
+    }
+
+    /// Returns whether one more question can wait. Questions of clients that have gone make room.
+    fn has_room(&mut self, awaits_answer: impl Fn(ConnId) -> bool) -> bool {
+        if self.waiting.len() >= self.max_waiting {
+            let count = self.waiting.len();
+            self.waiting.retain(|waiting| awaits_answer(waiting.conn));
+            self.stats.gone += (count - self.waiting.len()) as u64;
+        }
+        self.waiting.len() < self.max_waiting
+    }
+
+    /// Removes the question that gives way to one from this address.
+    fn give_way(&mut self, address: IpAddr) -> Option<ConnId> {
+        let entries = self.waiting.iter().enumerate().map(|(at, waiting)| (waiting.address, at));
+        let (at, _) = displaced_by(address, entries)?;
+        self.waiting.remove(at).map(|waiting| waiting.conn)
     }
 
     /// Returns the next call to begin, if one may begin now.
-    pub(crate) fn poll_call(&mut self, now: Time) -> Option<HttpCall> {
+    pub(crate) fn poll_call(&mut self, now: Time, awaits_answer: impl Fn(ConnId) -> bool) -> Option<HttpCall> {
         if self.asked.len() >= self.max_asked {
             return None;
         }
-        let Waiting { conn, body, since } = self.waiting.pop_front()?;
+        let Waiting { conn, body, .. } = loop {
+            let next = self.next_waiting(now)?;
+            if awaits_answer(next.conn) {
+                break next;
+            }
+            self.stats.gone += 1;
+        };
         self.asked_so_far += 1;
-        self.asked.insert(self.asked_so_far, Asked { conn, since, asked_at: now });
-        // What has waited in the queue has less time left: the client has waited as well.
-        let timeout = self.timeout.saturating_sub(now - since).max(Duration::from_millis(1));
-        Some(HttpCall { of: CallId::Question(self.asked_so_far), body: Some(body), timeout, max_answer: MAX_ANSWER })
+        self.asked.insert(self.asked_so_far, Asked { conn, at: now });
+        let of = CallId::Question(self.asked_so_far);
+        Some(HttpCall { of, body: Some(body), timeout: self.timeout, max_answer: MAX_ANSWER })
+    }
+
+    /// Takes the question to ask next from the queue.
+    fn next_waiting(&mut self, now: Time) -> Option<Waiting> {
+        let is_overloaded = self.waiting.front()?.since + self.timeout / 2 < now;
+        if is_overloaded { self.waiting.pop_back() } else { self.waiting.pop_front() }
     }
 
     /// Handles the result of the call with this number. Returns the answer; `None` if the question was given up.
@@ -127,8 +177,8 @@ impl Questions {
         number: u64,
         result: HttpResult,
     ) -> Option<(ConnId, Authorization)> {
-        let Asked { conn, asked_at, .. } = self.asked.remove(&number)?;
-        self.stats.latency.record((now - asked_at).as_micros() as u64);
+        let Asked { conn, at } = self.asked.remove(&number)?;
+        self.stats.latency.record((now - at).as_micros() as u64);
         let answer = match result {
             Ok((200, body)) => match read(&body) {
                 Ok(answer) => {
@@ -162,17 +212,21 @@ impl Questions {
         Some((conn, Authorization::Refuse(answer)))
     }
 
-    /// Gives up the questions whose time is over, in the order in which they were asked.
-    pub(crate) fn expire(&mut self, now: Time) -> Vec<(ConnId, Authorization)> {
+    /// Gives up the questions whose time is over: first those that are asked, then those that wait, the oldest first.
+    pub(crate) fn expire(&mut self, now: Time, awaits_answer: impl Fn(ConnId) -> bool) -> Vec<(ConnId, Authorization)> {
         let mut given_up = Vec::new();
         let limit = self.timeout + CALL_GRACE;
-        let late: Vec<u64> =
-            self.asked.iter().filter(|(_, asked)| asked.since + limit <= now).map(|(number, _)| *number).collect();
-        for number in late {
-            given_up.extend(self.asked.remove(&number).map(|asked| asked.conn));
+        // Numbers grow with the time at which the calls began.
+        while let Some(first) = self.asked.first_entry().filter(|first| first.get().at + limit <= now) {
+            given_up.push(first.remove().conn);
         }
-        while self.waiting.front().is_some_and(|first| first.since + self.timeout <= now) {
-            given_up.extend(self.waiting.pop_front().map(|first| first.conn));
+        let late = self.waiting.iter().take_while(|waiting| waiting.since + self.timeout <= now).count();
+        for Waiting { conn, .. } in self.waiting.drain(..late) {
+            if awaits_answer(conn) {
+                given_up.push(conn);
+            } else {
+                self.stats.gone += 1;
+            }
         }
         if !given_up.is_empty() {
             self.stats.timeouts += given_up.len() as u64;
@@ -184,7 +238,7 @@ impl Questions {
     /// Returns when to call [`expire`](Self::expire) next.
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
         let waiting = self.waiting.front().map(|first| first.since + self.timeout);
-        let asked = self.asked.values().map(|asked| asked.since + self.timeout + CALL_GRACE).min();
+        let asked = self.asked.values().next().map(|asked| asked.at + self.timeout + CALL_GRACE);
         waiting.into_iter().chain(asked).min()
     }
 
@@ -208,104 +262,4 @@ impl Questions {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::hook::HttpFault;
-
-    const MS: Duration = Duration::from_millis(1);
-
-    fn conn(index: usize) -> ConnId {
-        ConnId::new(index, 1).expect("in range")
-    }
-
-    fn questions(max_waiting: u32, max_asked: u32) -> Questions {
-        Questions::new(&Config { max_hook_questions: max_waiting, max_hook_calls: max_asked, ..Config::default() })
-    }
-
-    fn number(call: Option<HttpCall>) -> u64 {
-        match call.expect("a call").of {
-            CallId::Question(number) => number,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn retry(index: usize) -> (ConnId, Authorization) {
-        (conn(index), Authorization::Refuse(CloseReason::AuthTimeout))
-    }
-
-    #[test]
-    fn questions_wait_for_a_free_call_and_keep_their_order() {
-        let (mut questions, now) = (questions(8, 1), Time::ZERO);
-        (0..3).for_each(|index| assert_eq!(questions.ask(now, conn(index), vec![index as u8]), None));
-        let first = questions.poll_call(now).expect("a call");
-        assert_eq!((first.body, first.timeout), (Some(vec![0]), 1000 * MS));
-        assert_eq!(questions.poll_call(now), None, "one call at a time");
-        let later = now + 300 * MS;
-        let answer = questions.handle_result(later, 1, Ok((200, br#"{"allow":true,"user":"ann"}"#.to_vec())));
-        assert_eq!(answer, Some((conn(0), Authorization::allow("ann"))));
-        let second = questions.poll_call(later).expect("a call");
-        assert_eq!((second.body, second.timeout), (Some(vec![1]), 700 * MS), "it has waited for 300 ms");
-        let answer = questions.handle_result(later, 2, Ok((200, br#"{"allow":false}"#.to_vec())));
-        assert_eq!(answer, Some((conn(1), Authorization::Refuse(CloseReason::Unauthorized))));
-        let stats = questions.stats();
-        assert_eq!((stats.allowed, stats.refused, stats.latency.count()), (1, 1, 2));
-    }
-
-    #[test]
-    fn a_backend_that_lies_or_fails_lets_no_client_in_and_is_counted() {
-        let (mut questions, now) = (questions(32, 32), Time::ZERO);
-        let results: Vec<HttpResult> = vec![
-            Ok((500, Vec::new())),
-            Ok((302, br#"{"allow":true,"user":"ann"}"#.to_vec())),
-            Ok((201, br#"{"allow":true,"user":"ann"}"#.to_vec())),
-            Ok((200, b"<html>".to_vec())),
-            Ok((200, br#"{"allow":"yes","user":"ann"}"#.to_vec())),
-            Err(HttpFault::TooLong),
-            Err(HttpFault::Timeout),
-            Err(HttpFault::Failed("connection refused".into())),
-        ];
-        for (index, result) in results.into_iter().enumerate() {
-            questions.ask(now, conn(index), Vec::new());
-            let number = number(questions.poll_call(now));
-            assert_eq!(questions.handle_result(now, number, result), Some(retry(index)));
-        }
-        let stats = questions.stats();
-        assert_eq!((stats.failed, stats.invalid, stats.timeouts, stats.allowed), (4, 3, 1, 0));
-        assert_eq!(questions.len(), 0);
-    }
-
-    #[test]
-    fn a_full_queue_answers_at_once() {
-        let (mut questions, now) = (questions(2, 1), Time::ZERO);
-        assert_eq!((questions.ask(now, conn(0), Vec::new()), questions.ask(now, conn(1), Vec::new())), (None, None));
-        assert_eq!(questions.ask(now, conn(2), Vec::new()), Some(retry(2).1));
-        questions.poll_call(now).expect("a call");
-        assert_eq!(questions.ask(now, conn(3), Vec::new()), None, "a call has made room");
-        assert_eq!((questions.len(), questions.stats().overflowed), (3, 1));
-    }
-
-    #[test]
-    fn a_question_is_given_up_after_its_timeout_and_answered_once() {
-        let mut questions = questions(8, 1);
-        let begin = Time::ZERO + 5 * MS;
-        questions.ask(begin, conn(0), Vec::new());
-        questions.ask(begin + MS, conn(1), Vec::new());
-        let hanging = number(questions.poll_call(begin));
-        assert_eq!(questions.poll_timeout(), Some(begin + 1001 * MS));
-        assert_eq!(questions.expire(begin + 1000 * MS), []);
-        assert_eq!(questions.expire(begin + 1001 * MS), [retry(1)], "it was never asked");
-        assert_eq!(questions.poll_timeout(), Some(begin + 1250 * MS));
-        assert_eq!(questions.expire(begin + 1250 * MS), [retry(0)]);
-        let late =
-            questions.handle_result(begin + 1300 * MS, hanging, Ok((200, br#"{"allow":true,"user":"a"}"#.to_vec())));
-        assert_eq!((late, questions.poll_timeout(), questions.len()), (None, None, 0));
-        assert_eq!((questions.stats().timeouts, questions.stats().allowed), (2, 0));
-    }
-
-    #[test]
-    fn a_failure_can_refuse_for_good() {
-        let config = Config { hook_on_failure: OnHookFailure::Refuse, max_hook_questions: 0, ..Config::default() };
-        let answer = Questions::new(&config).ask(Time::ZERO, conn(0), Vec::new());
-        assert_eq!(answer, Some(Authorization::Refuse(CloseReason::Unauthorized)));
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! The events of the server, and the calls of the hook: connects the engine, the rules in [`hook`](crate::hook) and the threads
 //! that perform the calls.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use log::warn;
@@ -195,24 +196,27 @@ impl Hook {
     }
 
     fn ask<A: App>(&mut self, now: Time, engine: &mut Engine<A>, log: &EventLog, question: Question) {
-        let Question { conn, of } = question;
-        let refusal = match of {
+        let Question { conn, address, of } = question;
+        let awaits_answer = |conn| engine.awaits_answer(conn);
+        let refused = match of {
             QuestionKind::Connect(question) => {
-                let body = question_body(log, conn, &question);
-                self.questions.as_mut().map_or(Some(come_back()), |questions| questions.ask(now, conn, body))
+                let body = question_body(log, conn, address, &question);
+                let questions = self.questions.as_mut().expect("only then questions are taken");
+                questions.ask(now, (conn, address), body, awaits_answer)
             }
             QuestionKind::Key(TokenText(token)) => {
-                let waits = self.keys.as_mut().is_some_and(|keys| keys.wait(now, conn, token));
-                (!waits).then(come_back)
+                let keys = self.keys.as_mut().expect("only then tokens are taken");
+                keys.wait(now, (conn, address), token, awaits_answer).map(|conn| (conn, come_back()))
             }
         };
-        if let Some(refusal) = refusal {
+        if let Some((conn, refusal)) = refused {
             engine.handle_authorized(now, conn, refusal);
         }
     }
 
     fn expire<A: App>(&mut self, now: Time, engine: &mut Engine<A>) {
-        let given_up = self.questions.as_mut().map(|questions| questions.expire(now));
+        let awaits_answer = |conn| engine.awaits_answer(conn);
+        let given_up = self.questions.as_mut().map(|questions| questions.expire(now, awaits_answer));
         for (conn, answer) in given_up.into_iter().flatten() {
             engine.handle_authorized(now, conn, answer);
         }
@@ -220,9 +224,10 @@ impl Hook {
 
     fn begin_calls<A: App>(&mut self, now: Time, engine: &mut Engine<A>, log: &EventLog) {
         loop {
-            let questions = self.questions.as_mut().and_then(|questions| questions.poll_call(now));
+            let awaits_answer = |conn| engine.awaits_answer(conn);
+            let questions = self.questions.as_mut().and_then(|questions| questions.poll_call(now, awaits_answer));
             let batch = || self.batches.as_mut().and_then(|batches| batches.poll_call(now, log));
-            let keys = || self.keys.as_mut().and_then(|keys| keys.poll_call(now));
+            let keys = || self.keys.as_mut().and_then(|keys| keys.poll_call(now, awaits_answer));
             let Some(call) = questions.or_else(batch).or_else(keys) else { return };
             if let Err(report) = self.client.begin(call) {
                 self.handle_result(now, engine, report);
@@ -237,7 +242,7 @@ fn come_back() -> Authorization {
 }
 
 /// Returns the body of a question.
-fn question_body(log: &EventLog, conn: ConnId, question: &ConnectQuestion) -> Vec<u8> {
+fn question_body(log: &EventLog, conn: ConnId, address: IpAddr, question: &ConnectQuestion) -> Vec<u8> {
     #[derive(Serialize)]
     struct QuestionObject<'a> {
         r#type: &'static str,
@@ -253,7 +258,7 @@ fn question_body(log: &EventLog, conn: ConnId, question: &ConnectQuestion) -> Ve
         origin: Option<&'a str>,
         headers: std::collections::BTreeMap<&'a str, &'a str>,
     }
-    let ConnectQuestion { path, lobby, token, user, address, origin, headers } = question;
+    let ConnectQuestion { path, lobby, token, user, origin, headers } = question;
     let object = QuestionObject {
         r#type: "connect",
         boot: log.boot(),
@@ -284,6 +289,7 @@ impl Events {
                 ("failed", stats.failed),
                 ("invalid", stats.invalid),
                 ("overflow", stats.overflowed),
+                ("gone", stats.gone),
             ];
             metrics.counters("lobbyd_hook_questions_total", help, "result", &results);
             let help = "Questions that wait for the hook.";

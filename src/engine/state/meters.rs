@@ -3,7 +3,7 @@
 //! The token bucket itself is in [`rate`](crate::base::rate).
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::base::arena::Arena;
@@ -286,13 +286,5 @@ impl Addresses {
     pub(crate) fn len(&self) -> usize {
         assert_eq!(self.connected.len(), self.keys.len());
         self.connected.len()
-    }
-}
-
-/// The network that counts as one address: the /64 of an IPv6 address, or a whole IPv4 address.
-pub(crate) fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (!0 << 64))),
-        v4 => v4,
     }
 }

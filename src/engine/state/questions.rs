@@ -9,6 +9,8 @@ use crate::base::id::ConnId;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Question {
     pub(crate) conn: ConnId,
+    /// The client's address.
+    pub(crate) address: IpAddr,
     pub(crate) of: QuestionKind,
 }
 
@@ -39,7 +41,6 @@ pub(crate) struct ConnectQuestion {
     pub(crate) token: Option<String>,
     /// The query parameter `user`.
     pub(crate) user: Option<String>,
-    pub(crate) address: IpAddr,
     pub(crate) origin: Option<String>,
     /// Headers of the request that `hook_headers` names.
     pub(crate) headers: Vec<(String, String)>,
@@ -48,7 +49,7 @@ pub(crate) struct ConnectQuestion {
 /// Without anything that the client wrote.
 impl fmt::Debug for ConnectQuestion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConnectQuestion").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("ConnectQuestion").finish_non_exhaustive()
     }
 }
 

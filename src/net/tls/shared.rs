@@ -12,10 +12,10 @@ use super::super::files::read_file;
 use super::certificate::Certificate;
 use super::session::{Identity, Refused, Session};
 use crate::admin::{Exposition, Kind};
+use crate::base::network::network_of;
 use crate::base::rate::{Bucket, Rate, Remembered};
 use crate::base::time::Time;
 use crate::config::Config;
-use crate::engine::state::meters::network_of;
 
 /// Most bytes of the file of the certificate, and of that of the key.
 const MAX_FILE: usize = 1 << 20;

@@ -1,7 +1,9 @@
 //! The hook of a server on real sockets, with backends of this test that answer, hang, lie, die and are flooded.
 
+mod crowds;
 #[cfg(feature = "jwt")]
 mod keys;
+mod metrics;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -177,8 +179,8 @@ fn come_back() -> Result<String, (u16, String)> {
     Err((4101, "auth_timeout".to_owned()))
 }
 
-/// Reads one number of `GET /metrics`.
-fn metric(server: &mut Server<Relay>, name: &str) -> f64 {
+/// Returns the answer to `GET /metrics`.
+fn metrics(server: &mut Server<Relay>) -> String {
     let mut client = Client::open(server.admin_addr().expect("admin is on"));
     client.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     let (mut text, mut bytes) = (String::new(), [0; 65536]);
@@ -190,6 +192,12 @@ fn metric(server: &mut Server<Relay>, name: &str) -> f64 {
         }
         false
     });
+    text
+}
+
+/// Reads one number of `GET /metrics`.
+fn metric(server: &mut Server<Relay>, name: &str) -> f64 {
+    let text = metrics(server);
     let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
     let line = line.unwrap_or_else(|| panic!("no {name} in {text}"));
     line.rsplit(' ').next().expect("a value").parse().expect("a number")
@@ -367,14 +375,6 @@ fn the_last_events_are_sent_before_the_server_stops_and_a_dead_backend_does_not_
 }
 
 #[test]
-fn a_recorded_session_with_a_hook_replays_without_one() {
-    let (secret, folder) = (File::new("hook-secret-replay", SECRET), Folder::new("hook-replay"));
-    let backend = Backend::new(|call| match call.body["token"].as_str() {
-        Some("t-ann") => {
-            Reply::Answer(200, json!({ "allow": true, "user": "ann", "role": "host", "data": { "n": 1 } }).to_string())
-        }
-        Some("t-slow") => Reply::Hang,
-#[test]
 fn the_last_events_are_sent_at_once_although_the_backend_has_failed_before() {
     let secret = File::new("hook-secret-fails-first", SECRET);
     let mut tries = 0;
@@ -399,6 +399,14 @@ fn the_last_events_are_sent_at_once_although_the_backend_has_failed_before() {
     assert_eq!(kinds, ["server_stopped"]);
 }
 
+#[test]
+fn a_recorded_session_with_a_hook_replays_without_one() {
+    let (secret, folder) = (File::new("hook-secret-replay", SECRET), Folder::new("hook-replay"));
+    let backend = Backend::new(|call| match call.body["token"].as_str() {
+        Some("t-ann") => {
+            Reply::Answer(200, json!({ "allow": true, "user": "ann", "role": "host", "data": { "n": 1 } }).to_string())
+        }
+        Some("t-slow") => Reply::Hang,
         Some(_) => Reply::Answer(200, "lies".into()),
         None => Reply::Answer(200, "{}".into()),
     });

@@ -313,10 +313,18 @@ fn documents_list_the_metrics() {
         let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
         format!("| `{name}{labels}` | {kind} | {} |\n", help.trim_end_matches('.'))
     });
-    // The alerts and the dashboard name no other metric, except for those of a cluster. `tests/clients/run --metrics` looks for
-    // these in a node.
-    let guide = documents::section("| metric of a node");
-    let of_a_node: Vec<&str> = guide.split('`').filter(|word| word.starts_with("lobbyd_cluster_")).collect();
+    // The alerts and the dashboard name no other metric, except for those that the guide lists of a cluster, TLS and the
+    // hook. `tests/clients/run --metrics` looks for the first in a node, `operators_are_served_with_tls` and
+    // `the_guide_lists_the_metrics_of_the_hook` for the others.
+    let guide = include_str!("../../../src/guide/operating.md");
+    let elsewhere = guide.lines().filter_map(|row| {
+        let [_, name, kind, _, _] = row.trim().split('|').map(str::trim).collect::<Vec<_>>()[..] else { return None };
+        let name = name.trim_matches('`').split('{').next()?;
+        let parts = ["lobbyd_cluster_", "lobbyd_tls_", "lobbyd_hook_", "lobbyd_jwks_"];
+        parts.iter().any(|part| name.starts_with(part)).then_some((name, kind))
+    });
+    let here = scrape.families.iter().map(|family| (&*family.name, &*family.kind));
+    let known: Vec<(&str, &str)> = here.chain(elsewhere).collect();
     for file in ["grafana-dashboard.json", "prometheus-rules.yml", "prometheus-rules-test.yml"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/deploy").join(file);
         let text = std::fs::read_to_string(path).expect("the file is part of the package");
@@ -324,17 +332,15 @@ fn documents_list_the_metrics() {
         let named: Vec<&str> =
             words.filter(|word| word.starts_with("lobbyd_") || word.starts_with("process_")).collect();
         let is_known = |word: &str| {
-            // Shown with TLS or a hook only: see `operators_are_served_with_tls` and the tests of the hook.
-            ["lobbyd_tls_certificate_expiry_seconds", "lobbyd_hook_events_total"].contains(&word)
-                || scrape.families.iter().any(|family| match word.strip_prefix(&*family.name) {
-                    Some("") => family.kind != "histogram",
-                    Some(suffix) => family.kind == "histogram" && ["_bucket", "_sum", "_count"].contains(&suffix),
-                    None => false,
-                })
+            known.iter().any(|(name, kind)| match word.strip_prefix(name) {
+                Some("") => *kind != "histogram",
+                Some(suffix) => *kind == "histogram" && ["_bucket", "_sum", "_count"].contains(&suffix),
+                None => false,
+            })
         };
         assert!(named.len() > 10, "{file}");
         for word in named {
-            assert!(is_known(word) || of_a_node.contains(&word), "{file}: there is no metric {word}");
+            assert!(is_known(word), "{file}: there is no metric {word}");
         }
     }
     documents::check(

@@ -39,12 +39,13 @@ pub(super) fn carry_out<A: App>(
             };
             page.map_or_else(too_many_to_sort, |page| answers::lobbies(&page))
         }
-        AdminRequest::Lobby(code, order, PageQuery { limit, after }) => match engine.lobby(&code) {
+        AdminRequest::Lobby(code, search, order, PageQuery { limit, after }) => match engine.lobby(&code) {
             None => refused(OperatorRefusal::NoSuchLobby),
             Some(view) => {
                 let members = match order {
-                    None => Some(engine.lobby_members(&code, after, limit)),
-                    Some(order) => engine.sorted_members(&code, order, after.unwrap_or(0), limit),
+                    None if search.is_empty() => Some(engine.lobby_members(&code, after, limit)),
+                    None => engine.lobby_members_with(&code, &search, after, limit),
+                    Some(order) => engine.sorted_members(&code, &search, order, after.unwrap_or(0), limit),
                 };
                 let control = engine.lobby_control(&code);
                 members.map_or_else(too_many_to_sort, |members| answers::lobby(&view, control.as_ref(), &members))

@@ -24,8 +24,8 @@ use crate::http::target::percent_decode;
 /// Default and largest `limit`, the number of items of a page. The largest bounds the duration of a turn.
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
-/// Longest `search`, in bytes: that of a lobby's code or name.
-const MAX_SEARCH_BYTES: usize = 64;
+/// Longest `search`, in bytes. A field of a page that takes 64 UTF-16 code units yields no more.
+const MAX_SEARCH_BYTES: usize = 192;
 /// Default and largest `timeout_ms` of a ping.
 const DEFAULT_PING: u64 = 2000;
 const MAX_PING: u64 = 60_000;
@@ -39,7 +39,8 @@ pub(super) enum AdminRequest {
     Metrics,
     /// The lobbies whose code or name contains the text.
     Lobbies(String, Option<Order<SortLobbies>>, PageQuery),
-    Lobby(String, Option<Order<SortMembers>>, PageQuery),
+    /// A lobby, and its members whose user id contains the text.
+    Lobby(String, String, Option<Order<SortMembers>>, PageQuery),
     User(String, PageQuery),
     /// The users that are banned from a lobby.
     Bans(String),
@@ -115,23 +116,22 @@ fn query_request(segments: &[&str], query: &str) -> Result<AdminRequest, JsonRes
         return Ok(AdminRequest::Metrics);
     }
     let ListQuery { search, sort, page } = list_query(query)?;
-    if search.is_some() && *segments != ["lobbies"] {
-        return Err(JsonResponse::bad_request("only the list of lobbies can be searched"));
+    if (search.is_some() || sort.is_some()) && !matches!(segments, ["lobbies"] | ["lobbies", _]) {
+        let rule = "only the lists of lobbies and of their members can be searched and sorted";
+        return Err(JsonResponse::bad_request(rule));
     }
-    if sort.is_some() && !matches!(segments, ["lobbies"] | ["lobbies", _]) {
-        return Err(JsonResponse::bad_request("only the lists of lobbies and of their members can be sorted"));
-    }
+    let search = search.unwrap_or_default().into_owned();
     Ok(match *segments {
         ["stats"] => AdminRequest::Stats,
         ["lobbies"] => {
             let sort =
                 sort.map(|sort| order(sort, LOBBY_SORTS, "sort must be members, away, seq or age")).transpose()?;
-            AdminRequest::Lobbies(search.unwrap_or_default().into_owned(), sort, page)
+            AdminRequest::Lobbies(search, sort, page)
         }
         ["lobbies", code] => {
             let sort =
                 sort.map(|sort| order(sort, MEMBER_SORTS, "sort must be queued_bytes or idle_ms")).transpose()?;
-            AdminRequest::Lobby(code.into(), sort, page)
+            AdminRequest::Lobby(code.into(), search, sort, page)
         }
         ["lobbies", code, "bans"] => AdminRequest::Bans(code.into()),
         ["users", user] => AdminRequest::User(user.into(), page),
@@ -175,12 +175,12 @@ fn list_query(query: &str) -> Result<ListQuery<'_>, JsonResponse> {
             ("after", _) => return Err(JsonResponse::bad_request("after must be the `next` of an earlier page")),
             ("search", _) => {
                 let text = percent_decode(value, true).filter(|text| text.len() <= MAX_SEARCH_BYTES);
-                let rule = "search must be percent-encoded UTF-8 of at most 64 bytes";
+                let rule = "search must be percent-encoded UTF-8 of at most 192 bytes";
                 search = Some(text.ok_or_else(|| JsonResponse::bad_request(rule))?);
             }
             ("sort", _) => sort = Some(value),
             _ => {
-                let rule = "the query may hold limit and after; of /lobbies also search and sort, of a lobby also sort";
+                let rule = "the query may hold limit and after; of /lobbies and of a lobby also search and sort";
                 return Err(JsonResponse::bad_request(rule));
             }
         }

@@ -309,7 +309,7 @@ impl Core {
     }
 
     /// A page of `list`, which must be sorted by the ids of its seats.
-    fn seats_page<T>(
+    pub(super) fn seats_page<T>(
         &self,
         list: &[T],
         seat: impl Fn(&T) -> SeatKey,

@@ -1,7 +1,9 @@
-//! Sorted lists of lobbies and members, for operators. A page is found without sorting the whole list.
+//! Sorted lists of lobbies and members, and those whose name contains a text, for operators. A page is found without sorting the
+//! whole list.
 
 use super::Engine;
 use super::app::App;
+use super::core::Core;
 use super::operator::{LobbyView, Order, Page, SeatView, SortLobbies, SortMembers};
 use crate::base::id::{LobbyKey, SeatKey};
 
@@ -39,29 +41,50 @@ impl<A: App> Engine<A> {
         Some(page(ranked, skip, limit, |key| self.core.lobby_view(key)))
     }
 
-    /// At most `limit` members and watchers of a lobby, in an order, without the first `skip` ones; `next` is the `skip` of the
-    /// next page. Members without a value come last: in a cluster, those of other nodes.
+    /// At most `limit` members and watchers of a lobby whose user id contains `text`, in the order of joining. Upper and lower case
+    /// of ASCII letters are the same.
     ///
-    /// `None` if there are more than 20,000.
+    /// `None` if the lobby has more than 20,000: comparing them would take too long for one turn.
+    pub fn lobby_members_with(
+        &self,
+        code: &str,
+        text: &str,
+        after: Option<u64>,
+        limit: usize,
+    ) -> Option<Page<SeatView>> {
+        let seats = self.core.seats_with(code, text)?;
+        Some(self.core.seats_page(&seats, |&seat| seat, after, limit))
+    }
+
+    /// The same in another order, without the first `skip` ones; `next` is the `skip` of the next page. Members without a value come
+    /// last: in a cluster, those of other nodes.
     pub fn sorted_members(
         &self,
         code: &str,
+        text: &str,
         order: Order<SortMembers>,
         skip: u64,
         limit: usize,
     ) -> Option<Page<SeatView>> {
         let directory = &self.core.directory;
-        let seats: Vec<SeatKey> =
-            directory.find_lobby(code).map_or(Vec::new(), |lobby| directory.all_seats_in(lobby).collect());
-        if seats.len() > MAX_SORTED {
-            return None;
-        }
+        let seats = self.core.seats_with(code, text)?;
         let value = |seat: SeatKey| match order.by {
             SortMembers::Queued => self.core.seat_queued_bytes(seat).map(|bytes| bytes as u64),
             SortMembers::Idle => self.core.seat_idle(seat).map(|idle| idle.as_micros() as u64),
         };
         let ranked = seats.into_iter().map(|seat| (order.rank(value(seat)), (directory.seat(seat).id, seat))).collect();
         Some(page(ranked, skip, limit, |(_, seat)| self.core.seat_view(seat)))
+    }
+}
+
+impl Core {
+    /// The members and watchers of a lobby whose user id contains `text`. `None` if it has too many.
+    fn seats_with(&self, code: &str, text: &str) -> Option<Vec<SeatKey>> {
+        let directory = &self.directory;
+        let Some(lobby) = directory.find_lobby(code) else { return Some(Vec::new()) };
+        let seats: Vec<SeatKey> = directory.all_seats_in(lobby).take(MAX_SORTED + 1).collect();
+        (seats.len() <= MAX_SORTED)
+            .then(|| seats.into_iter().filter(|&seat| directory.has_in_user_id(seat, text)).collect())
     }
 }
 

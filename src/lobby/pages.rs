@@ -2,7 +2,7 @@
 
 use super::directory::Directory;
 use crate::base::arena::Key;
-use crate::base::id::LobbyKey;
+use crate::base::id::{LobbyKey, SeatKey};
 
 /// Most keys that one page looks at, used or unused.
 const MAX_KEYS: usize = 100_000;
@@ -54,6 +54,11 @@ impl Directory {
         }
         let keys = self.lobbies.iter().map(|(key, _)| key);
         Some(keys.filter(|&key| text.is_empty() || self.has_in_name(key, text)).collect())
+    }
+
+    /// Whether the user id of a seat contains `text`.
+    pub(crate) fn has_in_user_id(&self, seat: SeatKey, text: &str) -> bool {
+        text.is_empty() || contains(self.user_of(seat), text)
     }
 
     fn has_in_name(&self, lobby: LobbyKey, text: &str) -> bool {

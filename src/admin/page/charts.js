@@ -1,5 +1,3 @@
-// ---- charts ----
-
 // Growth of a number in a second, since the poll before.
 const rate = (of) => () => {
   const [before, now] = polls.slice(-2);

@@ -1,5 +1,3 @@
-// ---- commands ----
-
 let answerTo = null;
 
 // Shows a dialog. Resolves to null when it is cancelled, or to the message, the first field of a body.

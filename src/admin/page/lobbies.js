@@ -1,5 +1,3 @@
-// ---- sorting ----
-
 // The headers of a list. A click on one sorts the whole list by it, the next click the other way round.
 function headers(columns, of, load) {
   const sort = ({ target: { value } }) => {
@@ -9,8 +7,6 @@ function headers(columns, of, load) {
   of.headers = columns.map(([text, value]) => el("th", {}, value ? button(text, sort, { value }) : text));
   return el("thead", {}, el("tr", {}, ...of.headers));
 }
-
-// ---- lobbies ----
 
 // `before`: where the pages up to this one begin.
 const lobbies = { search: "", sort: "", before: [], next: null, isCostly: false };
@@ -81,24 +77,26 @@ async function attempt(load) {
   }
 }
 
+function search(of, load, text) {
+  Object.assign(of, { search: text.trim(), before: [] });
+  attempt(load);
+}
+
 $("#search").onsubmit = (event) => {
   event.preventDefault();
-  Object.assign(lobbies, { search: $("#text").value.trim(), before: [] });
-  attempt(loadLobbies);
+  search(lobbies, loadLobbies, $("#text").value);
 };
 // The cross of the field empties it.
 $("#text").oninput = ({ target }) => target.value || $("#search").requestSubmit();
 
-// ---- one lobby, one user ----
-
-const view = { kind: null, id: "", sort: "", before: [], next: null };
+const view = { kind: null, id: "", search: "", sort: "", before: [], next: null };
 
 // The address names what is shown, for the browser's way back.
 function route() {
   const [, kind = null, encoded = ""] = /^#(lobby|user)\/(.+)$/s.exec(location.hash) ?? [];
   $("#view").replaceChildren();
   try {
-    Object.assign(view, { kind, id: decodeURIComponent(encoded), sort: "", before: [] });
+    Object.assign(view, { kind, id: decodeURIComponent(encoded), search: "", sort: "", before: [] });
   } catch {
     view.kind = null;
   }
@@ -109,16 +107,16 @@ function route() {
 }
 
 async function loadView() {
-  const { kind, id, sort, before } = view;
+  const { kind, id, search, sort, before } = view;
   if (!kind) return;
   const begin = before.at(-1);
   let answer = null;
   try {
-    answer = await call(`${kind === "lobby" ? "lobbies" : "users"}/${segment(id)}?${query({ limit: PAGE, after: begin, sort })}`);
+    answer = await call(`${kind === "lobby" ? "lobbies" : "users"}/${segment(id)}?${query({ limit: PAGE, after: begin, search, sort })}`);
   } catch (error) {
     if (![400, 404].includes(error.status)) throw error;
   }
-  if (kind === view.kind && id === view.id && sort === view.sort && begin === view.before.at(-1)) drawView(answer);
+  if (kind === view.kind && id === view.id && search === view.search && sort === view.sort && begin === view.before.at(-1)) drawView(answer);
 }
 
 function drawView(answer) {
@@ -132,13 +130,15 @@ function drawView(answer) {
       el("p", { className: "empty" }, isLobby ? "No lobby of this code exists now." : "This user is not connected now."),
       el("div", { className: "buttons" }),
       el("dl"),
+      el("input", { type: "search", maxLength: 64, placeholder: "Part of a user id", onchange: ({ target }) => search(view, loadView, target.value) }),
       el("div", { className: "wide" }, el("table", {}, headers(columns, view, loadView), el("tbody"))),
       el("nav"),
       ...["Settings", "Data of the lobby", "Bans"].map((title) => el("details", {}, el("summary", {}, title), el("pre"))),
     );
   }
-  const [title, empty, buttons, dl, wide, nav, ...details] = root.children;
+  const [title, empty, buttons, dl, part, wide, nav, ...details] = root.children;
   for (const child of [buttons, dl, wide, nav, ...details]) child.hidden = !answer;
+  part.hidden = !answer?.users;
   empty.hidden = Boolean(answer);
   tags(title.lastChild, [answer?.locked && "locked"]);
   if (!answer) return;
@@ -150,7 +150,7 @@ function drawView(answer) {
   drawPages(nav, view, next, loadView);
   [settings, data, bans && { bans, reserved_users }].forEach((value, at) => {
     details[at].hidden = value === undefined;
-    set(details[at].lastChild, JSON.stringify(value, null, 1) ?? "");
+    set(details[at].lastChild, JSON.stringify(value, null, 1)?.replace(/[\p{Cf}\p{DI}\p{Zl}\p{Zp}]/gu, (piece) => `\\u{${number(piece)}}`) ?? "");
   });
 }
 

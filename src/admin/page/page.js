@@ -1,4 +1,4 @@
-// The operators' page. It asks its own server only. The token is in a variable of this module. Names are inserted as text.
+// The operators' page. Names are inserted as text.
 
 const POLL_MS = 2_000;
 const LONGEST_WAIT_MS = 30_000;
@@ -23,9 +23,9 @@ const show = (selector, isShown) => ($(selector).hidden = !isShown);
 
 // A name that a user has chosen. What cannot be seen, or changes how its surroundings look, is shown by its number.
 const HIDDEN = /([\p{C}\p{DI}\p{Zl}\p{Zp}]|(?! )\p{Zs}|^ | $)/u;
+const number = (piece) => piece.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
 function name(text) {
-  const number = (piece) => el("i", {}, `U+${piece.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`);
-  return el("bdi", {}, ...text.split(HIDDEN).map((piece, at) => (at % 2 ? number(piece) : piece)));
+  return el("bdi", {}, ...text.split(HIDDEN).map((piece, at) => (at % 2 ? el("i", {}, `U+${number(piece)}`) : piece)));
 }
 const link = (kind, id) => el("a", { href: `#${kind}/${encodeURIComponent(id)}` }, name(id));
 
@@ -47,8 +47,6 @@ function list(parent, items, keyOf, make, update) {
 const facts = (parent, pairs) => list(parent, pairs, ([key]) => key, ([key]) => el("div", {}, el("dt", {}, key), el("dd")),
   (row, [, value]) => row.lastChild.textContent === String(value) || row.lastChild.replaceChildren(name(String(value))));
 
-// ---- numbers ----
-
 function short(number, units, step) {
   let unit = 0;
   while (Math.abs(number) >= step && unit < units.length - 1) [number, unit] = [number / step, unit + 1];
@@ -62,8 +60,6 @@ function age(ms) {
   const [size, unit] = [[86_400_000, "d"], [3_600_000, "h"], [60_000, "min"]].find(([size]) => ms >= size) ?? [1000, "s"];
   return `${Math.floor((ms / size) * 10) / 10} ${unit}`;
 }
-
-// ---- the API ----
 
 let token = null;
 // Number of logins and logouts. The answer to an earlier request is dropped.
@@ -91,8 +87,6 @@ async function call(path, body) {
   if (!response.ok) throw refusal(response.status, answer.message ?? `status ${response.status}`);
   return answer;
 }
-
-// ---- logging in ----
 
 function askForToken(isRefused = token !== null) {
   logOut();
@@ -132,8 +126,6 @@ $("#forget").onclick = () => askForToken(false);
 // A page that the browser keeps has no token.
 addEventListener("pagehide", logOut);
 addEventListener("pageshow", ({ persisted }) => persisted && poll());
-
-// ---- polling ----
 
 let timer = 0;
 let failures = 0;

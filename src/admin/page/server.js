@@ -1,5 +1,3 @@
-// ---- the server ----
-
 // A publication to all lobbies, which takes a while.
 let job = null;
 
@@ -60,8 +58,6 @@ $("#clock .buttons").append(
   action("Slow down…", null, "clock/slow", () => `{"factor":${Number(factor.value)}}`, { outcome, text: "The clock runs as many times slower as the field says." }),
   factor,
 );
-
-// ---- events ----
 
 // The stream that is being read, and what was read from it.
 let follower = null;

@@ -144,11 +144,33 @@ fn lobbies_are_searched_by_a_part_of_their_code_or_name() {
             answer["lobbies"].as_array().expect("a list").iter().filter_map(|lobby| lobby["lobby"].as_str()).collect();
         assert_eq!((&found[..], &answer["next"]), (expected, &Value::Null), "{search}");
     }
-    for bad in ["search=%zz", "search=%ff", "search=%0a", &format!("search={}", "x".repeat(65))] {
+    for bad in ["search=%zz", "search=%ff", "search=%0a", &format!("search={}", "x".repeat(193))] {
         operator.refused(&mut world, &get(&format!("/lobbies?{bad}")), 400, "bad_request");
     }
-    for path in ["/lobbies/go?search=x", "/users/ann?search=x", "/stats?search="] {
+    for path in ["/lobbies/go/bans?search=x", "/users/ann?search=x", "/stats?search="] {
         operator.refused(&mut world, &get(path), 400, "bad_request");
+    }
+}
+
+#[test]
+fn members_are_searched_by_a_part_of_their_user_id() {
+    let mut world = World::new(config(), Relay::default());
+    let mut operator = operator(&config());
+    world.run("anna, bob, Joanne, hanna join chess");
+    for (query, expected) in [
+        ("search=ann", &["anna", "Joanne", "hanna"][..]),
+        ("search=ANN&sort=-idle_ms", &["anna", "Joanne", "hanna"]),
+        ("search=B", &["bob"]),
+        ("search=nobody", &[]),
+    ] {
+        let (mut found, mut after) = (Vec::new(), json!(0));
+        while after != Value::Null {
+            let answer = operator.ask(&mut world, &get(&format!("/lobbies/chess?{query}&limit=1&after={after}"))).body;
+            assert_eq!(answer["members"], 4, "the lobby itself is shown as always");
+            found.extend(answer["users"].as_array().expect("a list").iter().map(|seat| seat["user"].clone()));
+            after = answer["next"].clone();
+        }
+        assert_eq!(found, expected, "{query}");
     }
 }
 

@@ -11,7 +11,7 @@ use crate::base::rate::Rate;
 /// Bytes that a POST to an event stream is charged beside those of its messages: for its head, and for asking who sent it.
 pub(crate) const POST_BYTES: usize = 256;
 /// Longest header of a frame that a client sends (RFC 6455 section 5.2).
-const CLIENT_FRAME_HEADER: usize = 14;
+pub(crate) const CLIENT_FRAME_HEADER: usize = 14;
 
 const SECOND: Duration = Duration::from_secs(1);
 

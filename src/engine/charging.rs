@@ -7,11 +7,15 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::member::Protocol;
+use super::state::conn::Slot;
+use super::state::meters::Rates;
 use crate::base::close::{CloseReason, Reject};
 use crate::base::id::{ConnKey, SeatKey};
 use crate::base::network::network_of;
 use crate::base::rate::{Bucket, Denied, Rate};
+use crate::base::time::Time;
 use crate::http::PlainResponse;
+use crate::lobby::directory::Directory;
 use crate::protocol;
 
 /// Longest answer to a health check that is charged as a control message.
@@ -50,22 +54,11 @@ impl Core {
     pub(super) fn charge_bytes(&mut self, key: ConnKey, count: usize) {
         let now = self.clock.own();
         let Core { conns, directory, rates, .. } = self;
-        let (own, user) = (rates.byte, rates.user_byte);
         let slot = &mut conns[key];
-        let (seat, is_admitted) = (slot.seat(), slot.is_admitted());
+        let is_admitted = slot.is_admitted();
+        slot.meter.owed = slot.meter.owed.saturating_add(saturating_u32(count));
+        let charged = take_bytes(slot, directory, rates, now, slot.meter.owed);
         let meter = &mut slot.meter;
-        meter.owed = meter.owed.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
-        let charged = match seat {
-            Some(seat) if rates.is_byte_same => {
-                let shared = &mut directory.meter_of(seat).bytes;
-                shared.take_up_to(now, meter.owed, user)
-            }
-            Some(seat) if user.is_some() => {
-                let shared = &mut directory.meter_of(seat).bytes;
-                Bucket::take_from_all(now, meter.owed, [(&mut meter.bytes, own), (shared, user)])
-            }
-            _ => meter.bytes.take_up_to(now, meter.owed, own),
-        };
         meter.set_over(charged.err());
         let Err(over) = charged else {
             meter.owed = 0;
@@ -73,10 +66,29 @@ impl Core {
         };
         // No complete message is this long, so this one may never end. Its pieces are refused as if they were messages,
         // until the connection is closed.
-        let burst = own.into_iter().chain(user).map(Rate::burst).min().unwrap_or(u32::MAX);
+        let burst = rates.byte.into_iter().chain(rates.user_byte).map(Rate::burst).min().unwrap_or(u32::MAX);
         if is_admitted && meter.owed > burst.saturating_mul(2) {
             meter.owed = burst;
             self.rate_limited(key, None, over);
+        }
+    }
+
+    /// Charges `count` bytes that a message contains beyond the `received` bytes of its frame.
+    ///
+    /// If they are refused, the wait is long enough for the whole message: `received` was charged before, and is charged
+    /// again when the client repeats the message.
+    pub(super) fn charge_contents(&mut self, key: ConnKey, count: usize, received: usize) {
+        let was_charged = self.conns[key].meter.owed == 0;
+        self.charge_bytes(key, count);
+        let now = self.clock.own();
+        let Core { conns, directory, rates, .. } = self;
+        let slot = &mut conns[key];
+        let whole = slot.meter.owed.saturating_add(saturating_u32(received));
+        if was_charged
+            && slot.meter.over().is_some()
+            && let Err(over) = take_bytes(slot, directory, rates, now, whole)
+        {
+            slot.meter.set_over(Some(over));
         }
     }
 
@@ -92,7 +104,7 @@ impl Core {
     pub(super) fn message_ended(&mut self, key: ConnKey, bytes_after: usize) {
         let meter = &mut self.conns[key].meter;
         if meter.over().is_some() {
-            meter.owed = meter.owed.min(u32::try_from(bytes_after).unwrap_or(u32::MAX));
+            meter.owed = meter.owed.min(saturating_u32(bytes_after));
         }
     }
 
@@ -184,4 +196,26 @@ impl Core {
         let now = self.clock.own();
         self.protocol == Protocol::Json && self.conns[key].meter.may_report(now, reference.is_some())
     }
+}
+
+/// Takes bytes from the buckets of a connection and its user. A bucket whose burst is smaller gives the burst.
+///
+/// # Errors
+///
+/// [`Denied`] if a bucket has not enough tokens. None are taken then.
+#[inline]
+fn take_bytes(slot: &mut Slot, directory: &mut Directory, rates: &Rates, now: Time, amount: u32) -> Result<(), Denied> {
+    let (own, user) = (rates.byte, rates.user_byte);
+    match slot.seat() {
+        Some(seat) if rates.is_byte_same => directory.meter_of(seat).bytes.take_up_to(now, amount, user),
+        Some(seat) if user.is_some() => {
+            let shared = &mut directory.meter_of(seat).bytes;
+            Bucket::take_from_all(now, amount, [(&mut slot.meter.bytes, own), (shared, user)])
+        }
+        _ => slot.meter.bytes.take_up_to(now, amount, own),
+    }
+}
+
+fn saturating_u32(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }

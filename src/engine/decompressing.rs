@@ -5,6 +5,7 @@ use super::app::App;
 use super::member::Message;
 use crate::base::close::CloseReason;
 use crate::base::id::ConnId;
+use crate::config::rates::CLIENT_FRAME_HEADER;
 
 impl<A: App> Engine<A> {
     /// Handles a compressed message; `bytes_after` bytes of the input follow it. Returns how much work it was, in bytes.
@@ -24,7 +25,7 @@ impl<A: App> Engine<A> {
             Ok((work, text)) => {
                 self.core.counters.decompressed_messages += 1;
                 self.core.counters.decompressed_bytes += message.len() as u64;
-                self.on_decompressed(conn, text, &message, message.len().saturating_sub(payload.len()));
+                self.on_decompressed(conn, text, &message, payload.len());
                 if self.core.slot(conn).is_some() {
                     self.core.message_ended(conn.key(), bytes_after);
                 }
@@ -39,10 +40,12 @@ impl<A: App> Engine<A> {
         work
     }
 
-    fn on_decompressed(&mut self, conn: ConnId, text: Option<&str>, bytes: &[u8], uncharged: usize) {
+    /// Charges and handles a message of which `payload_len` bytes were received.
+    fn on_decompressed(&mut self, conn: ConnId, text: Option<&str>, bytes: &[u8], payload_len: usize) {
         let key = conn.key();
+        let uncharged = bytes.len().saturating_sub(payload_len);
         if uncharged > 0 {
-            self.core.charge_bytes(key, uncharged);
+            self.core.charge_contents(key, uncharged, CLIENT_FRAME_HEADER + payload_len);
             // The charge may have closed the connection.
             self.dispatch_events();
             if self.core.slot(conn).is_none_or(|slot| slot.close_kind.is_some()) {

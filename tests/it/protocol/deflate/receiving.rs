@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lobbyd::config::{ByteSize, Limit};
+use lobbyd::config::{ByteSize, Limit, PerUser};
 use lobbyd::sim::wire::{self, Opcode};
 use lobbyd::{CloseReason, Config};
 
@@ -175,6 +175,40 @@ fn rates_count_decompressed_bytes() {
     }
     world.flush();
     assert_eq!(world.engine.stats().counters.closed(CloseReason::RateLimited), 1);
+}
+
+/// The wait after a refusal is long enough for all bytes of the message, also for those that were charged before it was
+/// decompressed.
+#[test]
+fn a_refused_compressed_message_is_served_after_the_wait() {
+    for user_limit in [PerUser::Same, PerUser::Own(Limit::at_most(9000)), PerUser::Own(Limit::UNLIMITED)] {
+        let config = Config {
+            bytes_per_second: Limit::at_most(10_000),
+            user_bytes_per_second: user_limit,
+            byte_burst: ByteSize(75_000),
+            ..on()
+        };
+        let mut world = World::new(config, Witness::<true>::default());
+        join(&mut world, "chess", &["ann"]);
+        // Digits become half as long, so half of the message is charged before it is decompressed.
+        let mut random = lobbyd::Random::new(1);
+        let noise: String = (0..40_000).map(|_| char::from(b'0' + random.below(10) as u8)).collect();
+        let message = |n| text(&format!(r#"{{"type":"move","to":"{noise}","ref":{n}}}"#));
+        world.send("ann", &message(1));
+        world.flush();
+        world.steps("ann < ack ref=1");
+        world.send("ann", &message(2));
+        world.flush();
+        let refusal: serde_json::Value = serde_json::from_str(&world.take("ann")[0]).expect("JSON");
+        assert_eq!((refusal["code"].as_str(), refusal["ref"].as_u64()), (Some("rate_limited"), Some(2)), "{refusal}");
+        let wait = Duration::from_millis(refusal["retry_after_ms"].as_u64().expect("a number"));
+        assert!(wait < Duration::from_secs(3), "{wait:?} is longer than needed");
+        world.advance(wait);
+        world.take("ann");
+        world.send("ann", &message(3));
+        world.flush();
+        world.steps("ann < ack ref=3");
+    }
 }
 
 /// The work of one receive counts the decompressed bytes, so that other connections have their turn.

@@ -316,7 +316,7 @@ config! {
     tls_handshakes_per_turn: u32 = "8";
     /// Sockets read in one turn of the loop, for each of two classes: light senders, and connections that have sent only their request; the rest wait.
     events_per_turn: u32 = "1024";
-    /// Work of one turn: bytes read, bytes of messages and of the frames they cause, and 256 for each message and frame; the rest waits for the next turn. Light senders have four times this budget.
+    /// Work of one turn: bytes read, bytes of messages and of the frames they cause, 256 for each message and frame, 8 for each byte to decompress, and 16 for each byte to compress; the rest waits for the next turn. Light senders have four times this budget.
     work_per_turn: ByteSize = "2MiB";
     /// Work for one connection before other connections have their turn; the rest of its input waits, behind connections that send less.
     work_per_receive: ByteSize = "64KiB";

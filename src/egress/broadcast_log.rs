@@ -134,6 +134,8 @@ struct LobbyLog {
     is_marked_for_flush: bool,
     /// Number of frames ever appended.
     appended: u64,
+    /// Number of members that take compressed frames.
+    compressed_members: u32,
     /// Keys of the connections of lagging members.
     lagging: Vec<ConnKey>,
 }
@@ -390,6 +392,36 @@ impl BroadcastLog {
         self.used == 0
     }
 
+    // ---- members that take compressed frames ----
+
+    /// Number of the lobby's members that take compressed frames.
+    #[inline]
+    pub(super) fn compressed_members(&self, key: LobbyKey) -> u32 {
+        self.lobbies.get(key.index()).map_or(0, |lobby| lobby.compressed_members)
+    }
+
+    /// The same in all lobbies.
+    pub(super) fn all_compressed_members(&self) -> usize {
+        self.lobbies.iter().map(|lobby| lobby.compressed_members as usize).sum()
+    }
+
+    /// Counts a member that takes compressed frames.
+    pub(super) fn add_compressed_member(&mut self, key: LobbyKey) {
+        self.lobby_mut(key).compressed_members += 1;
+    }
+
+    /// Such a member has left.
+    pub(super) fn remove_compressed_member(&mut self, key: LobbyKey) {
+        self.lobby_mut(key).compressed_members -= 1;
+    }
+
+    fn lobby_mut(&mut self, key: LobbyKey) -> &mut LobbyLog {
+        if key.index() >= self.lobbies.len() {
+            self.lobbies.resize_with(key.index() + 1, LobbyLog::default);
+        }
+        &mut self.lobbies[key.index()]
+    }
+
     // ---- lagging members ----
 
     /// Keys of the connections of the lobby's lagging members.
@@ -398,10 +430,7 @@ impl BroadcastLog {
     }
 
     pub(super) fn mark_lagging(&mut self, key: LobbyKey, conn: ConnKey) {
-        if key.index() >= self.lobbies.len() {
-            self.lobbies.resize_with(key.index() + 1, LobbyLog::default);
-        }
-        self.lobbies[key.index()].lagging.push(conn);
+        self.lobby_mut(key).lagging.push(conn);
     }
 
     pub(super) fn clear_lagging(&mut self, key: LobbyKey, conn: ConnKey) {

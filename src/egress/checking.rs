@@ -1,7 +1,7 @@
 //! Asserts the invariants of pending output.
 
 use super::broadcast_log::Encoding;
-use super::output::Egress;
+use super::output::{Egress, Output};
 use crate::base::id::{ConnId, ConnKey, LobbyKey};
 
 impl Egress {
@@ -55,6 +55,13 @@ impl Egress {
     pub(crate) fn check_all(&self) {
         let lagging = self.conns.iter().filter(|output| output.feed.is_lagging()).count();
         assert_eq!(self.lagging_count, lagging, "the lagging members are counted");
+        let is_compressed = |output: &&Output| output.lobby.is_some() && output.feed.takes_compressed();
+        let compressed = self.conns.iter().filter(is_compressed).count();
+        assert_eq!(
+            self.log.all_compressed_members(),
+            compressed,
+            "the members that take compressed frames are counted"
+        );
     }
 
     /// Asserts that nothing is kept for a connection that is closed.

@@ -32,6 +32,8 @@ pub(crate) struct Egress {
     pub(super) log: BroadcastLog,
     pub(super) outboxes: Outboxes,
     pub(super) compressor: Compressor,
+    /// Work of all compression so far, in bytes of messages that take as long.
+    pub(super) compression_work: usize,
     pub(super) wants_flush: bool,
     /// Connections with output to write, in the order in which the output was queued.
     pub(super) dirty: VecDeque<ConnId>,
@@ -161,6 +163,7 @@ impl Egress {
             log: BroadcastLog::default(),
             outboxes: Outboxes::default(),
             compressor: Compressor::default(),
+            compression_work: 0,
             wants_flush: false,
             dirty: VecDeque::new(),
             lobbies_to_flush: VecDeque::new(),
@@ -203,8 +206,10 @@ impl Egress {
         let cursor = self.log.end_cursor(lobby);
         let output = self.output_mut(key);
         (output.lobby, output.cursor) = (Some(lobby), cursor);
-        if output.feed == Feed::Events {
-            self.log.mark_lagging(lobby, key);
+        match output.feed {
+            Feed::Events => self.log.mark_lagging(lobby, key),
+            Feed::CompressedLog => self.log.add_compressed_member(lobby),
+            _ => {}
         }
         self.update_lagging(key);
     }
@@ -215,8 +220,11 @@ impl Egress {
         self.uncork(key);
         self.clear_lagging(key);
         let output = self.output_mut(key);
-        if let Some(lobby) = output.lobby.take().filter(|_| output.feed == Feed::Events) {
-            self.log.clear_lagging(lobby, key);
+        let (lobby, feed) = (output.lobby.take(), output.feed);
+        match (lobby, feed) {
+            (Some(lobby), Feed::Events) => self.log.clear_lagging(lobby, key),
+            (Some(lobby), Feed::CompressedLog) => self.log.remove_compressed_member(lobby),
+            _ => {}
         }
     }
 

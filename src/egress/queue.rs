@@ -8,7 +8,7 @@ use super::output::{Egress, Feed};
 use super::results::{Dropped, LatestQueued, Pressure, Priority, QueueFull, Queued};
 use crate::base::arena::Key;
 use crate::base::id::{ConnId, ConnKey, LobbyKey};
-use crate::ws::deflate::CompressionTotals;
+use crate::ws::deflate::{COMPRESSOR, CompressionTotals, Compressor, compression_work};
 use crate::ws::frame::{Frame, Outgoing};
 
 /// A frame for several receivers, encoded once: in the lobby's buffer, or in memory of its own if it does not fit there
@@ -142,6 +142,9 @@ impl Egress {
         if self.log.mark_for_flush(lobby) {
             self.lobbies_to_flush.push_back(lobby);
         }
+        if COMPRESSOR.is_some() && self.will_compress(lobby, except) {
+            self.compression_work = self.compression_work.wrapping_add(compression_work(frame.len()));
+        }
         Some(SharedFrame { range: Some(range), frame, own: None, compressed: CompressedForm::InLog(lobby) })
     }
 
@@ -206,7 +209,22 @@ impl Egress {
         if !self.takes_compressed(key) {
             return frame.clone();
         }
-        compressed.get_or_insert_with(|| self.compressor.compress(frame)).clone()
+        let Egress { compressor, compression_work, .. } = self;
+        compressed.get_or_insert_with(|| compress(compressor, compression_work, frame)).clone()
+    }
+
+    /// Whether a broadcast to a lobby without the connection `except` will be compressed, if it is long enough.
+    #[inline]
+    fn will_compress(&self, lobby: LobbyKey, except: Option<ConnId>) -> bool {
+        let members = self.log.compressed_members(lobby);
+        members > 0 && members > u32::from(except.is_some_and(|conn| self.takes_compressed(conn.key())))
+    }
+
+    /// Work of all compression so far, as [`compression_work`] counts it. A frame in the log of a lobby counts when it is appended, not when it is
+    /// compressed at the end of the turn. So the work of a turn is known while there is input to leave for the next one.
+    #[inline]
+    pub(crate) fn compression_work(&self) -> usize {
+        if COMPRESSOR.is_some() { self.compression_work } else { 0 }
     }
 
     /// Whether anything was compressed since the last call of [`take_compression_totals`](Self::take_compression_totals).
@@ -225,7 +243,7 @@ impl Egress {
     #[cold]
     #[inline(never)]
     fn push_compressed(&mut self, key: ConnKey, shared: &mut SharedFrame<'_>) -> Option<Queued> {
-        let Egress { log, compressor, conns, .. } = self;
+        let Egress { log, compressor, compression_work, conns, .. } = self;
         let frame = match &mut shared.compressed {
             CompressedForm::Plain => return None,
             CompressedForm::InLog(lobby) => {
@@ -235,8 +253,8 @@ impl Egress {
             }
             CompressedForm::Own(compressed) => {
                 let compressed = compressed.get_or_insert_with(|| match shared.own {
-                    Some(frame) => compressor.compress(frame),
-                    None => compressor.compress(&shared.frame.to_frame()),
+                    Some(frame) => compress(compressor, compression_work, frame),
+                    None => compress(compressor, compression_work, &shared.frame.to_frame()),
                 });
                 Err(compressed.clone())
             }
@@ -307,4 +325,10 @@ impl Egress {
             })
         }
     }
+}
+
+/// Compresses a frame, and adds the work to `work`.
+fn compress(compressor: &mut Compressor, work: &mut usize, frame: &Frame) -> Frame {
+    *work = work.wrapping_add(compression_work(frame.as_bytes().len()));
+    compressor.compress(frame)
 }

@@ -8,14 +8,21 @@ use crate::base::id::ConnId;
 use crate::config::rates::CLIENT_FRAME_HEADER;
 
 impl<A: App> Engine<A> {
-    /// Handles a compressed message; `bytes_after` bytes of the input follow it. Returns how much work it was, in bytes.
+    /// Handles a compressed message; `bytes_after` bytes of the input follow it. Returns the length of the message, and how much work
+    /// it was to decompress it.
     ///
     /// The received bytes were charged before. If the message is longer than they are, the difference is charged here, so that
     /// a rate bounds what a client makes the server read.
     // Not inlined: other messages must not pay for it.
     #[cold]
     #[inline(never)]
-    pub(super) fn on_compressed(&mut self, conn: ConnId, is_text: bool, payload: &[u8], bytes_after: usize) -> usize {
+    pub(super) fn on_compressed(
+        &mut self,
+        conn: ConnId,
+        is_text: bool,
+        payload: &[u8],
+        bytes_after: usize,
+    ) -> (usize, usize) {
         // The buffer is moved out of the core, because the message is borrowed from it.
         let mut message = std::mem::take(&mut self.core.buffers.decompressed);
         let max_bytes = self.core.config.max_message_bytes.0;
@@ -33,11 +40,12 @@ impl<A: App> Engine<A> {
             }
             Err(reason) => {
                 self.on_fault(conn, reason);
-                message.len()
+                payload.len()
             }
         };
+        let length = message.len();
         self.core.buffers.decompressed = message;
-        work
+        (length, work)
     }
 
     /// Charges and handles a message of which `payload_len` bytes were received.

@@ -40,7 +40,8 @@ pub struct Consumed {
     /// Number of bytes consumed from the front of the input.
     pub bytes: usize,
     /// Estimated cost of processing them, in bytes. Each received frame costs the length of its message plus 256, and
-    /// the same again for each frame that it causes to be queued.
+    /// the same again for each frame that it causes to be queued. Decompressing
+    /// a message costs 8 times the bytes received, and compressing a broadcast 16 times its length plus 8192.
     pub work: usize,
 }
 

@@ -97,6 +97,7 @@ impl<A: App> Engine<A> {
         {
             let key = conn.key();
             let (mut length, frames_out) = (event.message_bytes(), self.core.counters.frames_out);
+            let (mut decompression_work, compression_work) = (0, self.core.egress.compression_work());
             match event {
                 WireEvent::Nothing => {}
                 WireEvent::Head(head) => {
@@ -113,7 +114,9 @@ impl<A: App> Engine<A> {
                     self.core.message_ended(key, input.len());
                 }
                 WireEvent::Compressed { is_text, payload } => {
-                    length += self.on_compressed(conn, is_text, payload, input.len());
+                    let contents;
+                    (contents, decompression_work) = self.on_compressed(conn, is_text, payload, input.len());
+                    length += contents;
                 }
                 WireEvent::Posted { text, is_last } => self.on_posted(conn, text, is_last),
                 WireEvent::BadBody(refusal) => self.core.refuse_post(key, refusal),
@@ -136,6 +139,8 @@ impl<A: App> Engine<A> {
             self.dispatch_events();
             let frames_queued = (self.core.counters.frames_out - frames_out) as usize;
             work = (1 + frames_queued).saturating_mul(FRAME_WORK + length).saturating_add(work);
+            let compression_work = self.core.egress.compression_work().wrapping_sub(compression_work);
+            work = work.saturating_add(decompression_work).saturating_add(compression_work);
             if work >= max_work {
                 break;
             }

@@ -221,6 +221,16 @@ fn work_counts_decompressed_bytes() {
     let consumed = world.engine.handle_bytes_up_to(world.now, conn, &message.repeat(5), 15_000);
     assert_eq!(consumed.bytes, 2 * message.len());
     assert!(consumed.work > 20_000, "{}", consumed.work);
+    // What compression does not make much shorter takes longer to decompress.
+    let mut random = lobbyd::Random::new(1);
+    let digits: String = (0..10_000).map(|_| char::from(b'0' + random.below(10) as u8)).collect();
+    let work = |message: Vec<u8>| {
+        let mut world = World::new(on(), Witness::<false>::default());
+        join(&mut world, "chess", &["ann"]);
+        let conn = world.conn("ann");
+        world.engine.handle_bytes_up_to(world.now, conn, &message, usize::MAX).work
+    };
+    assert!(work(text(&digits)) > 3 * work(wire::text(&digits)) && work(text(&digits)) > 2 * work(message));
 }
 
 #[test]

@@ -235,3 +235,34 @@ fn nothing_is_negotiated_if_the_configuration_does_not_say_so() {
     world.flush();
     assert_eq!((world.take("bob").len(), compressed(&world)), (1, 0));
 }
+
+/// The work of one receive counts the compression of the broadcasts that it causes, so that other connections have their turn. A
+/// broadcast that nobody takes compressed costs no more than without compression.
+#[test]
+fn work_counts_the_compression_of_broadcasts() {
+    let work = |length: usize, names: &[&str], max_work: usize| {
+        let mut world = World::new(on(), Verbatim::default());
+        join(&mut world, "chess", names);
+        let conn = world.conn(names[0]);
+        let message = wire::text(&"x".repeat(length));
+        let consumed = world.engine.handle_bytes_up_to(world.now, conn, &message.repeat(4), max_work);
+        world.flush();
+        (consumed.work, consumed.bytes / message.len(), compressed(&world))
+    };
+    for length in [1000, 20_000] {
+        let (plain, ..) = work(length, &["ann", "plain", "plain2"], usize::MAX);
+        let (with_one, _, count) = work(length, &["ann", "plain", "bob"], usize::MAX);
+        assert_eq!(count, 4);
+        assert!(
+            (plain + 4 * 16 * length..plain + 4 * (17 * length + 10_000)).contains(&with_one),
+            "{plain} {with_one}"
+        );
+        assert_eq!(work(length, &["ann", "bob", "cid"], usize::MAX).0, with_one, "once for all receivers");
+        assert_eq!(work(length, &["ann", "bob", "plain"], with_one / 2).1, 2);
+    }
+    let plain = work(200, &["ann", "plain"], usize::MAX).0;
+    assert_eq!(work(200, &["ann", "bob"], usize::MAX).0, plain, "it is too short");
+    // The sender's own frames are not compressed for it.
+    let plain = work(1000, &["plain", "plain2"], usize::MAX).0;
+    assert_eq!(work(1000, &["ann", "plain"], usize::MAX), (plain, 4, 0));
+}

@@ -1,11 +1,13 @@
 //! Hostile clients of a server on 127.0.0.1, as fast as one core allows: `flood KIND CLIENTS PORT CROWD SECONDS`.
 //!
-//! CROWD silent members fill a lobby. The flooding clients join it too, and reconnect at once when they are closed.
+//! CROWD silent members fill a lobby. The flooding clients join it too, and reconnect at once when they are closed. With the kind
+//! `compressed`, all of them take compressed messages, each flooding client has a lobby of its own, among which the silent members
+//! are divided, and the payload of the flood's messages is read from standard input.
 //! Standard library only, one thread, and no waiting: the sockets are tried in turn.
 
 use std::collections::VecDeque;
 use std::env;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,11 @@ const KINDS: &[(&str, fn() -> Script)] = &[
     ("64k-messages", || endless(frame(0x82, &[b'x'; 65_536]))),
     ("no-json", || endless(frame(0x81, b"no"))),
     ("rubbish", || endless(vec![0xff; 1024])),
+    ("compressed", || {
+        let mut payload = Vec::new();
+        io::stdin().read_to_end(&mut payload).expect("a payload");
+        endless(frame(0xc2, &payload))
+    }),
 ];
 
 struct Script {
@@ -51,10 +58,10 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn request(user: &str) -> Vec<u8> {
+fn request(user: &str, lobby: usize, offer: &str) -> Vec<u8> {
     format!(
-        "GET /ws/crowd?token={user} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        "GET /ws/crowd{lobby}?token={user} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{offer}\r\n"
     )
     .into_bytes()
 }
@@ -76,7 +83,7 @@ fn drain(stream: &mut TcpStream, buffer: &mut [u8]) -> bool {
 
 /// A flooding client, which reconnects whenever it is closed.
 struct Flooder {
-    user: String,
+    request: Vec<u8>,
     stream: Option<TcpStream>,
     /// Bytes to send before `again` is sent once more, of which `sent` are sent.
     rest: Vec<u8>,
@@ -91,7 +98,7 @@ impl Flooder {
             *connections += 1;
             self.stream = Some(stream);
             // Request and flood in one write.
-            self.rest = [&request(&self.user)[..], &script.first, again].concat();
+            self.rest = [&self.request[..], &script.first, again].concat();
             self.sent = 0;
         }
         let stream = self.stream.as_mut().expect("it was just connected");
@@ -121,11 +128,13 @@ fn main() {
     };
     let number = |text: &String| text.parse::<usize>().expect("a number");
     let (clients, port, crowd) = (number(clients), number(port) as u16, number(crowd));
+    let offer = if kind == "compressed" { "Sec-WebSocket-Extensions: permessage-deflate\r\n" } else { "" };
+    let lobbies = if kind == "compressed" { clients } else { 1 };
     let mut buffer = vec![0; 65_536];
     let mut members: Vec<TcpStream> = Vec::new();
     for n in 0..crowd {
         let mut stream = connect(port).expect("the server listens");
-        stream.write_all(&request(&format!("member{n}"))).expect("a request fits in the socket");
+        stream.write_all(&request(&format!("member{n}"), n % lobbies, offer)).expect("a request fits in the socket");
         members.push(stream);
         for member in &mut members {
             drain(member, &mut buffer);
@@ -160,7 +169,10 @@ fn main() {
             let (_, script) = KINDS.iter().find(|(name, _)| *name == kind).expect("a known kind");
             let script = script();
             let again = script.again.repeat(131_072_usize.div_ceil(script.again.len()));
-            let flooder = |n| Flooder { user: format!("flooder{n}"), stream: None, rest: Vec::new(), sent: 0 };
+            let flooder = |n| {
+                let request = request(&format!("flooder{n}"), n % lobbies, offer);
+                Flooder { request, stream: None, rest: Vec::new(), sent: 0 }
+            };
             let mut flooders: Vec<Flooder> = (0..clients).map(flooder).collect();
             let (bytes, connections) = (&mut bytes, &mut connections);
             Box::new(move |buffer| {

@@ -78,8 +78,9 @@ fn usage(models: &Models, link: &Link, connections: usize, now: Time) -> Usage {
         tier: tier_of(models, link),
         connections,
         frames: link.pipe.sends + link.posted.0,
-        bytes: link.pipe.sent + link.posted.1,
+        bytes: link.pipe.sent + link.posted.1 + link.growth,
         served: answers.served,
+        served_growth: answers.served_growth,
         refusals: answers.refusals,
         refusals_without_ref: answers.refusals_without_ref,
     }

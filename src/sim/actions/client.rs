@@ -120,7 +120,8 @@ pub(crate) fn send_due_retries<A: App>(world: &mut World<A>) {
         }
         world.note(index, EventKind::HasWaited, 0, &[]);
         let link = world.clients.link(index);
-        link.traits.fragments = false;
+        // Then it is no longer than the message that was refused.
+        (link.traits.fragments, link.traits.compresses) = (false, false);
         retry.retried = Some(link.send_with_reference(RequestKind::Ping, &mut world.random.clients));
         link.retry = Some(retry);
         world.deliver(index, usize::MAX);

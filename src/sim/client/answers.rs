@@ -47,6 +47,8 @@ pub(crate) struct Answers {
     spare_state: bool,
     /// Number of answers to requests that are charged as messages.
     pub(crate) served: u64,
+    /// Bytes by which these requests are longer than their payloads. Those that may have been refused are left out.
+    pub(crate) served_growth: u64,
     /// Number of refusals for a rate or a full inbox.
     pub(crate) refusals: u64,
     /// Number of refusals without a `ref`.
@@ -73,6 +75,7 @@ impl Answers {
             is_counted: false,
             spare_state: false,
             served: 0,
+            served_growth: 0,
             refusals: 0,
             refusals_without_ref: 0,
             refusal: None,
@@ -210,6 +213,7 @@ impl Answers {
         };
         let front = self.on_arrival.pop_front().expect("the loop ends at a matching request");
         self.served += 1;
+        self.served_growth += u64::from(front.growth);
         match front.kind {
             RequestKind::Repeat(Some(known)) if (known == Outcome::Executed) != (outcome == Outcome::Executed) => {
                 Err(format!("the answer to a repeated number, which was {known:?} before"))
@@ -235,7 +239,10 @@ impl Answers {
 
     /// Checks what the answer says of `front`, which was served.
     fn handle_served(&mut self, front: SentRequest, seq: Option<u64>, shared: &mut SharedState) -> Result<(), String> {
-        self.served += u64::from(front.kind != RequestKind::BadPong);
+        if front.kind != RequestKind::BadPong {
+            self.served += 1;
+            self.served_growth += u64::from(front.growth);
+        }
         match front.kind {
             RequestKind::Broadcast | RequestKind::App => {
                 shared.relay.acked((self.number, front.k));

@@ -110,6 +110,8 @@ pub(crate) struct Link {
     pub(crate) to_post: VecDeque<String>,
     /// Number of messages posted for the event stream, and of the bytes that they may be charged.
     pub(crate) posted: (u64, u64),
+    /// Bytes by which the compressed messages sent are longer than their payloads.
+    pub(crate) growth: u64,
     /// `Some` for a connection on which messages for an event stream are posted.
     pub(crate) posting: Option<Posting>,
     pub(crate) view: View,
@@ -211,6 +213,7 @@ impl Link {
             may_post: accepted.may_post,
             to_post: VecDeque::new(),
             posted: (0, 0),
+            growth: 0,
             posting: None,
             view: View::new(number, accepted.has_ticks),
             traits,
@@ -373,19 +376,28 @@ impl Link {
 
     /// Sends a message of the lobby protocol and records it, so that the answers can be checked in order.
     pub(crate) fn send_request(&mut self, kind: RequestKind, reference: Option<u32>, text: &str, random: &mut Random) {
-        self.view.answers.expect(SentRequest { kind, reference, k: self.messages_sent });
-        self.send_message(Opcode::TEXT, text.as_bytes(), random);
+        let growth = self.send_message(Opcode::TEXT, text.as_bytes(), random);
+        self.view.answers.expect(SentRequest { kind, reference, k: self.messages_sent, growth });
         self.request_end = self.pipe.sent;
     }
 
-    /// Sends a message, possibly in fragments with pings between them.
-    pub(crate) fn send_message(&mut self, opcode: Opcode, payload: &[u8], random: &mut Random) {
+    /// Sends a message, possibly in fragments with pings between them. Returns the bytes by which it is longer than its payload,
+    /// because it is compressed.
+    pub(crate) fn send_message(&mut self, opcode: Opcode, message: &[u8], random: &mut Random) -> u32 {
         if self.has_events() {
-            let text = str::from_utf8(payload).expect("only texts are posted");
-            return self.to_post.push_back(text.to_owned());
+            let text = str::from_utf8(message).expect("only texts are posted");
+            self.to_post.push_back(text.to_owned());
+            return 0;
         }
-        let compressed = self.compressed(payload, random);
-        let (payload, mut rsv1) = compressed.as_ref().map_or((payload, 0), |compressed| (&**compressed, wire::RSV1));
+        let compressed = self.compressed(message, random);
+        let growth = compressed.as_ref().map_or(0, |compressed| message.len().saturating_sub(compressed.len()) as u32);
+        self.growth += u64::from(growth);
+        self.send_payload(opcode, compressed.as_deref().unwrap_or(message), compressed.is_some(), random);
+        growth
+    }
+
+    fn send_payload(&mut self, opcode: Opcode, payload: &[u8], is_compressed: bool, random: &mut Random) {
+        let mut rsv1 = if is_compressed { wire::RSV1 } else { 0 };
         let mut frame = |opcode, is_final, part: &[u8], mask| {
             let mut frame = wire::frame(opcode, is_final, part, mask);
             frame[0] |= std::mem::take(&mut rsv1);

@@ -36,7 +36,8 @@ impl Link {
             let message = raw_message(self.number, self.raw_sent, padding);
             let is_text = !self.is_json && kind != Behaviour::Binary;
             let opcode = if is_text { Opcode::TEXT } else { Opcode::BINARY };
-            return self.send_message(opcode, message.as_bytes(), random);
+            self.send_message(opcode, message.as_bytes(), random);
+            return;
         }
         let has_reference = self.draw_reference(kind, shared, random);
         let Some(reference) = self.next_reference(kind, has_reference, shared, random) else { return };
@@ -104,8 +105,8 @@ impl Link {
     pub(crate) fn resend(&mut self, random: &mut Random) {
         let Some(session) = &mut self.view.session else { return };
         for Unconfirmed { reference, kind, k, text } in session.take_resend() {
-            self.view.answers.expect(SentRequest { kind, reference: Some(reference), k });
-            self.send_message(Opcode::TEXT, text.as_bytes(), random);
+            let growth = self.send_message(Opcode::TEXT, text.as_bytes(), random);
+            self.view.answers.expect(SentRequest { kind, reference: Some(reference), k, growth });
             self.request_end = self.pipe.sent;
         }
     }

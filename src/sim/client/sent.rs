@@ -17,6 +17,8 @@ pub(crate) struct SentRequest {
     pub(crate) reference: Option<u32>,
     /// The client's number of broadcasts and messages to the application up to this request.
     pub(crate) k: u32,
+    /// If it was compressed: the bytes by which it is longer than its payload.
+    pub(crate) growth: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

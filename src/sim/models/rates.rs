@@ -34,10 +34,12 @@ pub(crate) struct Usage {
     pub(crate) connections: usize,
     /// Number of frames sent, or somewhat less.
     pub(crate) frames: u64,
-    /// Number of bytes sent.
+    /// Number of bytes sent, and of those by which compressed messages are longer than their payloads.
     pub(crate) bytes: u64,
     /// Number of answers to requests that are charged as messages.
     pub(crate) served: u64,
+    /// Bytes by which these requests, compressed, are longer than their payloads.
+    pub(crate) served_growth: u64,
     /// Number of refusals.
     pub(crate) refusals: u64,
     /// Number of refusals without a `ref`.
@@ -58,14 +60,21 @@ impl RateModel {
         }
     }
 
-    /// Checks that the server did not serve more messages than the rates allow.
+    /// Checks that the server did not serve more messages than the rates allow, nor compressed ones that contain more bytes.
     pub(crate) fn check_served(&self, usage: &Usage) -> Result<(), String> {
-        let Usage { elapsed, tier, served, .. } = *usage;
+        let Usage { elapsed, tier, served, served_growth, .. } = *usage;
         let earned = |rate: Rate| u128::from(rate.count()) * elapsed.as_micros() / rate.period().as_micros();
         let bound = |rate: Rate| u128::from(rate.burst()) + earned(rate) + 1;
         for rate in [tier.or(self.message), tier.or(self.user_message)].into_iter().flatten() {
             if u128::from(served) > bound(rate) {
                 return Err(format!("{served} messages were served in {elapsed:?}, more than {rate} allows"));
+            }
+        }
+        for rate in [self.byte, self.user_byte].into_iter().flatten() {
+            if u128::from(served_growth) > bound(rate) {
+                return Err(format!(
+                    "compressed messages grew by {served_growth} bytes in {elapsed:?}, more than {rate} allows"
+                ));
             }
         }
         Ok(())

@@ -97,6 +97,7 @@ pub(crate) fn draw_for_behaviours(config: &mut Config, swarm: &Swarm, seed: u64)
     let generator = |behaviour: Behaviour| {
         (swarm.weight(behaviour) > 0).then(|| Random::new(seed ^ 0x7e_12_35 ^ (behaviour as u64) << 40))
     };
+    config.deflate = cfg!(feature = "deflate") && swarm.weight(Behaviour::Compress) > 0;
     if let Some(random) = &mut generator(Behaviour::Rates) {
         draw_rates(config, random);
     }
@@ -140,11 +141,6 @@ pub(crate) fn draw_for_behaviours(config: &mut Config, swarm: &Swarm, seed: u64)
     {
         draw_lobby_control(config, random);
     }
-    // The models know the bytes that clients send, not what they contain, which is charged too.
-    config.deflate = cfg!(feature = "deflate")
-        && swarm.weight(Behaviour::Compress) > 0
-        && config.byte_rate().is_none()
-        && config.user_byte_rate().is_none();
     if let Some(random) = &mut generator(Behaviour::Pressure) {
         config.outbound_high_mark = pick(random, &[ByteSize(1), ByteSize(100), ByteSize(1000), ByteSize(20_000)]);
         config.outbound_low_mark =
@@ -165,8 +161,10 @@ fn draw_rates(config: &mut Config, random: &mut Random) {
     config.control_per_second = limit(random, &[0, answers, 10 * answers]);
     config.control_burst = pick(random, &[4, 20, 1000]);
     let bytes = |n: u32| ByteSize(n as usize);
+    let max_message = config.max_message_bytes.0;
+    let max_received = if config.deflate { Config::max_compressed_bytes(max_message) } else { max_message };
     // A POST is charged for its head, too.
-    let whole = config.max_message_bytes.0 as u32 + 14 + 256;
+    let whole = max_received as u32 + 14 + 256;
     let least = MIN_RATE * whole + 80 * answers;
     config.bytes_per_second = limit(random, &[0, 0, 0, 0, 0, 0, least, 10 * least]);
     config.byte_burst = bytes(whole + pick(random, &[0, 300, 100_000]));

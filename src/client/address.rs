@@ -91,6 +91,10 @@ impl Address {
         let (origin, rest) = Origin::split(url)?;
         let rest = rest.split('#').next().unwrap_or_default();
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        if !may_name_lobby(path) {
+            let why = "a lobby's name has 1 to 64 letters, digits, _ or -";
+            return Err(LobbyError::with_message("bad_lobby_code", why));
+        }
         let path = if path.is_empty() { "/".to_owned() } else { encode_others(path) };
         let query = query.split('&').filter(|pair| !pair.is_empty()).map(encode_others).collect();
         Ok(Address { origin, path, query })
@@ -137,12 +141,21 @@ impl Address {
 ///
 /// # Errors
 ///
-/// `bad_url`.
+/// `bad_url` or `bad_lobby_code`.
 pub fn find_address(url: &str, filters: &Filters, after: Option<&str>) -> Result<String, LobbyError> {
     let mut address = Address::parse(url)?.with_filters(filters, after);
     address.path = address.path.replacen("/ws/~", "/", 1);
     let scheme = if address.origin.is_secure { "https" } else { "http" };
     Ok(format!("{scheme}://{}{}", address.origin.authority, address.target()))
+}
+
+/// Whether the path names a lobby, if it is that of one: `/ws/{code}`, or with `~` what the server makes of it. The server would
+/// refuse another name for good. An application may have routes of its own.
+fn may_name_lobby(path: &str) -> bool {
+    let Some((before, name)) = path.rsplit_once('/') else { return true };
+    let is_code =
+        (1..=64).contains(&name.len()) && name.bytes().all(|c| c.is_ascii_alphanumeric() || b"_-".contains(&c));
+    is_code || name.starts_with('~') || before.rsplit('/').next() != Some("ws")
 }
 
 fn push_encoded(out: &mut String, byte: u8) {
@@ -201,6 +214,19 @@ mod tests {
             assert_eq!(Address::parse(url).expect_err(url).code(), "bad_url", "{url}");
         }
         assert!(Address::parse("ws://[::1]x/").is_err());
+        let long = format!("ws://a/ws/{}", "x".repeat(65));
+        for url in ["ws://a/ws/", "ws://a/ws/two words", "ws://a/ws/a.b", "ws://a/x/ws/caf%C3%A9?x", &long] {
+            assert_eq!(Address::parse(url).expect_err(url).code(), "bad_lobby_code", "{url}");
+        }
+    }
+
+    #[test]
+    fn an_application_may_have_other_paths() {
+        for url in
+            ["ws://a/ws", "ws://a/ws/~new", "ws://a/ws/~quick/a.b", "ws://a/play/v1.2", "ws://a/ws/ws/chess", "ws://a/"]
+        {
+            assert!(Address::parse(url).is_ok(), "{url}");
+        }
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl Session {
     /// Leaves the current connection or attempt, if there is one, and closes it: `Some(code)`. What was not polled of it is
     /// not sent, except before a close with a code.
     fn drop_link(&mut self, close: Option<Option<u16>>) -> Option<Link> {
-        for timer in [Timer::Connect, Timer::Stable, Timer::Probe, Timer::Retry] {
+        for timer in [Timer::Connect, Timer::Stable, Timer::Probe, Timer::Heartbeat, Timer::Retry] {
             self.timers.stop(timer);
         }
         let link = self.link.take()?;
@@ -121,6 +121,7 @@ impl Session {
     pub(super) fn become_state(&mut self, state: State, why: Option<Closed>) {
         if self.state != state {
             self.state = state;
+            self.why.clone_from(&why);
             self.events.push_at_once(Event::Connection { state, why });
         }
     }
@@ -129,9 +130,44 @@ impl Session {
 
     /// A dead connection looks like a silent one, until something is sent that must be answered.
     pub(super) fn probe(&mut self, now: Time) {
-        if !self.timers.is_set(Timer::Probe) && self.ping(now) {
+        self.ask(now, PROBE_TIMEOUT);
+    }
+
+    /// Another question does not postpone the end of the one before.
+    fn ask(&mut self, now: Time, timeout: Duration) {
+        let due = now + timeout;
+        if self.timers.due(Timer::Probe).is_none_or(|earlier| earlier > due) && self.ping(now) {
+            self.timers.set(Timer::Probe, due);
+        }
+    }
+
+    /// A question has no answer. It may have arrived, if there is no room for events: then a driver reads nothing.
+    pub(super) fn unanswered(&mut self, now: Time) {
+        if self.has_room() {
+            self.give_up(now, "");
+        } else {
             self.timers.set(Timer::Probe, now + PROBE_TIMEOUT);
         }
+    }
+
+    /// Asks if nothing has arrived for some time.
+    pub(super) fn beat(&mut self, now: Time) {
+        let Some(heartbeat) = self.heartbeat() else { return };
+        let due = self.last_heard + heartbeat;
+        if due > now {
+            return self.timers.set(Timer::Heartbeat, due);
+        }
+        self.ask(now, heartbeat / 2);
+        self.timers.set(Timer::Heartbeat, now + heartbeat);
+    }
+
+    fn heartbeat(&self) -> Option<Duration> {
+        self.options.heartbeat.filter(|heartbeat| !heartbeat.is_zero())
+    }
+
+    pub(super) fn heard(&mut self, now: Time) {
+        self.last_heard = now;
+        self.timers.stop(Timer::Probe);
     }
 
     /// Its `ref` is a string, because integers are the numbers of requests.
@@ -143,6 +179,9 @@ impl Session {
     pub(super) fn connected(&mut self, now: Time) {
         self.timers.set(Timer::Connect, now + WELCOME_TIMEOUT);
         self.timers.set(Timer::Stable, now + STABLE);
+        if let Some(heartbeat) = self.heartbeat() {
+            self.timers.set(Timer::Heartbeat, now + heartbeat);
+        }
     }
 
     // ---- bounds ----
@@ -153,7 +192,7 @@ impl Session {
         if !self.is_current(id) {
             return false;
         }
-        self.timers.stop(Timer::Probe);
+        self.heard(now);
         if bytes > self.options.max_frame_bytes {
             self.refuse_server();
             return false;

@@ -21,6 +21,7 @@ use super::weight;
 /// | `bad_payload` | the payload has a key `type` or `ref`, or is no JSON |
 /// | `no_control` | the server has lobby control off; nothing was sent |
 /// | `bad_url` | the address is none of a WebSocket server |
+/// | `bad_lobby_code` | the path begins with `/ws/` and names no lobby |
 /// | `rate_limited`, `unavailable` | of [`read_found`](crate::client::read_found): the status of the answer |
 ///
 /// For an example see [`Session::request`](crate::client::Session::request).

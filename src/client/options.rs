@@ -15,11 +15,19 @@ pub struct Options {
     ///
     /// [`Session::name`]: crate::client::Session::name
     pub was: Option<String>,
+    /// After so long a silence of the server the session asks for a sign of life. Without one within half that time it gives the
+    /// connection up and comes back. 20 s by default; `None`: never.
+    pub heartbeat: Option<Duration>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { request_timeout: Duration::from_secs(10), max_frame_bytes: 1 << 20, was: None }
+        Options {
+            request_timeout: Duration::from_secs(10),
+            max_frame_bytes: 1 << 20,
+            was: None,
+            heartbeat: Some(Duration::from_secs(20)),
+        }
     }
 }
 
@@ -30,6 +38,7 @@ impl fmt::Debug for Options {
             .field("request_timeout", &self.request_timeout)
             .field("max_frame_bytes", &self.max_frame_bytes)
             .field("was", &self.was.as_ref().map(|_| "…"))
+            .field("heartbeat", &self.heartbeat)
             .finish()
     }
 }

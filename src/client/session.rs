@@ -10,7 +10,7 @@ use super::action::{Action, AttemptId, Outgoing};
 use super::address::{Address, Filters, Origin};
 use super::backoff::{Backoff, Ending};
 use super::error::LobbyError;
-use super::event::{Ack, Event, LobbyMember, RequestId, State};
+use super::event::{Ack, Closed, Event, LobbyMember, RequestId, State};
 use super::list::{ListedLobby, Lobbies};
 use super::options::Options;
 use super::queue::EventQueue;
@@ -54,7 +54,11 @@ pub struct Session {
     /// The session of the process before a restart, until the first welcome.
     pub(super) was: Option<String>,
     pub(super) state: State,
+    /// Why, if the state has a reason.
+    pub(super) why: Option<Closed>,
     pub(super) link: Option<Link>,
+    /// When something of the current connection has arrived.
+    pub(super) last_heard: Time,
     last_attempt: u64,
     pub(super) timers: Timers,
     pub(super) backoff: Backoff,
@@ -85,7 +89,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// `bad_url`.
+    /// `bad_url` or `bad_lobby_code`: the address can never work.
     pub fn new(
         url: &str,
         options: Options,
@@ -98,7 +102,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// `bad_url`.
+    /// `bad_url` or `bad_lobby_code`: the address can never work.
     pub fn list(
         url: &str,
         filters: &Filters,
@@ -124,7 +128,9 @@ impl Session {
             backoff: Backoff::new(was.is_some()),
             was,
             state: State::Idle,
+            why: None,
             link: None,
+            last_heard: Time::ZERO,
             last_attempt: 0,
             timers: Timers::default(),
             home: None,
@@ -155,6 +161,14 @@ impl Session {
     pub fn handle_binary(&mut self, now: Time, id: AttemptId, bytes: &[u8]) {
         if self.may_read(now, id, bytes.len()) {
             self.events.push(Event::Binary(bytes.to_vec()));
+        }
+    }
+
+    /// Something has arrived that is no whole message: a ping or a pong, or a part of a message. A driver that does not report
+    /// it may lose a connection over which a large message comes slowly: see [`Options::heartbeat`].
+    pub fn handle_heard(&mut self, now: Time, id: AttemptId) {
+        if self.is_current(id) {
+            self.heard(now);
         }
     }
 
@@ -194,7 +208,9 @@ impl Session {
     pub fn handle_timeout(&mut self, now: Time) {
         while let Some(timer) = self.timers.pop(now) {
             match timer {
-                Timer::Connect | Timer::Probe => self.give_up(now, ""),
+                Timer::Connect => self.give_up(now, ""),
+                Timer::Probe => self.unanswered(now),
+                Timer::Heartbeat => self.beat(now),
                 Timer::Stable => self.backoff.reset(),
                 Timer::Retry => self.open(now),
                 Timer::Pause => self.flush(),
@@ -242,6 +258,12 @@ impl Session {
     /// Returns the state.
     pub fn state(&self) -> State {
         self.state
+    }
+
+    /// Returns why the session waits for the next attempt, or why it is closed: the reason of the last
+    /// [`Event::Connection`]. `None` in other states.
+    pub fn why(&self) -> Option<&Closed> {
+        self.why.as_ref()
     }
 
     /// Returns the name under which the seat can be claimed after a restart of the process: [`Options::was`]. It is a secret.

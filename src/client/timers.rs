@@ -18,6 +18,8 @@ pub(super) enum Timer {
     Stable,
     /// A probe has no answer.
     Probe,
+    /// The server may have been silent for some time. What arrives does not set the timer anew.
+    Heartbeat,
     /// The next attempt is due.
     Retry,
     /// A wait that the server has asked for is over.
@@ -58,7 +60,12 @@ impl Timers {
     }
 
     pub(super) fn is_set(&self, timer: Timer) -> bool {
-        self.entries.iter().any(|entry| entry.timer == timer)
+        self.due(timer).is_some()
+    }
+
+    /// Returns when a timer is due, if it is set.
+    pub(super) fn due(&self, timer: Timer) -> Option<Time> {
+        self.entries.iter().find(|entry| entry.timer == timer).map(|entry| entry.due)
     }
 
     pub(super) fn next_due(&self) -> Option<Time> {

@@ -31,7 +31,7 @@ const claims = {
     equal(heard, ["ann", { to: "e4" }], "what bob hears");
     ann.leave();
     bob.leave();
-    const refused = await join(url("no!lobby"), { token: "ann", WebSocket }).catch((error) => error);
+    const refused = await join(url("node").replace("/ws/", "/elsewhere/"), { token: "ann", WebSocket }).catch((error) => error);
     equal([refused instanceof LobbyError, refused.code], [true, "bad_lobby_code"], "the refusal");
     equal(new Lobby("/ws/chess").state, "idle", "the state of a lobby that is not connected, on a server that renders pages");
   },
@@ -54,6 +54,34 @@ const claims = {
     delete globalThis.reportError;
     ann.leave();
     bob.leave();
+  },
+
+  async "an address that can never work is refused at once, also by the browser"() {
+    const { join, Lobby } = await import("lobbyd");
+    const reported = [];
+    globalThis.reportError = (error) => reported.push(error.message);
+    let attempts = 0;
+    class Refusing {
+      constructor() {
+        attempts += 1;
+        throw new DOMException("an insecure address on a secure page", "SecurityError");
+      }
+    }
+    const codeOf = (promise) => promise.then(() => "no error", ({ code }) => code);
+    const token = () => {
+      attempts += 1;
+      return "ann";
+    };
+    equal(await codeOf(join("ftp://127.0.0.1/ws/chess", { token, WebSocket: Refusing })), "bad_url", "the code of an address");
+    equal(await codeOf(join(url("no!lobby"), { token, WebSocket: Refusing })), "bad_lobby_code", "the code of a name");
+    equal([attempts, reported], [0, []], "attempts before, and reports");
+    equal(await codeOf(join(url("chess"), { token: "ann", WebSocket: Refusing })), "bad_url", "the code of the browser's refusal");
+    await sleep(600);
+    equal([attempts, reported], [1, ["an insecure address on a secure page"]], "attempts, and reports");
+    const listing = async () => Lobby.list("/ws/~lobbies", { WebSocket });
+    equal(await codeOf(listing()), "bad_url", "the code of a list without a page");
+    equal(await codeOf(Lobby.find("nowhere")), "bad_url", "the code of a search");
+    delete globalThis.reportError;
   },
 
   async "a component under StrictMode opens one socket, and two components share it"() {

@@ -52,6 +52,8 @@ class Network:
         self.passes = asyncio.Event()
         self.passes.set()
         self.first_answer = None
+        # Seconds between pieces of 4 KiB.
+        self.pause = None
 
     async def __aenter__(self):
         self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0, ssl=self.tls)
@@ -85,7 +87,11 @@ class Network:
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
                 await self.passes.wait()
-                writer.write(data)
+                for at in range(0, len(data), 4096) if self.pause else ():
+                    writer.write(data[at:at + 4096])
+                    await asyncio.sleep(self.pause)
+                if not self.pause:
+                    writer.write(data)
                 await writer.drain()
         writer.close()
 
@@ -245,6 +251,36 @@ async def a_silent_connection_is_given_up_and_the_seat_kept(server):
         await asyncio.gather(ann.leave(), bob.leave())
 
 
+async def a_quiet_connection_is_kept(server):
+    ann = await join(server.url("quiet"), token="ann", heartbeat=0.2)
+    states = heard_by(ann, "connection")
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(anext(aiter(ann)), 1)
+    equal(states, [], "what has happened")
+    await ann.leave()
+
+
+async def parts_of_a_large_message_on_a_slow_line_are_signs_of_life(server):
+    async with Network(server.port) as network:
+        bob = await join(server.url("slow"), token="bob")
+        ann = await join(network.url("slow"), token="ann", heartbeat=0.4)
+        heard, begun = heard_by(ann, "connection", "n"), time.monotonic()
+        network.pause = 0.02
+        await bob.request("n", "x" * 300_000)
+        await until("the message arrives", lambda: heard)
+        assert time.monotonic() - begun > 1, "it was not slow"
+        equal([entry[0] for entry in heard], ["n"], "what has happened")
+        network.pause = None
+        await asyncio.gather(ann.leave(), bob.leave())
+
+
+async def lists_of_an_address_that_can_never_work_are_refused(server):
+    for start in Lobby.list, Lobby.find:
+        with contextlib.suppress(LobbyError):
+            await start("ftp://127.0.0.1/ws/~lobbies")
+            raise AssertionError(f"{start.__name__}() is not refused")
+
+
 async def a_full_connection_is_given_up(server):
     """Pings wait for room in the socket, and so does the close."""
     async with Network(server.port) as network:
@@ -348,13 +384,13 @@ async def join_can_be_cancelled_and_misses_no_event(server):
         equal([entry[1] for entry in heard], [number], "what ann hears")
     await ann.leave()
     with contextlib.suppress(LobbyError):
-        await join(server.url("no!lobby"), token="ann")
+        await join(server.url("chess").replace("/ws/", "/elsewhere/"), token="ann")
         raise AssertionError("it joined")
     await bob.leave()
 
 
 async def iterators_end(server):
-    refused = Lobby(server.url("no!lobby"), token="ann").connect()
+    refused = Lobby(server.url("chess").replace("/ws/", "/elsewhere/"), token="ann").connect()
     equal([entry async for entry in refused], [], "an iterator of a lobby that refuses")
     ann, bob = await join(server.url("iterate"), token="ann"), await join(server.url("iterate"), token="bob")
     received = []
@@ -478,6 +514,8 @@ async def the_bot_of_the_guide_answers(server):
 
 CLAIMS = [members_talk, lobby_control_and_lists, callbacks_that_fail_are_reported, a_callback_may_leave, a_cut_connection_loses_and_doubles_nothing,
           a_program_that_is_restarted_comes_back_to_its_seat, a_silent_connection_is_given_up_and_the_seat_kept, a_full_connection_is_given_up,
+          a_quiet_connection_is_kept, parts_of_a_large_message_on_a_slow_line_are_signs_of_life,
+          lists_of_an_address_that_can_never_work_are_refused,
           a_request_on_a_closing_connection_gets_no_number, a_blocked_event_loop_ends_no_connection,
           retry_after_of_a_refused_upgrade_is_respected, join_can_be_cancelled_and_misses_no_event, iterators_end, volatile_messages_are_dropped_when_nothing_is_read, wss_checks_the_certificate, compression_is_the_users_choice,
           the_bot_of_the_guide_answers]

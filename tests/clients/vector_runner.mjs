@@ -3,6 +3,8 @@
 
 const real = { setTimeout: globalThis.setTimeout, MessageChannel: globalThis.MessageChannel };
 const START = 1_700_000_000_000;
+/** Transcripts that are not run, and why. */
+export const SKIPPED = { heartbeat: "pages have none: browsers run the timers of a hidden page rarely" };
 const MESSAGE_EVENTS = ["move", "chat", "cursor", "snapshot", "message", "direct"];
 
 /** Lets everything that is ready run: promises, and what they start. */
@@ -90,7 +92,11 @@ class World {
   constructor() {
     const world = this;
     class WebSocket extends FakeSocket {
-      constructor(url, protocols) { super(world, url, protocols); }
+      constructor(url, protocols) {
+        super(world, url, protocols);
+        // As browsers do.
+        if (this.url.hash) throw new SyntaxError("a fragment");
+      }
     }
     class EventSource extends FakeSocket {
       constructor(url) { super(world, url, null); }
@@ -333,6 +339,10 @@ class Run {
     this.world.pings.length = 0;
   }
 
+  pings(number) {
+    equal(this.world.pings.length, number, "the number of pings");
+  }
+
   closes({ code = null } = {}) {
     equal(this.socket.closedWith, code, "the code of the client's close");
   }
@@ -384,7 +394,7 @@ class Run {
   }
 
   /** Fields of the lobby; `host`: its user, `members`: the data of members that have some, by user. */
-  knows({ host, members, ...fields }) {
+  knows({ host, members, why, ...fields }) {
     const { lobby } = this;
     if (host !== undefined) {
       equal(lobby.host?.user ?? null, host, "the host");
@@ -392,6 +402,7 @@ class Run {
     }
     const dataOf = () => [...lobby.members.values()].filter(({ data }) => Object.keys(data).length).map(({ user, data }) => [user, data]);
     if (members) equal(Object.fromEntries(dataOf()), members, "data of members");
+    if (why !== undefined) equal(lobby.why && { code: lobby.why.code, reason: lobby.why.reason }, why, "why");
     if (fields.me) equal(lobby.me, lobby.members.get(lobby.welcome.conn), "the own member");
     for (const [name, value] of Object.entries(fields)) equal(name === "me" ? lobby.me?.user ?? null : lobby[name], value, name);
   }

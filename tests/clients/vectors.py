@@ -114,6 +114,7 @@ class FakeSocket:
 
     def __init__(self, url, subprotocols):
         self.url, self.subprotocols = urlsplit(url), subprotocols
+        assert not self.url.fragment, "as `websockets`"
         self.opened = asyncio.get_running_loop().create_future()
         self.frames = asyncio.Queue()
         self.state = State.CONNECTING
@@ -221,6 +222,8 @@ class Run:
     def __init__(self, world):
         self.world = world
         self.lobby = self.socket = self.former = None
+        # With which error the address was refused.
+        self.refused = None
         self.events, self.outcomes, self.bound = [], {}, {}
 
     def step(self, step):
@@ -269,7 +272,12 @@ class Run:
 
     def join(self, listener=None, url="ws://lobby.example/ws/chess", was=None):
         tokens = iter(range(1, 1000))
-        lobby = self.lobby = self.world.Lobby(url, token=lambda: f"token {next(tokens)}", was=was)
+        self.refused = None
+        try:
+            lobby = self.lobby = self.world.Lobby(url, token=lambda: f"token {next(tokens)}", was=was)
+        except LobbyError as error:
+            self.refused = error.code
+            return
 
         def throw(*_values):
             raise ValueError("of a listener")
@@ -414,6 +422,9 @@ class Run:
     def step_silent(self, _silent, _step):
         self.world.pings.clear()
 
+    def step_pings(self, number, _step):
+        equal(len(self.world.pings), number, "the number of pings")
+
     def step_closes(self, closes, _step):
         equal(self.socket.closed_with, closes.get("code"), "the code of the client's close")
 
@@ -470,10 +481,15 @@ class Run:
             me = lobby.members.get(lobby.welcome["conn"])
             assert lobby.me is me, f"the own member is {lobby.me} instead of {me}"
             equal(lobby.me and lobby.me.user, fields.pop("me"), "me")
+        if "why" in fields:
+            why = lobby.why
+            equal(why and {"code": why.code, "reason": why.reason}, fields.pop("why"), "why")
         for name, value in fields.items():
             equal(getattr(lobby, name), value, name)
 
     def step_ready(self, outcome, _step):
+        if self.refused:
+            return equal(self.refused, outcome, "ready")
         ready = self.lobby._ready
         assert ready.done(), f"ready is pending instead of {outcome}"
         equal(ready.exception().code if ready.exception() else "resolved", outcome, "ready")

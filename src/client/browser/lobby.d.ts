@@ -91,6 +91,8 @@ export interface Filters {
 /** The lobbies that can be joined, live. */
 export interface LobbyList {
   readonly state: State;
+  /** As of a `Lobby`. */
+  readonly why: Closed | null;
   /** Resolves with the first list. */
   readonly ready: Promise<this>;
   /** At most 100, the oldest first. A new array after each change. */
@@ -217,7 +219,7 @@ export class LobbyError extends Error {
    * The reason word of a close (`kicked`), the code of an `error` of the server (`user_not_found`), or one of the client: `timeout`,
    * `unknown` (the seat is gone, and the request may have been executed), `refused` (not executed; the reason was lost), `closed`,
    * `queue_full` (64 requests or 64 KiB are kept; a single request may be larger), `too_large` (for the server), `overflow` (of an
-   * iterator that does not read), `no_control` (the server has lobby control off).
+   * iterator that does not read), `no_control` (the server has lobby control off), `bad_url`, `bad_lobby_code` (the address can never work).
    */
   readonly code: string;
   /** The other fields of the `error`, or code and reason of the close. `conflict`: newest change of the keys, and their values. */
@@ -235,7 +237,7 @@ export function join<S extends Messages = Record<string, any>, D extends object 
  * member. Without lobby control data and settings are empty, and its methods reject with `no_control`.
  */
 export class Lobby<S extends Messages = Record<string, any>, D extends object = Record<string, any>, P extends object = Record<string, any>> {
-  /** A live list of the lobbies that can be joined. `url`: of `/ws/~lobbies`. */
+  /** A live list of the lobbies that can be joined. `url`: of `/ws/~lobbies`. Throws if the address can never work. */
   static list(url: string | URL, options?: Filters & Options): LobbyList;
   /** The list once. `after`: the `next` of the answer before; `next` is `null` at the end. */
   static find(url: string | URL, filters?: Filters & { after?: string | null }): Promise<{ lobbies: ListedLobby[]; next: string | null }>;
@@ -246,6 +248,8 @@ export class Lobby<S extends Messages = Record<string, any>, D extends object = 
   /** Read anew for each attempt and request. */
   options: Options;
   readonly state: State;
+  /** Why it waits for the next attempt, or is closed: as in the last event `connection`. `null` in other states. */
+  readonly why: Closed | null;
   /** Resolves when the members and the state are known; rejects with the reason word if the lobby is closed before. */
   readonly ready: Promise<this>;
   /** By `conn`, in the order in which they joined. */

@@ -48,6 +48,8 @@ class Member {
 
 export class Lobby {
   state = "idle";
+  // Of the states `waiting` and `closed`.
+  why = null;
   members = new Map();
   // Number of members, also in a lobby that is too large for a list.
   count = 0;
@@ -361,6 +363,7 @@ export class Lobby {
     // A listener may have left.
     if (this.state === state || this.state === "closed") return;
     this.state = state;
+    this.why = why ?? null;
     this.#emit("connection", state, why);
   }
 
@@ -371,12 +374,19 @@ export class Lobby {
     this.#limit();
     this.#become("connecting");
     try {
+      absolute(this.url);
+    } catch ({ code: reason }) {
+      return this.#lost(link, { code: 4007, reason });
+    }
+    try {
       const { token } = this.options;
       const value = typeof token === "function" ? await token() : token;
+      link.isReady = true;
       if (link === this.#link) link.socket = this.#socketOf(link, value);
     } catch (error) {
       report(error);
-      this.#lost(link);
+      // The browser refuses the address of the application, and would refuse it again.
+      this.#lost(link, link.isReady && !(this.#home ?? this.welcome) ? { code: 4007, reason: "bad_url" } : undefined);
     }
   }
 
@@ -384,6 +394,8 @@ export class Lobby {
     const url = absolute(this.url);
     const { protocol, host } = new URL(this.#home ?? url);
     Object.assign(url, { protocol, host });
+    // Browsers refuse a fragment.
+    url.hash = "";
     if (this.welcome) url.pathname = url.pathname.replace(/\/(~quick\/[^/]*|[^/]*)$/, `/${this.welcome.lobby}`);
     const isStream = this.#blocked === 2 && globalThis.EventSource && url.pathname.includes("/ws/");
     url.protocol = url.protocol.replace(/ws|http/, isStream ? "http" : "ws");
@@ -775,7 +787,18 @@ function streamSocket(url) {
   return socket;
 }
 
-const absolute = (url) => new URL(url, globalThis.location?.href);
+// Throws if it can never work. An application may have routes of its own, but under `/ws/` is a lobby.
+function absolute(url) {
+  let address;
+  try {
+    address = new URL(url, globalThis.location?.href);
+  } catch {
+    // It is none.
+  }
+  if (!/^(ws|http)s?:/.test(address)) throw new LobbyError("bad_url");
+  if (/\/ws\/(?!~|[\w-]{1,64}$)[^/]*$/.test(address.pathname)) throw new LobbyError("bad_lobby_code");
+  return address;
+}
 
 function addTo(url, fields) {
   for (const name in fields) if (fields[name] != null) url.searchParams.set(name, fields[name]);

@@ -162,6 +162,13 @@ var token: Variant = ""
 var key := ""
 ## Seconds until [method request] is settled with [code]timeout[/code].
 var request_timeout := 10.0
+## Seconds of silence after which the client asks for a sign of life. Without one within half that
+## time it gives the connection up and comes back. 0: never. Not in web exports, where the browser
+## runs the timers of a hidden page rarely.
+var heartbeat := 20.0
+## The [member session] of the game before it was started again, set before [method join]: this
+## client takes over its seat.
+var was := ""
 ## For the certificates of [code]wss[/code].
 var tls_options: TLSOptions = null
 ## Four times the bytes of the largest frame: [code]max_outbound_bytes[/code] of the server.
@@ -169,6 +176,14 @@ var inbound_buffer_size := 1_048_576
 
 var url := ""
 var state := State.IDLE
+## Why it waits for the next attempt, or is closed: as in the last [signal state_changed]. Empty in
+## other states.
+var why: Dictionary = {}
+## What the game passes as [member was] after it was started again. A secret of the user, like the
+## token.
+var session: String:
+	get:
+		return _session if _was.is_empty() else _was
 ## By [member Member.conn].
 var members: Dictionary = {}
 ## Number of members, also in a lobby that is too large for a list.
@@ -220,6 +235,8 @@ var _is_known := false
 # `[due, action]` by name, and those of requests. `pause` is one that the server has asked for.
 var _timers: Dictionary = {}
 var _polled_at := 0.0
+# When something of the current connection has arrived.
+var _heard_at := 0.0
 var _attempt := 0
 var _is_expired := false
 # An attempt of this client, or of the page before, had no answer: it may still reach the server,
@@ -301,7 +318,8 @@ func _notification(what: int) -> void:
 
 
 ## Joins a lobby, and leaves the one before. Its members are known when it returns. If it fails,
-## [member Result.error] is a reason word, such as [code]lobby_full[/code].
+## [member Result.error] is a reason word, such as [code]lobby_full[/code], or
+## [code]bad_url[/code] for an address that can never work.
 func join(address: String, with_token: Variant = token) -> Result:
 	return await _start_with(address, with_token, false)
 
@@ -319,6 +337,9 @@ func find(address: String, filters: Dictionary = {}) -> Result:
 	var parts := _split(_filtered(_absolute(address), filters))
 	parts.scheme = parts.scheme.replace("ws", "http")
 	parts.path = parts.path.replace("/ws/~", "/")
+	var fault := _fault(_joined(parts))
+	if not fault.is_empty():
+		return Result.new(fault)
 	var answer: Array = await _http_get(_joined(parts))
 	if answer[0] != 200:
 		return Result.new(
@@ -331,11 +352,15 @@ func find(address: String, filters: Dictionary = {}) -> Result:
 
 
 ## Gives the seat up. Without a connection it is kept until its time is over. Nothing more is told.
-func leave() -> void:
+## With [param keep_seat] the game can take the seat over when it is started again: see
+## [member was].
+func leave(keep_seat := false) -> void:
 	if state == State.IDLE or state == State.CLOSED:
 		return
-	_say('{"type":"leave"}')
-	_drop(1000)
+	if not keep_seat:
+		_say('{"type":"leave"}')
+	# 1001: "going away", which browsers do not allow. After it the seat is kept.
+	_drop(1000 if not keep_seat else -1 if _is_web() else 1001)
 	_close({"code": 1000, "reason": "left"})
 	_deliver()
 
@@ -539,10 +564,11 @@ func _emit(what: StringName, values: Array) -> void:
 		callv(&"emit_signal", [what] + values)
 
 
-func _become(next: State, why: Dictionary = {}) -> void:
+func _become(next: State, ended: Dictionary = {}) -> void:
 	if state == next or state == State.CLOSED:
 		return
 	state = next
+	why = ended
 	state_changed.emit(state, why)
 
 
@@ -610,8 +636,13 @@ func _start_with(address: String, with_token: Variant, is_list: bool) -> Result:
 	_is_list = is_list
 	_joining = Request.new()
 	var joining := _joining
-	_watch_page()
-	_open()
+	var fault := _fault(url)
+	if fault.is_empty():
+		_watch_page()
+		_open()
+	else:
+		_close({"code": 4007, "reason": fault})
+		_deliver()
 	if joining.result == null:
 		await joining.settled
 	return joining.result
@@ -619,6 +650,7 @@ func _start_with(address: String, with_token: Variant, is_list: bool) -> Result:
 
 func _reset() -> void:
 	state = State.IDLE
+	why = {}
 	_forget()
 	_session = Crypto.new().generate_random_bytes(16).hex_encode()
 	_was = ""
@@ -753,7 +785,7 @@ func _read_all(link: Link) -> bool:
 func _drop(with_code: int) -> void:
 	var socket: Object = null if _link == null else _link.socket
 	_link = null
-	for timer: String in ["connect", "stable", "probe", "retry"]:
+	for timer: String in ["connect", "stable", "probe", "heartbeat", "retry"]:
 		_stop(timer)
 	if socket == null:
 		return
@@ -766,12 +798,12 @@ func _lost(link: Link, ended: Dictionary = {}) -> void:
 	if link != _link:
 		return
 	_drop(-1)
-	var why := ended if link.goodbye.is_empty() else link.goodbye
-	var close_code: int = why.get("code", -1)
+	var ending := ended if link.goodbye.is_empty() else link.goodbye
+	var close_code: int = ending.get("code", -1)
 	if close_code < 0:
 		close_code = 1006
-	var reason: String = why.get("reason", "")
-	var home: String = why.get("url", "")
+	var reason: String = ending.get("reason", "")
+	var home: String = ending.get("url", "")
 	# The server of the lobby. If it cannot be reached, the first address knows where the lobby is
 	# then.
 	_home = home if not home.is_empty() or not link.is_welcome else _home
@@ -785,14 +817,14 @@ func _lost(link: Link, ended: Dictionary = {}) -> void:
 	_is_expired = close_code == 4001
 	if close_code == 1006 and link.socket != null and not link.is_welcome:
 		_has_stray = true
-	var comes_back: bool = why.get("reconnect", _comes_back(close_code))
+	var comes_back: bool = ending.get("reconnect", _comes_back(close_code))
 	if close_code == 4001 or close_code == 4004:
 		comes_back = is_renewed
 	if not comes_back:
 		_close({"code": close_code, "reason": reason})
 		return
 
-	var least: float = why.get("retry_after_ms", 0)
+	var least: float = ending.get("retry_after_ms", 0)
 	var is_asked := not home.is_empty() or close_code / 100 == 42 or close_code / 100 == 46
 	var is_at_once := is_renewed or (is_asked and _attempt == 0)
 	var longest := minf(20_000, 500 * pow(2, _attempt))
@@ -817,13 +849,13 @@ func _retry_in(wait: float) -> void:
 	_after("retry", wait, retry)
 
 
-func _close(why: Dictionary) -> void:
+func _close(ended: Dictionary) -> void:
 	_unwatch_page()
-	var reason: String = why.reason
-	_settle_joining(Result.new(str(why.code) if reason.is_empty() else reason, why))
+	var reason: String = ended.reason
+	_settle_joining(Result.new(str(ended.code) if reason.is_empty() else reason, ended))
 	for kept: Request in _kept.duplicate():
-		_settle(kept, Result.new("closed", why))
-	_become(State.CLOSED, why)
+		_settle(kept, Result.new("closed", ended))
+	_become(State.CLOSED, ended)
 
 
 func _settle_joining(result: Result) -> void:
@@ -839,11 +871,24 @@ func _wake(is_online: bool) -> void:
 		_retry_in(maxf(0, _not_before - _wall()))
 
 
-# A dead connection looks like a silent one, until something is sent that must be answered.
-func _probe() -> void:
+# A dead connection looks like a silent one, until something is sent that must be answered. Another
+# question does not postpone the end of the one before.
+func _probe(ms := 3_000.0) -> void:
 	var link := _link
-	if not _timers.has("probe") and _ping():
-		_after("probe", 3_000, func() -> void: _lost(link))
+	var is_sooner: bool = not _timers.has("probe") or _timers["probe"][0] > _ticks() + ms
+	if is_sooner and _ping():
+		_after("probe", ms, func() -> void: _lost(link))
+
+
+# Asks if nothing has arrived for some time. What arrives does not set the timer anew.
+func _beat() -> void:
+	var ms := heartbeat * 1_000
+	if ms <= 0:
+		return
+	var rest := _heard_at + ms - _ticks()
+	if rest <= 0:
+		_probe(ms / 2)
+	_after("heartbeat", rest if rest > 0 else ms, _beat)
 
 
 # Its `ref` is a string, because integers are the numbers of requests.
@@ -858,8 +903,9 @@ func _watch_page() -> void:
 	var kept := "" if _is_list else str(_page_store("getItem"))
 	# Taken and removed: a duplicated tab gets a copy of the storage, and must not claim the seat of
 	# this one.
-	_was = kept
-	_has_stray = not kept.is_empty()
+	_was = kept if not kept.is_empty() else was
+	was = ""
+	_has_stray = not _was.is_empty()
 	_page_store("removeItem")
 	if not _is_web():
 		return
@@ -910,6 +956,7 @@ func _page_event(type: String, is_kept: bool) -> void:
 
 func _receive(packet: PackedByteArray, is_text: bool) -> void:
 	_stop("probe")
+	_heard_at = _ticks()
 	if not is_text:
 		_emit(&"bytes_received", [packet])
 		return
@@ -960,6 +1007,8 @@ func _connected() -> void:
 		_attempt = 0
 		_is_expired = false
 	_after("stable", 5_000, stable)
+	if heartbeat > 0 and not _is_web():
+		_after("heartbeat", heartbeat * 1_000, _beat)
 
 
 func _welcomed(message: Dictionary) -> void:
@@ -1363,6 +1412,22 @@ func _absolute(address: String) -> String:
 	if address.begins_with("/") and _is_web():
 		return str(JavaScriptBridge.get_interface("location").origin) + address
 	return address
+
+
+# Why an address can never work, if it cannot. An application may have routes of its own, but under
+# `/ws/` is a lobby.
+static func _fault(address: String) -> String:
+	var parts := _split(address)
+	var host := (
+		RegEx
+		. create_from_string("^([^@]*@)?(\\[[0-9a-f:.]+\\]|[\\w.~-]+)(:\\d{1,5})?$")
+		. search(parts.host.to_lower())
+	)
+	var is_scheme: bool = parts.scheme in ["ws", "wss", "http", "https"]
+	if not is_scheme or host == null or host.get_string(3).to_int() > 65_535:
+		return "bad_url"
+	var wrong_name := RegEx.create_from_string("/ws/(?!~|[A-Za-z0-9_-]{1,64}$)[^/]*$")
+	return "" if wrong_name.search(parts.path) == null else "bad_lobby_code"
 
 
 static func _split(address: String) -> Dictionary:

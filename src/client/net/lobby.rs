@@ -113,8 +113,8 @@ impl Lobby {
     ///
     /// # Errors
     ///
-    /// `bad_url`. `no_tls`: of a `wss://` address, if the crate was built without the feature `tls` or there are no
-    /// certificates. `unavailable`: the system has no descriptor to spare.
+    /// `bad_url` or `bad_lobby_code`: the address can never work. `no_tls`: of a `wss://` address, if the crate was built
+    /// without the feature `tls` or there are no certificates. `unavailable`: the system has no descriptor to spare.
     pub fn connect(url: &str, options: LobbyOptions) -> Result<Lobby, LobbyError> {
         let mut random = SystemRandom::new();
         Lobby::start(Session::new(url, options.session.clone(), move || random.next())?, options)
@@ -345,8 +345,12 @@ impl Lobby {
         let mut budget = READ_BUDGET;
         while self.session.has_room() {
             let Some(connection) = &mut self.connection else { return };
+            let before = budget;
             let received = connection.receive(&mut budget);
             let id = connection.id;
+            if budget < before {
+                self.session.handle_heard(now, id);
+            }
             match received {
                 Ok(None) => return,
                 Ok(Some(Incoming::Text(text))) => {
@@ -445,14 +449,10 @@ impl Lobby {
         }
     }
 
-    fn why_closed(&mut self) -> LobbyError {
-        while let Some(event) = self.session.poll_event() {
-            if let Event::Connection { state: State::Closed, why: Some(why) } = event {
-                let reason = if why.reason.is_empty() { "closed" } else { &*why.reason };
-                return LobbyError::with(reason, "code", why.code);
-            }
-        }
-        LobbyError::new("closed")
+    fn why_closed(&self) -> LobbyError {
+        let Some(why) = self.session.why() else { return LobbyError::new("closed") };
+        let reason = if why.reason.is_empty() { "closed" } else { &*why.reason };
+        LobbyError::with(reason, "code", why.code)
     }
 }
 

@@ -12,6 +12,7 @@ import asyncio
 import base64
 import collections
 import contextlib
+import functools
 import inspect
 import json
 import logging
@@ -137,15 +138,16 @@ class Lobby:
     """A member of a lobby. Made in a running event loop, and used in the thread of that loop only.
 
     `token`: the token, or a function, plain or async, that returns it; called for each attempt. `was`: `session` of a client of an earlier
-    process, whose seat this one takes over. `ssl`: the context of `wss` addresses. `heartbeat`: seconds between two pings; a connection
-    without a sign of life for half as long after one is given up. Further options are those of `websockets.asyncio.client.connect`, such
-    as `compression="deflate"`, `additional_headers` or `proxy`.
+    process, whose seat this one takes over. `ssl`: the context of `wss` addresses. `heartbeat`: after so many seconds of silence the
+    client asks for a sign of life, and gives the connection up without one within half that time; 0 or `None`: never. Further options are
+    those of `websockets.asyncio.client.connect`, such as `compression="deflate"`, `additional_headers` or `proxy`.
+
+    Raises a `LobbyError` with the code `bad_url` or `bad_lobby_code` for an address that can never work.
     """
 
     def __init__(self, url: str, *, token: Token = None, was: str | None = None, ssl: SSLContext | None = None,
                  heartbeat: float | None = 20.0, **options: Any) -> None:
-        if urlsplit(url).scheme not in ("ws", "wss", "http", "https") or not urlsplit(url).netloc:
-            raise ValueError(f"{url!r}: must begin with ws:// or wss:// and a host")
+        _check_address(url)
         self.url = url
         self.token = token
         self.ssl = ssl
@@ -156,6 +158,8 @@ class Lobby:
                               "close_timeout": CLOSE_SECONDS, **options}
 
         self.state = "idle"
+        # Why the lobby waits for the next attempt, or is closed: as in the last event `connection`.
+        self.why: Closed | None = None
         # By `conn`, in the order in which they joined.
         self.members: dict[str, Member] = {}
         # Number of members, also in a lobby that is too large for a list.
@@ -191,6 +195,8 @@ class Lobby:
         self._is_known = False
         # By name, and those of requests. `pause` is one that the server has asked for.
         self._timers: dict[Any, asyncio.TimerHandle] = {}
+        # When something of the current connection has arrived.
+        self._heard_at = 0.0
         self._attempt = 0
         self._is_expired = False
         # An attempt of this process, or of the one before, had no answer: it may still reach the server, and displace a later connection.
@@ -573,7 +579,7 @@ class Lobby:
 
     def _become(self, state: str, why: Closed | None = None) -> None:
         if self.state != state:
-            self.state = state
+            self.state, self.why = state, why
             self._emit("connection", state, why)
 
     # ---- the connection ----
@@ -610,7 +616,7 @@ class Lobby:
     def _drop(self, code: int | None = None) -> None:
         """Ends the connection. One that is given up is closed without a code: the code 1000 would give the seat up, too."""
         link, self._link = self._link, None
-        for key in "connect", "stable", "probe", "retry":
+        for key in "connect", "stable", "probe", "heartbeat", "retry":
             self._stop(key)
         if link:
             self._closing = link.close(code)
@@ -665,11 +671,26 @@ class Lobby:
         self._stop("pause")
         self._become("closed", why)
 
-    def _probe(self) -> None:
-        """A dead connection looks like a silent one, until something is sent that must be answered."""
-        link = self._link
-        if link and "probe" not in self._timers and self._ping():
-            self._after("probe", 3.0, lambda: self._lost(link, Closed(1006, "")))
+    def _probe(self, seconds: float = 3.0) -> None:
+        """A dead connection looks like a silent one, until something is sent that must be answered. Another question does not postpone the
+        end of the one before."""
+        link, earlier = self._link, self._timers.get("probe")
+        is_sooner = earlier is None or earlier.when() > self._loop.time() + seconds
+        if link and is_sooner and self._ping():
+            self._after("probe", seconds, lambda: self._lost(link, Closed(1006, "")))
+
+    def _beat(self) -> None:
+        """Asks if nothing has arrived for some time. What arrives does not set the timer anew."""
+        if not self.heartbeat:
+            return
+        rest = self._heard_at + self.heartbeat - self._loop.time()
+        if rest <= 0:
+            self._probe(self.heartbeat / 2)
+        self._after("heartbeat", rest if rest > 0 else self.heartbeat, self._beat)
+
+    def _heard(self) -> None:
+        self._heard_at = self._loop.time()
+        self._stop("probe")
 
     def _ping(self) -> bool:
         # Its `ref` is a string, because integers are the numbers of requests.
@@ -678,7 +699,7 @@ class Lobby:
     # ---- what arrives ----
 
     def _receive(self, frame: str | _Bytes) -> None:
-        self._stop("probe")
+        self._heard()
         try:
             self._trace(False, frame)
             message = None
@@ -707,6 +728,8 @@ class Lobby:
         self._limit(link)
         # The backoff begins anew after so long a connection.
         self._after("stable", 5.0, self._became_stable)
+        if self.heartbeat:
+            self._after("heartbeat", self.heartbeat, self._beat)
 
     def _became_stable(self) -> None:
         self._attempt = 0
@@ -998,14 +1021,11 @@ class _Link:
     async def run(self) -> None:
         end, retry_after = await self.attempt()
         if self.ws:
-            heart = asyncio.create_task(self.beat(self.ws))
             try:
                 end = await self.read(self.ws)
             except Exception as error:
                 # Nothing would read the connection any more.
                 self.lobby._report("a connection was not read", error)
-            finally:
-                heart.cancel()
         self.reader = None
         self.lobby._lost(self, end, retry_after)
 
@@ -1022,6 +1042,7 @@ class _Link:
             url = lobby._address()
             options = lobby.options if lobby.ssl is None or url.startswith("ws:") else lobby.options | {"ssl": lobby.ssl}
             self.is_tried = True
+            options = {"create_connection": functools.partial(_Connection, self.heard), **options}
             self.ws = await lobby._connect(url, subprotocols=subprotocols, **options)
         except InvalidStatus as error:
             after = error.response.headers.get("Retry-After", "")
@@ -1043,25 +1064,9 @@ class _Link:
             pass
         return Closed(ws.close_code or 1006, ws.close_reason or "")
 
-    async def beat(self, ws: ClientConnection) -> None:
-        """Gives the connection up if the server does not answer pings."""
-        while self.lobby.heartbeat:
-            await asyncio.sleep(self.lobby.heartbeat)
-            ping = asyncio.ensure_future(self.ping(ws))
-            try:
-                await asyncio.wait([ping], timeout=self.lobby.heartbeat / 2)
-                if not ping.done():
-                    # The event loop may have been blocked: what has arrived meanwhile is read first.
-                    await asyncio.wait([ping], timeout=0.1)
-                if not ping.done():
-                    return self.lobby._lost(self, Closed(1006, ""))
-            finally:
-                ping.cancel()
-
-    async def ping(self, ws: ClientConnection) -> None:
-        """Waits for room in the socket, too."""
-        with contextlib.suppress(ConnectionClosed):
-            await (await ws.ping())
+    def heard(self) -> None:
+        if self.lobby._link is self:
+            self.lobby._heard()
 
     def is_open(self) -> bool:
         return self.ws is not None and self.ws.state is State.OPEN
@@ -1105,6 +1110,33 @@ class _Link:
             ws.transport.abort()
 
 
+class _Connection(ClientConnection):
+    """Tells when bytes arrive: pings, and parts of a large message on a slow line, are signs of life, too."""
+
+    def __init__(self, heard: Callable[[], None], *values: Any, **options: Any) -> None:
+        super().__init__(*values, **options)
+        self.heard = heard
+
+    def data_received(self, data: _Bytes) -> None:
+        self.heard()
+        super().data_received(data)
+
+
+def _check_address(url: str) -> None:
+    """Raises an error for an address that can never work. An application may have routes of its own, but under `/ws/` is a lobby."""
+    try:
+        parts = urlsplit(url)
+        is_server = parts.scheme in ("ws", "wss", "http", "https") and re.fullmatch(r"\S+", parts.netloc) and parts.hostname
+        # Raises an error.
+        parts.port  # noqa: B018
+    except ValueError:
+        is_server = None
+    if not is_server:
+        raise LobbyError("bad_url", f"{url!r}: must begin with ws:// or wss:// and a host")
+    if re.search(r"/ws/(?!~|[A-Za-z0-9_-]{1,64}\Z)[^/]*\Z", parts.path):
+        raise LobbyError("bad_lobby_code", f"{url!r}: a lobby's name has 1 to 64 letters, digits, _ or -")
+
+
 def _encode(kind: str, payload: Any) -> bytes:
     if isinstance(payload, Mapping):
         if "type" in payload or "ref" in payload:
@@ -1121,6 +1153,7 @@ def _text(values: Json, key: str) -> str | None:
 
 
 def _filtered(url: str, *, tags: Mapping[str, str] | None, **filters: str | None) -> str:
+    _check_address(url)
     return _with_query(url, filters | {f"tag.{name}": value for name, value in (tags or {}).items()})
 
 
@@ -1128,4 +1161,5 @@ def _with_query(url: str, fields: Mapping[str, Any]) -> str:
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     query.update({name: value for name, value in fields.items() if value is not None})
-    return urlunsplit(parts._replace(query=urlencode(query)))
+    # `websockets` refuses a fragment.
+    return urlunsplit(parts._replace(query=urlencode(query), fragment=""))

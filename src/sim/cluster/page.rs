@@ -378,6 +378,7 @@ impl Page {
         let Some(conn) = &mut self.conn else { return Ok((answer, event)) };
         conn.reader.push(bytes);
         conn.heard_at = now;
+        self.session.handle_heard(time, conn.attempt);
         while let Some(conn) = &mut self.conn
             && let Some(received) = conn.reader.next().map_err(|violation| violation.0)?
         {

@@ -293,6 +293,51 @@ func claim_a_game_can_wake_the_client() -> void:
 	_equal(world.sockets.size(), 1, "attempts without a wait")
 
 
+func claim_a_game_that_is_started_again_comes_back_to_its_seat() -> void:
+	lobby.join("ws://lobby.example/ws/chess")
+	var socket := _welcome()
+	var session := lobby.session
+	lobby.leave(true)
+	_equal([world.said, socket.closed_with], [[], 1001], "the end of the first game")
+	lobby.free()
+	lobby = _lobby()
+	lobby.was = session
+	lobby.join("ws://lobby.example/ws/chess")
+	_equal(lobby.session, session, "the session before the first welcome")
+	var address: String = world.sockets[0].url
+	_equal(address.contains("&was=" + session), true, address)
+	socket = _welcome({"resumed": true})
+	_equal([lobby.session == session, lobby.was], [false, ""], "the session after it")
+	_lose(socket)
+	_equal(world.sockets[0].url.contains("was="), false, "the next attempt names it")
+
+
+func claim_an_address_that_can_never_work_is_refused_and_another_one_is_not() -> void:
+	var errors := []
+	var start := func(method: Callable, address: String) -> void:
+		errors.append((await method.call(address)).error)
+	start.call(lobby.join, "wss://u:p@lobby.example:99999/ws/chess")
+	_equal([lobby.state, lobby.why.reason], [Lobby.State.CLOSED, "bad_url"], "the state")
+	start.call(lobby.list, "file://lobby.example/ws/~lobbies")
+	start.call(lobby.find, "lobby.example")
+	_equal(errors, ["bad_url", "bad_url", "bad_url"], "errors")
+	for host in ["game123456.example", "[::1]:9001", "u:p@127.0.0.1:65535", "[2001:db8::1]"]:
+		lobby.join("ws://%s/ws/chess" % host)
+		_equal(world.sockets.size(), 1, "connections to " + host)
+		world.sockets.clear()
+
+
+func claim_a_heartbeat_can_be_turned_off() -> void:
+	lobby.heartbeat = 0.0
+	lobby.join("ws://lobby.example/ws/chess")
+	_welcome()
+	world.pings.clear()
+	for second in 60:
+		world.now += 1_000
+		lobby._poll()
+	_equal([lobby.state, world.pings.size()], [Lobby.State.OPEN, 0], "the state and pings")
+
+
 func claim_a_freed_node_leaves() -> void:
 	lobby.join("ws://lobby.example/ws/chess")
 	var socket := _welcome()

@@ -312,6 +312,9 @@ class Run:
 		world.pings.clear()
 		return ""
 
+	func step_pings(step: Dictionary) -> String:
+		return equal(world.pings.size(), step.pings, "the number of pings")
+
 	func step_closes(step: Dictionary) -> String:
 		return equal(socket.closed_with, step.closes.get("code"), "the code of the client's close")
 
@@ -394,6 +397,8 @@ class Run:
 					got = got.user if got else null
 				"countdown":
 					got = null if got < 0 else got
+				"why":
+					got = {"code": got.code, "reason": got.reason} if got else null
 				"members":
 					got = {}
 					for who: Lobby.Member in all:

@@ -46,7 +46,7 @@ fn it_answers_until_it_is_told_to_leave() {
 fn it_fails_with_the_reason_of_the_server() {
     let mut server = relay(on_free_port());
     let address = server.local_addr().expect("the server listens");
-    let bot = std::thread::spawn(move || example::bot(&format!("ws://{address}/ws/no%20code")));
+    let bot = std::thread::spawn(move || example::bot(&format!("ws://{address}/elsewhere/chess")));
     turns(&mut server, &mut [], |_| bot.is_finished());
     let error = bot.join().expect("it does not panic").expect_err("the server refuses it");
     assert_eq!(error.to_string(), "closed: 4007 bad_lobby_code");

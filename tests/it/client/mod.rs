@@ -4,6 +4,7 @@ mod bot;
 mod by_hand;
 mod claims;
 mod cutting;
+mod heartbeat;
 mod hostile;
 mod server;
 mod sockets;

@@ -59,6 +59,7 @@ pub fn knows(session: &Session, name: &str) -> Value {
         "watchers" => session.watchers().into(),
         "countdown" => session.countdown().into(),
         "code" => session.code().into(),
+        "why" => session.why().map(|why| json!({"code": why.code, "reason": why.reason})).into(),
         "seq" => session.seq().into(),
         "count" => session.count().into(),
         "host" => user(session.host()),

@@ -97,8 +97,8 @@ impl Run {
         let fields = step.as_object().expect("a step is an object");
         // The other fields are arguments.
         let names = [
-            "do", "opens", "answers", "network", "server", "raw", "client", "silent", "closes", "clock", "random",
-            "sleep", "event", "state", "hears", "settled", "pending", "members", "knows", "ready", "latency",
+            "do", "opens", "answers", "network", "server", "raw", "client", "silent", "pings", "closes", "clock",
+            "random", "sleep", "event", "state", "hears", "settled", "pending", "members", "knows", "ready", "latency",
         ];
         let name = names.into_iter().find(|name| fields.contains_key(*name)).ok_or("there is no such step")?;
         let value = &step[name];
@@ -111,6 +111,7 @@ impl Run {
             "raw" => self.receive(value.as_str().expect("a text")),
             "client" => self.client(value)?,
             "silent" => self.pings.clear(),
+            "pings" => equal(self.pings.len(), value, "the number of pings")?,
             "closes" => {
                 let closed = self.socket.as_ref().and_then(|socket| socket.closed_with);
                 let closed = closed.ok_or("the client has not closed the connection")?;
@@ -246,8 +247,10 @@ impl Run {
 
     fn join(&mut self, was: Option<String>) {
         let options = Options { was, ..Options::default() };
-        let session = Session::new(&self.url, options, self.random.source()).expect("an address");
-        self.begin(session);
+        match Session::new(&self.url, options, self.random.source()) {
+            Ok(session) => self.begin(session),
+            Err(error) => self.ready = Some(error.code().to_owned()),
+        }
     }
 
     fn list(&mut self, step: &Value) {

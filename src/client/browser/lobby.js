@@ -392,10 +392,9 @@ export class Lobby {
 
   #socketOf(link, token) {
     const url = absolute(this.url);
-    const { protocol, host } = new URL(this.#home ?? url);
-    Object.assign(url, { protocol, host });
-    // Browsers refuse a fragment.
-    url.hash = "";
+    // Not `host`: without a port in it, the old one would stay. Browsers refuse a fragment.
+    const { protocol, hostname, port } = new URL(this.#home ?? url);
+    Object.assign(url, { protocol, hostname, port, hash: "" });
     if (this.welcome) url.pathname = url.pathname.replace(/\/(~quick\/[^/]*|[^/]*)$/, `/${this.welcome.lobby}`);
     const isStream = this.#blocked === 2 && globalThis.EventSource && url.pathname.includes("/ws/");
     url.protocol = url.protocol.replace(/ws|http/, isStream ? "http" : "ws");

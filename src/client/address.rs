@@ -114,11 +114,13 @@ impl Address {
         self.with(&filters.fields(after))
     }
 
-    /// Asks for a lobby by its code, in place of `~new`, `~quick/{pool}` or another code.
+    /// Asks for a lobby by its code, in place of `~new`, `~quick/{pool}` or another code, and without `create=0`: the lobby may
+    /// be gone with its server, and its members come back nevertheless.
     pub(super) fn in_lobby(mut self, code: &str) -> Address {
         let before = self.path.rsplit_once('/').map_or("", |(before, _)| before);
         let before = before.strip_suffix("/~quick").unwrap_or(before);
         self.path = format!("{before}/{}", encode_segment(code));
+        self.query.retain(|pair| pair.split('=').next() != Some("create"));
         self
     }
 
@@ -235,6 +237,7 @@ mod tests {
         assert_eq!(at("ws://a/ws/~new?x=1", "bcdfg"), "/ws/bcdfg?x=1");
         assert_eq!(at("ws://a/ws/~quick/duel?seats=2", "bcdfg"), "/ws/bcdfg?seats=2");
         assert_eq!(at("ws://a", "bcdfg"), "/bcdfg");
+        assert_eq!(at("ws://a/ws/chess?create=0&x=created", "chess"), "/ws/chess?x=created");
         assert_eq!(at("ws://a/ws/chess", "../x?y#z"), "/ws/%2E%2E%2Fx%3Fy%23z", "of a hostile server");
     }
 

@@ -395,7 +395,11 @@ export class Lobby {
     // Not `host`: without a port in it, the old one would stay. Browsers refuse a fragment.
     const { protocol, hostname, port } = new URL(this.#home ?? url);
     Object.assign(url, { protocol, hostname, port, hash: "" });
-    if (this.welcome) url.pathname = url.pathname.replace(/\/(~quick\/[^/]*|[^/]*)$/, `/${this.welcome.lobby}`);
+    if (this.welcome) {
+      url.pathname = url.pathname.replace(/\/(~quick\/[^/]*|[^/]*)$/, `/${this.welcome.lobby}`);
+      // The lobby may be gone with its server. Its members come back nevertheless.
+      url.searchParams.delete("create");
+    }
     const isStream = this.#blocked === 2 && globalThis.EventSource && url.pathname.includes("/ws/");
     url.protocol = url.protocol.replace(/ws|http/, isStream ? "http" : "ws");
     if (isStream) url.pathname = url.pathname.replace("/ws/", "/sse/");

@@ -720,6 +720,8 @@ func _address() -> String:
 	if not code.is_empty():
 		var quick: int = parts.path.rfind("/~quick/")
 		parts.path = parts.path.left(quick if quick >= 0 else parts.path.rfind("/")) + "/" + code
+		# With `create=0`: the lobby may be gone with its server. Its members come back nevertheless.
+		parts.query = _without_field(parts.query, "create")
 	# A list has no seat.
 	if not _is_list:
 		var fields := {"session": _session}
@@ -1450,11 +1452,18 @@ static func _joined(parts: Dictionary) -> String:
 	)
 
 
-static func _with_fields(query: String, fields: Dictionary) -> String:
+static func _without_field(query: String, name: String) -> String:
 	var parts := PackedStringArray()
 	for part in query.split("&", false):
-		if not fields.has(part.get_slice("=", 0)):
+		if part.get_slice("=", 0) != name:
 			parts.append(part)
+	return "&".join(parts)
+
+
+static func _with_fields(query: String, fields: Dictionary) -> String:
+	for name: String in fields:
+		query = _without_field(query, name)
+	var parts := query.split("&", false)
 	for name: String in fields:
 		parts.append("%s=%s" % [name.uri_encode(), str(fields[name]).uri_encode()])
 	return "&".join(parts)

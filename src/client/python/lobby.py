@@ -603,7 +603,10 @@ class Lobby:
             parts = parts._replace(scheme=home.scheme, netloc=home.netloc)
         if self.welcome:
             code = self.welcome["lobby"]
-            parts = parts._replace(path=re.sub(r"/(~quick/[^/]*|[^/]*)\Z", lambda _: f"/{code}", parts.path, count=1))
+            path = re.sub(r"/(~quick/[^/]*|[^/]*)\Z", lambda _: f"/{code}", parts.path, count=1)
+            # With `create=0`: the lobby may be gone with its server. Its members come back nevertheless.
+            kept = [field for field in parse_qsl(parts.query, keep_blank_values=True) if field[0] != "create"]
+            parts = parts._replace(path=path, query=urlencode(kept))
         parts = parts._replace(scheme=parts.scheme.replace("http", "ws"))
         fields: Json = {}
         # A list has no seat.

@@ -34,6 +34,8 @@ struct Entry {
     due: Time,
     /// Of two timers that are due at the same time, the one that was set first is handled first.
     order: u64,
+    /// It was set anew because it was late. Not again: the program may be slow all the time.
+    was_late: bool,
 }
 
 /// A short list: a handful of timers, and one for each request.
@@ -46,9 +48,13 @@ pub(super) struct Timers {
 impl Timers {
     /// Sets a timer, or sets it anew.
     pub(super) fn set(&mut self, timer: Timer, due: Time) {
+        self.insert(timer, due, false);
+    }
+
+    fn insert(&mut self, timer: Timer, due: Time, was_late: bool) {
         self.stop(timer);
         self.last_order += 1;
-        self.entries.push(Entry { timer, due, order: self.last_order });
+        self.entries.push(Entry { timer, due, order: self.last_order, was_late });
     }
 
     pub(super) fn stop(&mut self, timer: Timer) {
@@ -72,19 +78,19 @@ impl Timers {
         self.entries.iter().map(|entry| entry.due).min().filter(|&due| due != Time::NEVER)
     }
 
-    /// Removes and returns the next timer that is due. A late one is set anew.
+    /// Removes and returns the next timer that is due. A late one is set anew, once.
     pub(super) fn pop(&mut self, now: Time) -> Option<Timer> {
         loop {
             let next = self.entries.iter().min_by_key(|entry| (entry.due, entry.order))?;
-            let (timer, due) = (next.timer, next.due);
+            let (timer, due, was_late) = (next.timer, next.due, next.was_late);
             if due > now || due == Time::NEVER {
                 return None;
             }
-            if now - due <= LATE {
+            if was_late || now - due <= LATE {
                 self.stop(timer);
                 return Some(timer);
             }
-            self.set(timer, now + GRACE);
+            self.insert(timer, now + GRACE, true);
         }
     }
 }
@@ -117,6 +123,14 @@ mod tests {
         assert_eq!(timers.pop(at(10_000)), Some(Timer::Pause), "at most a second late");
         assert_eq!((timers.pop(at(10_000)), timers.next_due()), (None, Some(at(10_100))));
         assert_eq!(timers.pop(at(10_100)), Some(Timer::Probe));
+    }
+
+    #[test]
+    fn a_late_timer_is_postponed_once() {
+        let mut timers = Timers::default();
+        timers.set(Timer::Retry, at(1000));
+        assert_eq!(timers.pop(at(5000)), None);
+        assert_eq!(timers.pop(at(9000)), Some(Timer::Retry), "the program is slow all the time");
     }
 
     #[test]

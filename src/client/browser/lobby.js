@@ -341,11 +341,11 @@ export class Lobby {
     }
   }
 
-  // A timer that fires late has slept with its page: what has arrived meanwhile is handled first.
-  #after(key, ms, action) {
+  // A timer that fires late has slept with its page: what has arrived meanwhile is handled first. Not again: the page may be slow.
+  #after(key, ms, action, isLate) {
     const due = Date.now() + ms;
     const act = () => {
-      if (Date.now() - due > 1_000) return this.#after(key, 100, action);
+      if (!isLate && Date.now() - due > 1_000) return this.#after(key, 100, action, true);
       this.#timers.delete(key);
       action();
     };

@@ -232,7 +232,7 @@ var _link: Link = null
 var _former: Array[Object] = []
 # The first list was read: from now on changes are told.
 var _is_known := false
-# `[due, action]` by name, and those of requests. `pause` is one that the server has asked for.
+# `[due, action, is_late]` by name, and those of requests. `pause` is one that the server has asked for.
 var _timers: Dictionary = {}
 var _polled_at := 0.0
 # When something of the current connection has arrived.
@@ -597,20 +597,21 @@ func _due_timers() -> Dictionary:
 	return due
 
 
-# A timer that fires late has slept with its page: what has arrived meanwhile is handled first.
+# A timer that fires late has slept with its page: what has arrived meanwhile is handled first. Not
+# again: the game may be slow.
 func _expire(timer: Variant) -> void:
 	var action: Callable = _timers[timer][1]
-	if _ticks() - _timers[timer][0] > 1_000:
-		_after(timer, 100, action)
+	if _ticks() - _timers[timer][0] > 1_000 and not _timers[timer][2]:
+		_after(timer, 100, action, true)
 		return
 	_timers.erase(timer)
 	action.call()
 	_deliver()
 
 
-func _after(timer: Variant, ms: float, action: Callable) -> void:
+func _after(timer: Variant, ms: float, action: Callable, is_late := false) -> void:
 	_timers.erase(timer)
-	_timers[timer] = [_ticks() + ms, action]
+	_timers[timer] = [_ticks() + ms, action, is_late]
 
 
 func _stop(timer: Variant) -> void:

@@ -556,13 +556,14 @@ class Lobby:
         for event in early:
             self._emit(*event)
 
-    def _after(self, key: Any, seconds: float, action: Callable[[], None]) -> None:
+    def _after(self, key: Any, seconds: float, action: Callable[[], None], is_late: bool = False) -> None:
         due = self._loop.time() + seconds
 
         def act() -> None:
-            # The event loop was blocked, or the process was stopped: what has arrived meanwhile is handled first.
-            if self._loop.time() - due > 1.0:
-                self._after(key, 0.1, action)
+            # The event loop was blocked, or the process was stopped: what has arrived meanwhile is handled first. Not again: the program
+            # may be slow.
+            if self._loop.time() - due > 1.0 and not is_late:
+                self._after(key, 0.1, action, is_late=True)
                 return
             del self._timers[key]
             action()

@@ -149,22 +149,20 @@ impl View {
             data: None,
             reason: Some("unknown".to_owned()),
         };
-        let gone: Vec<Entry> = self.members().filter(|member| !users.contains_key(&*member.conn)).map(leave).collect();
         // A server that was started anew gives the names of seats again. With another user it is another member.
-        let is_other = |member: &&LobbyMember| {
-            let user = users.get(&*member.conn).copied().flatten();
-            user.is_some_and(|user| *user != *member.user)
+        let is_gone = |member: &&LobbyMember| {
+            users.get(&*member.conn).is_none_or(|user| user.is_some_and(|user| *user != *member.user))
         };
-        let others: Vec<Entry> = self.members().filter(is_other).map(leave).collect();
-        others.into_iter().for_each(|entry| self.change_member(Kind::Leave, entry, events));
+        let gone: Vec<Entry> = self.members().filter(is_gone).map(leave).collect();
         let data: Vec<_> =
             listed.iter().map(|entry| (entry.conn.clone(), entry.data.clone().unwrap_or_default())).collect();
         self.count = state.number("count").unwrap_or(listed.len() as u64);
-        for entry in listed {
-            self.change_member(Kind::Join, entry, events);
-        }
+        // A user with a new seat leaves the former one first.
         for entry in gone {
             self.change_member(Kind::Leave, entry, events);
+        }
+        for entry in listed {
+            self.change_member(Kind::Join, entry, events);
         }
         events.push(Event::Members);
         let origin = Origin { by: None, seq: state.number("seq") };
@@ -176,9 +174,18 @@ impl View {
 
     /// Applies a `presence_diff`.
     pub(super) fn change(&mut self, diff: &Fields<'_>, events: &mut EventQueue) {
-        let kinds = [(Kind::Join, "joins"), (Kind::Leave, "leaves"), (Kind::Away, "away"), (Kind::Back, "back")];
-        for (kind, name) in kinds {
-            for entry in entries(diff, name).unwrap_or_default() {
+        let read = |name| entries(diff, name).unwrap_or_default();
+        // A member may also have joined and left since the last change.
+        let (former, passing) = read("leaves").into_iter().partition(|entry| self.members.get(&entry.conn).is_some());
+        let kinds: [(Kind, Vec<Entry>); 5] = [
+            (Kind::Leave, former),
+            (Kind::Join, read("joins")),
+            (Kind::Leave, passing),
+            (Kind::Away, read("away")),
+            (Kind::Back, read("back")),
+        ];
+        for (kind, entries) in kinds {
+            for entry in entries {
                 self.change_member(kind, entry, events);
             }
         }

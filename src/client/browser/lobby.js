@@ -612,18 +612,18 @@ export class Lobby {
   #listed({ users, count, seq }) {
     const { conn, user, control } = this.welcome;
     const list = users ?? (/[?&]role=watch/.test(this.url) ? [] : [this.members.get(conn) ?? { user, conn }]);
-    const gone = [...this.members.values()].filter((member) => !list.some((entry) => entry.conn === member.conn));
-    for (const { conn, user } of list) {
-      const member = this.members.get(conn);
-      if (member && member.user !== user) this.#changed({ leaves: [{ ...member, reason: "unknown" }] });
-    }
+    // A server that was started anew gives the names of seats again. With another user it is another member.
+    const isSame = (member) => (entry) => entry.conn === member.conn && entry.user === member.user;
+    const gone = [...this.members.values()].filter((member) => !list.some(isSame(member)));
+    const own = list.find((entry) => entry.conn === conn);
+    const known = this.members.get(conn);
+    this.me = own ? (known && !gone.includes(known) ? known : Object.assign(new Member(this), own)) : null;
     this.#changed({ joins: list, leaves: gone.map((member) => ({ ...member, reason: "unknown" })) });
     for (const entry of list) {
       const who = this.members.get(entry.conn);
       this.#replace(who, "data", entry.data ?? {}, who, { by: null, seq });
     }
     this.count = count ?? list.length;
-    this.me = this.members.get(conn) ?? null;
     this.#flush();
     if (!control) this.#stated({});
   }
@@ -656,12 +656,16 @@ export class Lobby {
 
   // Members of the first list are not told.
   #changed({ joins = [], leaves = [], away = [], back = [] }) {
-    for (const [kind, entries] of Object.entries({ join: joins, leave: leaves, away, back })) {
+    const isKnown = ({ conn }) => this.members.has(conn);
+    // A user with a new seat leaves the former one first. A member may also have joined and left since the last change.
+    const passing = leaves.filter((entry) => !isKnown(entry));
+    for (const [kind, entries] of [["leave", leaves.filter(isKnown)], ["join", joins], ["leave", passing], ["away", away], ["back", back]]) {
       for (const { reason, data, ...entry } of entries) {
-        const member = this.members.get(entry.conn) ?? Object.assign(new Member(this), data && { data });
+        const known = this.members.get(entry.conn);
+        const member = known ?? (this.me?.conn === entry.conn ? this.me : Object.assign(new Member(this), data && { data }));
         // A list names known members, too.
-        const name = kind === "join" && member.conn ? (entry.away ? "away" : "back") : kind;
-        const wasAway = member.conn && member.away;
+        const name = kind === "join" && known ? (entry.away ? "away" : "back") : kind;
+        const wasAway = known?.away;
         Object.assign(member, { away: name === "away" }, entry);
         if (name === "leave") this.members.delete(entry.conn);
         else this.members.set(entry.conn, member);

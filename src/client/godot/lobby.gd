@@ -1073,20 +1073,23 @@ func _listed(message: Dictionary) -> void:
 		listed[entry.conn] = entry
 	var gone := []
 	for member: Member in members.values():
-		var leave := _merged(_entry(member), {"reason": "unknown"})
-		if not listed.has(member.conn):
-			gone.append(leave)
-		elif listed[member.conn].get("user", member.user) != member.user:
-			# A server that was started anew gives the names of seats again. With another user it is
-			# another member.
-			_moved("leaves", leave)
+		# A server that was started anew gives the names of seats again. With another user it is
+		# another member.
+		if listed.get(member.conn, {}).get("user") != member.user:
+			gone.append(_merged(_entry(member), {"reason": "unknown"}))
+	var known: Member = members.get(own)
+	if not listed.has(own):
+		me = null
+	elif known == null or known.user != listed[own].user:
+		me = _make_member(listed[own])
+	else:
+		me = known
 	_changed({"joins": entries, "leaves": gone})
 	for conn: String in listed:
 		var member: Member = members.get(conn)
 		if member != null:
 			_replace_data(member, listed[conn].get("data", {}), null, message.get("seq"))
 	count = message.get("count", entries.size())
-	me = members.get(own)
 	_flush()
 	if not _has_control():
 		_stated({})
@@ -1117,11 +1120,31 @@ func _opened() -> void:
 
 
 func _changed(message: Dictionary) -> void:
-	for kind: String in ["joins", "leaves", "away", "back"]:
+	# A user with a new seat leaves the former one first. A member may also have joined and left
+	# since the last change.
+	var passing := []
+	for entry: Dictionary in message.get("leaves", []):
+		if members.has(entry.conn):
+			_moved("leaves", entry)
+		else:
+			passing.append(entry)
+	for entry: Dictionary in message.get("joins", []):
+		_moved("joins", entry)
+	for entry: Dictionary in passing:
+		_moved("leaves", entry)
+	for kind: String in ["away", "back"]:
 		for entry: Dictionary in message.get(kind, []):
 			_moved(kind, entry)
 	count = members.size()
 	_emit(&"members_changed", [])
+
+
+func _make_member(entry: Dictionary) -> Member:
+	var member := Member.new(self)
+	member.user = entry.user
+	member.conn = entry.conn
+	member.data = entry.get("data", {})
+	return member
 
 
 # Members of the first list are not told.
@@ -1129,10 +1152,7 @@ func _moved(kind: String, entry: Dictionary) -> void:
 	var member: Member = members.get(entry.conn)
 	var is_new := member == null
 	if is_new:
-		member = Member.new(self)
-		member.user = entry.user
-		member.conn = entry.conn
-		member.data = entry.get("data", {})
+		member = me if me != null and me.conn == entry.conn else _make_member(entry)
 	var was_away := member.away
 	member.away = entry.get("away", kind == "away")
 	if kind == "leaves":

@@ -779,18 +779,20 @@ class Lobby:
             own = {"user": welcome["user"], "conn": conn, "data": me.data if me else {}}
             entries = [] if self._is_watcher else [own]
         users = {entry["conn"]: entry["user"] for entry in entries}
-        gone = [{"user": who.user, "conn": who.conn, "reason": "unknown"} for who in self.members.values() if users.get(who.conn) != who.user]
         # A server that was started anew gives the names of seats again. With another user it is another member.
-        others = [entry for entry in gone if entry["conn"] in users]
-        if others:
-            self._changed({"leaves": others})
-        gone = [entry for entry in gone if entry["conn"] not in users]
+        gone = [{"user": who.user, "conn": who.conn, "reason": "unknown"} for who in self.members.values() if users.get(who.conn) != who.user]
+        known, mine = self.members.get(conn), next((entry for entry in entries if entry["conn"] == conn), None)
+        if mine is None:
+            self.me = None
+        elif known is None or known.user != mine["user"]:
+            self.me = Member(self, mine["user"], conn, mine.get("data", {}))
+        else:
+            self.me = known
         self._changed({"joins": entries, "leaves": gone})
         for entry in entries:
             who = self.members[entry["conn"]]
             self._replace(who, "data", entry.get("data", {}), who, Change(None, seq))
         self.count = state.get("count", len(entries))
-        self.me = self.members.get(conn)
         self._flush()
         if not self._has_control():
             self._stated({"seq": seq})
@@ -821,11 +823,18 @@ class Lobby:
 
     def _changed(self, diff: Json) -> None:
         """Members of the first list are not told."""
-        for kind, key in ("join", "joins"), ("leave", "leaves"), ("away", "away"), ("back", "back"):
-            for entry in diff.get(key, ()):
+        leaves = diff.get("leaves", ())
+        # A user with a new seat leaves the former one first. A member may also have joined and left since the last change.
+        former = [entry for entry in leaves if entry["conn"] in self.members]
+        passing = [entry for entry in leaves if entry["conn"] not in self.members]
+        for kind, entries in (("leave", former), ("join", diff.get("joins", ())), ("leave", passing),
+                              ("away", diff.get("away", ())), ("back", diff.get("back", ()))):
+            for entry in entries:
                 conn = entry["conn"]
                 member = known = self.members.get(conn)
-                if member is None:
+                if member is None and self.me and self.me.conn == conn:
+                    member = self.me
+                elif member is None:
                     member = Member(self, entry["user"], conn, entry.get("data", {}))
                 # A list names known members, too.
                 name = ("away" if entry.get("away") else "back") if kind == "join" and known else kind

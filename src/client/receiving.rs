@@ -44,8 +44,9 @@ impl Session {
         match kind {
             "presence_state" => self.listed(message),
             "presence_diff" => self.view.change(message, &mut self.events),
-            "ack" | "error" => self.answered(now, kind == "error", message),
-            "pong" => self.sampled(now, message),
+            // A text is the `ref` of the session's own pings.
+            "pong" if message.text("ref").is_some() => self.sampled(now, message),
+            "ack" | "error" | "pong" => self.answered(now, kind == "error", message),
             "health_ping" => self.answer_health_ping(message),
             "lobby_state" if has_control => self.stated(Some(message)),
             "state" if has_control => {

@@ -546,7 +546,8 @@ export class Lobby {
       presence_diff: this.#changed,
       ack: this.#answered,
       error: this.#answered,
-      pong: this.#sampled,
+      // Of a request, or without a `ref` of `send`, unless the client itself has asked.
+      pong: typeof message.ref === "string" ? this.#sampled : this.#answered,
       health_ping: ({ timestamp }) => this.#say(JSON.stringify({ type: "health_pong", timestamp })),
       goodbye: () => Number.isInteger(message.code) && (this.#link.goodbye = message),
       ...(control && {

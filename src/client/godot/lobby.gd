@@ -1291,6 +1291,8 @@ func _answered(message: Dictionary) -> void:
 func _sampled(message: Dictionary) -> void:
 	var ref: Variant = message.get("ref")
 	if not ref is String:
+		# Of a request, or of `send`.
+		_answered(message)
 		return
 	var at := _ticks()
 	var then: float = ref.to_float() / 1_000

@@ -949,6 +949,8 @@ class Lobby:
     def _sampled(self, pong: Json) -> None:
         ref = pong.get("ref")
         if not isinstance(ref, str):
+            # Of a request, or of `send`.
+            self._answered(pong)
             return
         now, then = self._milliseconds(), float(ref)
         self._samples.appendleft((round(now - then), pong["server_time"] - (now + then) / 2))

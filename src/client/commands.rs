@@ -64,8 +64,12 @@ impl Session {
         Ok(id)
     }
 
-    /// Sends a message now or never: for cursors and positions. Returns whether it was sent: not without a connection, with
-    /// more than 64 KiB unsent, or after `rate_limited`.
+    /// Sends a message now or never. Returns whether it was sent: not without a connection, with more than 64 KiB unsent, or
+    /// after `rate_limited`.
+    ///
+    /// What soon is obsolete, such as cursors and positions, is sent as a `broadcast` with the payload
+    /// `{"data": {"type": "cursor", …}, "volatile": true}`, and is heard as `cursor`. Other messages the relay numbers and keeps
+    /// for members that come back: many of them make every return a gap.
     ///
     /// # Errors
     ///

@@ -305,7 +305,8 @@ export class Lobby<S extends Messages = Record<string, any>, D extends object = 
   request(type: "direct", payload: { to: string; data: unknown }, options?: RequestOptions): Promise<Ack>;
   request<K extends Type<S>>(type: K, ...args: Sent<S[K], [options?: RequestOptions]>): Promise<Ack>;
   /** Sends a message now or never. Returns whether it was sent: `false` while there is no connection. Throws `too_large`. */
-  send(type: "broadcast", payload: { data: unknown }): boolean;
+  /** With `volatile` the message has no number: it is not kept for members that come back, and they do not miss it. */
+  send(type: "broadcast", payload: { data: unknown; volatile?: boolean }): boolean;
   send(type: "direct", payload: { to: string; data: unknown }): boolean;
   send<K extends Type<S>>(type: K, ...args: Sent<S[K], []>): boolean;
   /** The same for a binary message. Event streams carry none. */

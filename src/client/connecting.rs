@@ -65,6 +65,12 @@ impl Session {
         self.actions.push_back(Action::Connect(Attempt { id, address }));
     }
 
+    /// The attempt has brought no welcome, or no list after it.
+    pub(super) fn not_opened(&mut self, now: Time) {
+        let is_welcome = self.link.as_ref().is_some_and(|link| link.is_welcome);
+        self.give_up(now, if is_welcome { "no_list" } else { "no_welcome" });
+    }
+
     /// Gives a connection up that has not ended. It is closed without a code: 1000 would give the seat up, too.
     pub(super) fn give_up(&mut self, now: Time, reason: &str) {
         let link = self.drop_link(Some(None));

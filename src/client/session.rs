@@ -208,7 +208,7 @@ impl Session {
     pub fn handle_timeout(&mut self, now: Time) {
         while let Some(timer) = self.timers.pop(now) {
             match timer {
-                Timer::Connect => self.give_up(now, ""),
+                Timer::Connect => self.not_opened(now),
                 Timer::Probe => self.unanswered(now),
                 Timer::Heartbeat => self.beat(now),
                 Timer::Stable => self.backoff.reset(),

@@ -569,7 +569,7 @@ export class Lobby {
   // The server itself allows 10 s for authorization. The list may take as long after the welcome.
   #limit() {
     const link = this.#link;
-    this.#after("connect", 15_000, () => this.#lost(link));
+    this.#after("connect", 15_000, () => this.#lost(link, { code: 1006, reason: link.isWelcome ? "no_list" : "no_welcome" }));
   }
 
   #connected() {

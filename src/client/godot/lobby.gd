@@ -708,7 +708,9 @@ func _open() -> void:
 
 # The server itself allows 10 s for authorization. The list may take as long after the welcome.
 func _limit(link: Link) -> void:
-	_after("connect", 15_000, func() -> void: _lost(link))
+	var give_up := func() -> void:
+		_lost(link, {"code": 1006, "reason": "no_list" if link.is_welcome else "no_welcome"})
+	_after("connect", 15_000, give_up)
 
 
 func _address() -> String:

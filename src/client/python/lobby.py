@@ -594,7 +594,7 @@ class Lobby:
             link.start()
 
     def _limit(self, link: _Link) -> None:
-        self._after("connect", CONNECT_SECONDS, lambda: self._lost(link, Closed(1006, "")))
+        self._after("connect", CONNECT_SECONDS, lambda: self._lost(link, Closed(1006, "no_list" if link.is_welcome else "no_welcome")))
 
     def _address(self) -> str:
         """The address of the next attempt."""

@@ -30,6 +30,10 @@ pub fn bot(url: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
                 }
                 _ => continue,
             },
+            Event::Connection { state: State::Waiting, why: Some(why) } => {
+                eprintln!("waiting: {} {}", why.code, why.reason);
+                continue;
+            }
             Event::Connection { state: State::Closed, why: Some(why) } if why.reason != "left" => {
                 return Err(format!("closed: {} {}", why.code, why.reason).into());
             }

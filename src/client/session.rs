@@ -188,10 +188,11 @@ impl Session {
         }
     }
 
-    /// The attempt has failed before the request was written: there is no token, no route, or nobody listens.
-    pub fn handle_failed(&mut self, now: Time, id: AttemptId) {
+    /// The attempt has failed before the request was written. The reason is a word for the application, such as `no_token`,
+    /// `no_address`, `no_connection` or `tls`.
+    pub fn handle_failed(&mut self, now: Time, id: AttemptId, reason: &str) {
         if self.is_current(id) {
-            self.lost(now, Ending::new(1006, ""), false);
+            self.lost(now, Ending::new(1006, reason), false);
         }
     }
 

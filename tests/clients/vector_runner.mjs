@@ -219,9 +219,9 @@ class Run {
     } else throw new Error(`nobody can do ${action}`);
   }
 
-  join({ listener, url = "ws://lobby.example/ws/chess" }) {
+  join({ listener, url = "ws://lobby.example/ws/chess", tokenless = 0 }) {
     let tokens = 0;
-    const lobby = this.lobby = new this.Lobby(url, { token: () => `token ${++tokens}` });
+    const lobby = this.lobby = new this.Lobby(url, { token: () => (++tokens > tokenless ? `token ${tokens}` : undefined) });
     if (listener === "throws") lobby.on("move", () => { throw new Error("of a listener"); });
     if (listener === "leaves first") lobby.on("leave", () => lobby.leave());
     for (const name of ["join", "leave", "away", "back", "gap"]) {

@@ -247,7 +247,7 @@ class Run:
     def step_do(self, action, step):
         lobby = self.lobby
         if action == "join":
-            self.join(**{name: step[name] for name in ("listener", "url") if name in step})
+            self.join(**{name: step[name] for name in ("listener", "url", "tokenless") if name in step})
         elif action == "list":
             self.list(step.get("url", "ws://lobby.example/ws/~lobbies"), step.get("filters", {}))
         elif action == "find":
@@ -270,11 +270,16 @@ class Run:
         else:
             raise AssertionError(f"nobody can do {action}")
 
-    def join(self, listener=None, url="ws://lobby.example/ws/chess", was=None):
+    def join(self, listener=None, url="ws://lobby.example/ws/chess", was=None, tokenless=0):
         tokens = iter(range(1, 1000))
+
+        def token():
+            number = next(tokens)
+            return f"token {number}" if number > tokenless else None
+
         self.refused = None
         try:
-            lobby = self.lobby = self.world.Lobby(url, token=lambda: f"token {next(tokens)}", was=was)
+            lobby = self.lobby = self.world.Lobby(url, token=token, was=was)
         except LobbyError as error:
             self.refused = error.code
             return

@@ -202,8 +202,8 @@ type ControlEvent<S> = string extends keyof S ? keyof ControlEvents : Exclude<ke
 type HeardType<S> = Exclude<Type<S>, ControlEvent<S>>;
 
 export interface Options {
-  /** Returns a token for each attempt to connect. */
-  token?: string | (() => string | Promise<string>);
+  /** A function returns a token for each attempt to connect. If it throws, or returns nothing, the attempt has failed. */
+  token?: string | (() => Token | Promise<Token>);
   /** Aborted: leaves the lobby. */
   signal?: AbortSignal;
   /** Under which a tab remembers its seat while it reloads. Default: the address. Distinguishes clients of one page in one lobby. */
@@ -324,6 +324,8 @@ export class Lobby<S extends Messages = Record<string, any>, D extends object = 
   /** Each message from now on, until the lobby is closed. Throws `overflow` if 1,000 messages were not read. */
   [Symbol.asyncIterator](): AsyncGenerator<[data: unknown, meta: Meta], void, void>;
 }
+
+export type Token = string | null | undefined;
 
 export interface ListenerOptions {
   once?: boolean;

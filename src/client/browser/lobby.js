@@ -381,6 +381,8 @@ export class Lobby {
     try {
       const { token } = this.options;
       const value = typeof token === "function" ? await token() : token;
+      // Without one the server would refuse the client for good.
+      if (typeof token === "function" && value == null) return this.#lost(link, { code: 1006, reason: "no_token" });
       link.isReady = true;
       if (link === this.#link) link.socket = this.#socketOf(link, value);
     } catch (error) {

@@ -700,8 +700,10 @@ func _open() -> void:
 	var value: Variant = await token.call() if token is Callable else token
 	if link != _link:
 		return
-	if value != null:
-		link.socket = _make_socket(_address(), _protocols(str(value)))
+	if value == null:
+		_lost(link, {"code": 1006, "reason": "no_token"})
+		return
+	link.socket = _make_socket(_address(), _protocols(str(value)))
 	if link.socket == null:
 		_lost(link)
 

@@ -19,8 +19,8 @@ const MAX_UNWRITTEN: usize = 256 << 10;
 /// How a connection has ended, in the words of the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// Before the request was written.
-    Failed,
+    /// Before the request was written, for this reason.
+    Failed(&'static str),
     /// With an HTTP status.
     Refused(u16, Option<Duration>),
     /// With a code and a reason.
@@ -110,7 +110,7 @@ impl Connection {
         loop {
             match self.stage {
                 Stage::Connecting | Stage::Encrypting => {
-                    if !self.establish().map_err(|_| Ended::Failed)? {
+                    if !self.establish().map_err(|_| Ended::Failed(self.why_failed()))? {
                         self.is_readable = false;
                         return Ok(None);
                     }
@@ -184,10 +184,14 @@ impl Connection {
         }
     }
 
+    fn why_failed(&self) -> &'static str {
+        if self.stage == Stage::Encrypting { "tls" } else { "no_connection" }
+    }
+
     /// The server has ended the connection, or it is broken.
     fn ended(&self) -> Ended {
         let has_asked = self.stage != Stage::Upgrading || self.output.has_begun();
-        if has_asked { Ended::lost() } else { Ended::Failed }
+        if has_asked { Ended::lost() } else { Ended::Failed(self.why_failed()) }
     }
 
     /// A browser reports 1006 when a server breaks the protocol, too. A message that is too large would come again.

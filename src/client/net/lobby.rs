@@ -100,6 +100,10 @@ pub enum Traced<'a> {
 
 type Trace = dyn FnMut(Traced<'_>) + Send + Sync;
 
+/// Reasons of attempts that have failed.
+const NO_CONNECTION: &str = "no_connection";
+const TLS: &str = "tls";
+
 /// What an attempt still may try.
 struct Dial {
     prepared: Prepared,
@@ -138,11 +142,18 @@ impl Lobby {
     /// `lobby_full`, with the close code in its details.
     pub fn join(url: &str, options: LobbyOptions, timeout: Duration) -> Result<Lobby, LobbyError> {
         let mut lobby = Lobby::connect(url, options)?;
-        lobby.wait(timeout, |session| session.state() == State::Open);
+        let mut why = String::new();
+        lobby.wait(timeout, |session| {
+            if let Some(last) = session.why() {
+                why.clone_from(&last.reason);
+            }
+            session.state() == State::Open
+        });
         match lobby.state() {
             State::Open => Ok(lobby),
             State::Closed => Err(lobby.why_closed()),
-            _ => Err(LobbyError::new("timeout")),
+            _ if why.is_empty() => Err(LobbyError::new("timeout")),
+            _ => Err(LobbyError::with_message("timeout", &format!("the last attempt has failed: {why}"))),
         }
     }
 
@@ -283,39 +294,46 @@ impl Lobby {
             return;
         }
         self.awaited = None;
-        let Some(prepared) = answer.prepared else { return self.session.handle_failed(now, answer.id) };
+        let prepared = match answer.prepared {
+            Ok(prepared) => prepared,
+            Err(reason) => return self.session.handle_failed(now, answer.id, reason),
+        };
         let addresses = prepared.addresses.clone().into_iter();
         self.dial = Some(Dial { prepared, addresses, next: Time::NEVER });
-        self.dial_next(now);
+        self.dial_next(now, NO_CONNECTION);
     }
 
-    /// Connects to the next address of the attempt. If none is left, the attempt has failed.
-    fn dial_next(&mut self, now: Time) {
+    /// Connects to the next address of the attempt. If none is left, the attempt has failed: for the reason of the last one.
+    fn dial_next(&mut self, now: Time, mut reason: &'static str) {
         self.connection = None;
         let Some(mut dial) = self.dial.take() else { return };
         while let Some(address) = dial.addresses.next() {
-            if let Some(connection) = self.open(&dial.prepared, address) {
-                self.connection = Some(connection);
-                let is_last = dial.addresses.as_slice().is_empty();
-                dial.next = if is_last { Time::NEVER } else { now + NEXT_ADDRESS };
-                self.dial = Some(dial);
-                return;
+            match self.open(&dial.prepared, address) {
+                Ok(connection) => {
+                    self.connection = Some(connection);
+                    let is_last = dial.addresses.as_slice().is_empty();
+                    dial.next = if is_last { Time::NEVER } else { now + NEXT_ADDRESS };
+                    self.dial = Some(dial);
+                    return;
+                }
+                Err(why) => reason = why,
             }
         }
-        self.session.handle_failed(now, dial.prepared.attempt.id());
+        self.session.handle_failed(now, dial.prepared.attempt.id(), reason);
     }
 
-    fn open(&mut self, prepared: &Prepared, address: SocketAddr) -> Option<Connection> {
+    fn open(&mut self, prepared: &Prepared, address: SocketAddr) -> Result<Connection, &'static str> {
         let Prepared { attempt, token, .. } = prepared;
         if attempt.is_secure() {
-            self.load_trust().ok()?;
+            self.load_trust().map_err(|_| TLS)?;
         }
         let tls = self.trust.as_ref().filter(|_| attempt.is_secure()).map(|trust| (trust, attempt.host()));
-        let mut socket = TcpStream::connect(address).ok()?;
-        self.poll.registry().register(&mut socket, SOCKET, Interest::READABLE | Interest::WRITABLE).ok()?;
-        let stream = Stream::new(socket, tls).ok()?;
+        let mut socket = TcpStream::connect(address).map_err(|_| NO_CONNECTION)?;
+        let interests = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut socket, SOCKET, interests).map_err(|_| NO_CONNECTION)?;
+        let stream = Stream::new(socket, tls).map_err(|_| TLS)?;
         let request = Upgrade::request(attempt, token.as_deref());
-        Some(Connection::new(attempt.id(), stream, request, self.max_frame_bytes))
+        Ok(Connection::new(attempt.id(), stream, request, self.max_frame_bytes))
     }
 
     fn load_trust(&mut self) -> Result<(), String> {
@@ -335,7 +353,7 @@ impl Lobby {
 
     fn try_next_address(&mut self, now: Time) {
         if self.next_address_due().is_some_and(|due| due <= now) {
-            self.dial_next(now);
+            self.dial_next(now, NO_CONNECTION);
         }
     }
 
@@ -364,7 +382,7 @@ impl Lobby {
                     connection.close((code != 1005).then_some(code));
                     self.end(now, Ended::Closed(code, reason));
                 }
-                Err(Ended::Failed) => self.dial_next(now),
+                Err(Ended::Failed(reason)) => self.dial_next(now, reason),
                 Err(ended) => self.end(now, ended),
             }
             self.act(now);
@@ -378,7 +396,7 @@ impl Lobby {
         self.dial = None;
         self.keep_closing(now, connection);
         match ended {
-            Ended::Failed => self.session.handle_failed(now, id),
+            Ended::Failed(reason) => self.session.handle_failed(now, id, reason),
             Ended::Refused(status, retry_after) => self.session.handle_refused(now, id, status, retry_after),
             Ended::Closed(code, reason) => self.session.handle_closed(now, id, code, &reason),
         }

@@ -24,8 +24,8 @@ pub(super) struct Prepared {
 /// An attempt, and what came of it.
 pub(super) struct Answer {
     pub(super) id: AttemptId,
-    /// `None`: there is no token, or no address.
-    pub(super) prepared: Option<Prepared>,
+    /// Or the reason why it has failed.
+    pub(super) prepared: Result<Prepared, &'static str>,
 }
 
 pub(super) struct Preparing {
@@ -47,20 +47,24 @@ enum Progress {
     #[default]
     Running,
     Prepared(Box<Prepared>),
-    Failed,
+    Failed(&'static str),
 }
 
 impl Slot {
     /// Takes the answer, if the thread has left one.
-    fn take(&self) -> Option<Option<Prepared>> {
+    fn take(&self) -> Option<Result<Prepared, &'static str>> {
         match std::mem::take(&mut *self.0.lock().expect(NO_PANIC)) {
             Progress::Running => None,
-            Progress::Prepared(prepared) => Some(Some(*prepared)),
-            Progress::Failed => Some(None),
+            Progress::Prepared(prepared) => Some(Ok(*prepared)),
+            Progress::Failed(reason) => Some(Err(reason)),
         }
     }
 }
 
+/// The application's function has returned no token, or has panicked.
+const NO_TOKEN: &str = "no_token";
+/// The host has none that is known.
+const NO_ADDRESS: &str = "no_address";
 const NO_PANIC: &str = "no thread panics while it holds the lock";
 
 impl Preparing {
@@ -85,7 +89,7 @@ impl Preparing {
                 None
             }
             // The system has no thread to spare.
-            Err(_) => Some(Answer { id, prepared: None }),
+            Err(_) => Some(Answer { id, prepared: Err("no_thread") }),
         }
     }
 
@@ -103,7 +107,7 @@ impl Preparing {
 
     fn spawn(&self, attempt: Attempt) -> io::Result<Arc<Slot>> {
         let slot = Arc::new(Slot::default());
-        let reply = Reply { slot: slot.clone(), waker: self.waker.clone(), prepared: None };
+        let reply = Reply { slot: slot.clone(), waker: self.waker.clone(), prepared: Err(NO_TOKEN) };
         let token = self.token.clone();
         let work = move || {
             let mut reply = reply;
@@ -118,23 +122,25 @@ impl Preparing {
 struct Reply {
     slot: Arc<Slot>,
     waker: Arc<Waker>,
-    prepared: Option<Prepared>,
+    prepared: Result<Prepared, &'static str>,
 }
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        let progress = self.prepared.take().map_or(Progress::Failed, |prepared| Progress::Prepared(Box::new(prepared)));
+        let prepared = std::mem::replace(&mut self.prepared, Err(NO_TOKEN));
+        let progress = prepared.map_or_else(Progress::Failed, |prepared| Progress::Prepared(Box::new(prepared)));
         *self.slot.0.lock().expect(NO_PANIC) = progress;
         // Fails if the client is gone.
         let _ = self.waker.wake();
     }
 }
 
-fn prepare(attempt: Attempt, token: &LobbyToken) -> Option<Prepared> {
-    let token = token.get().ok()?;
-    let addresses: Vec<SocketAddr> = (attempt.host(), attempt.port()).to_socket_addrs().ok()?.collect();
+fn prepare(attempt: Attempt, token: &LobbyToken) -> Result<Prepared, &'static str> {
+    let token = token.get().map_err(|_| NO_TOKEN)?;
+    let found = (attempt.host(), attempt.port()).to_socket_addrs().map_err(|_| NO_ADDRESS)?;
+    let addresses: Vec<SocketAddr> = found.collect();
     if addresses.is_empty() {
-        return None;
+        return Err(NO_ADDRESS);
     }
-    Some(Prepared { attempt, token, addresses })
+    Ok(Prepared { attempt, token, addresses })
 }

@@ -1051,6 +1051,9 @@ class _Link:
             token = lobby.token() if callable(lobby.token) else lobby.token
             if inspect.isawaitable(token):
                 token = await token
+            # Without one the server would refuse the client for good.
+            if token is None and callable(lobby.token):
+                return Closed(1006, "no_token"), 0.0
             subprotocols = ["lobby.v1.json"]
             if token:
                 subprotocols.append("base64url.bearer.lobby." + base64.urlsafe_b64encode(token.encode()).decode().rstrip("="))

@@ -243,7 +243,7 @@ impl World {
         let known: Vec<usize> = (0..self.nodes.len()).filter(is_known).collect();
         let node = known[self.random.below(known.len() as u64) as usize];
         if self.nodes[node].engine.is_none() {
-            self.pages[at].session.handle_failed(Time::from_micros(self.now), attempt.id());
+            self.pages[at].session.handle_failed(Time::from_micros(self.now), attempt.id(), "no_connection");
             return Ok(());
         }
         self.last_wire += 1;

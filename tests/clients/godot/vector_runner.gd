@@ -75,7 +75,11 @@ class Run:
 	func step_do(step: Dictionary) -> String:
 		match step.do:
 			"join":
-				_join(step.get("url", "ws://lobby.example/ws/chess"), step.get("listener", ""))
+				_join(
+					step.get("url", "ws://lobby.example/ws/chess"),
+					step.get("listener", ""),
+					step.get("tokenless", 0)
+				)
 			"list":
 				_make_lobby()
 				_await_join(
@@ -106,12 +110,12 @@ class Run:
 				return "nobody can do this"
 		return ""
 
-	func _join(url: String, listener := "") -> void:
+	func _join(url: String, listener := "", tokenless := 0) -> void:
 		_make_lobby(listener)
 		var tokens := [0]
-		var token := func() -> String:
+		var token := func() -> Variant:
 			tokens[0] += 1
-			return "token %d" % tokens[0]
+			return "token %d" % tokens[0] if tokens[0] > tokenless else null
 		_await_join(lobby.join.bind(url, token))
 
 	func _await_join(start: Callable) -> void:

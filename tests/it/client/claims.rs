@@ -65,7 +65,7 @@ fn only_an_attempt_that_may_have_arrived_can_displace_a_later_one() {
         session.state() == State::Waiting
     };
     assert!(comes_back(|session, id| session.handle_closed(Time::ZERO, id, 1006, "")));
-    assert!(!comes_back(|session, id| session.handle_failed(Time::ZERO, id)), "nothing was sent");
+    assert!(!comes_back(|session, id| session.handle_failed(Time::ZERO, id, "no_connection")), "nothing was sent");
     assert!(!comes_back(|session, id| session.handle_refused(Time::ZERO, id, 503, None)), "it was answered");
     assert!(!comes_back(|session, id| {
         session.handle_text(

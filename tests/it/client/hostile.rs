@@ -146,7 +146,7 @@ fn step(session: &mut Session, now: &mut Time, books: &mut Books, random: &mut R
                 if random.percent(90) { 1006 } else { [1000, 4001, 4003, 4004, 65535][random.below(5) as usize] };
             session.handle_closed(*now, id, code, pick(random, &["", "token_expired", "kicked"]));
         }
-        (1, Some(id)) => session.handle_failed(*now, id),
+        (1, Some(id)) => session.handle_failed(*now, id, "no_connection"),
         (2, Some(id)) => session.handle_refused(*now, id, 503, Some(Duration::from_secs(random.below(9)))),
         (3, Some(id)) => session.handle_binary(*now, id, &[0; 9]),
         (4, Some(id)) => session.handle_unwritten(id, random.below(1 << 17) as usize),

@@ -447,3 +447,20 @@ fn without_tls_a_secure_address_is_an_error() {
     assert_eq!(error.code(), "no_tls");
     assert!(error.message().is_some_and(|message| message.contains("feature `tls`")), "{error}");
 }
+
+#[track_caller]
+fn check_failure(options: LobbyOptions, url: &str, reason: &str) {
+    let joined = Lobby::join(url, options, Duration::from_millis(200));
+    let error = joined.map(drop).expect_err("there is no server");
+    let message = format!("the last attempt has failed: {reason}");
+    assert_eq!((error.code(), error.message()), ("timeout", Some(&*message)));
+}
+
+#[test]
+fn a_join_that_times_out_says_why_the_last_attempt_has_failed() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("ws://{}/ws/chess", listener.local_addr().expect("an address"));
+    drop(listener);
+    check_failure(with_token("ann"), &url, "no_connection");
+    check_failure(with_token(LobbyToken::fetched(|| None)), &url, "no_token");
+}

@@ -39,6 +39,8 @@ struct Run {
     random: Random,
     url: String,
     tokens: u32,
+    /// For so many attempts there is no token.
+    tokenless: u32,
     /// Connections that no step has named, each with its token.
     opened: VecDeque<(Attempt, String)>,
     socket: Option<Socket>,
@@ -163,6 +165,10 @@ impl Run {
             match action {
                 Action::Connect(attempt) => {
                     self.tokens += 1;
+                    if self.tokens <= self.tokenless {
+                        session.handle_failed(self.now, attempt.id(), "no_token");
+                        continue;
+                    }
                     self.opened.push_back((attempt, format!("token {}", self.tokens)));
                 }
                 Action::Send(id, message) => {
@@ -216,6 +222,7 @@ impl Run {
             "join" => {
                 self.url = step["url"].as_str().unwrap_or("ws://lobby.example/ws/chess").to_owned();
                 self.leaves = step["listener"] == "leaves";
+                self.tokenless = step["tokenless"].as_u64().unwrap_or(0) as u32;
                 self.join(None);
             }
             "reload" => {

@@ -18,7 +18,7 @@ const SKIPPED: &[(&str, &str)] = &[
 ];
 
 /// Number of vectors that run.
-const RUN: usize = 82;
+const RUN: usize = 83;
 
 /// Returns the transcripts by their names.
 fn vectors() -> Vec<(String, Vec<Value>)> {

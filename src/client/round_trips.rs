@@ -7,6 +7,8 @@ use crate::base::time::Time;
 
 /// Number of answers that are remembered.
 const SAMPLES: usize = 8;
+/// Two samples agree if their offsets differ by no more than half of both round trips and so many microseconds.
+const TOLERANCE: i128 = 5_000;
 
 #[derive(Clone, Copy, Debug)]
 struct Sample {
@@ -14,7 +16,14 @@ struct Sample {
     offset: i128,
 }
 
-/// The newest samples. The one with the shortest round trip is the most exact.
+impl Sample {
+    fn agrees_with(self, other: Sample) -> bool {
+        let both = (self.round_trip + other.round_trip).as_micros() as i128;
+        (self.offset - other.offset).abs() <= both / 2 + TOLERANCE
+    }
+}
+
+/// The newest samples that agree with the last one. The one with the shortest round trip is the most exact.
 #[derive(Debug, Default)]
 pub(super) struct RoundTrips {
     samples: VecDeque<Sample>,
@@ -33,8 +42,11 @@ impl RoundTrips {
 
     pub(super) fn add(&mut self, sent: Time, now: Time, server_millis: u64) {
         let middle = (i128::from(sent.as_micros()) + i128::from(now.as_micros())) / 2;
+        let new = Sample { round_trip: now - sent, offset: i128::from(server_millis) * 1000 - middle };
+        // One that contradicts is from before a sleep, during which this clock stood still.
+        self.samples.retain(|sample| sample.agrees_with(new));
         self.samples.truncate(SAMPLES - 1);
-        self.samples.push_front(Sample { round_trip: now - sent, offset: i128::from(server_millis) * 1000 - middle });
+        self.samples.push_front(new);
         self.offset = self.best().map(|best| best.offset);
     }
 

@@ -751,7 +751,10 @@ export class Lobby {
 
   #sampled({ ref, server_time }) {
     const [now, then] = [performance.now(), Number(ref)];
-    this.#samples = [[Math.round(now - then), server_time - (now + then) / 2], ...this.#samples].slice(0, 8);
+    const [roundTrip, offset] = [now - then, server_time - (now + then) / 2];
+    // One that contradicts is from before a sleep, during which this clock stood still.
+    const agrees = ([other, before]) => Math.abs(offset - before) <= (roundTrip + other) / 2 + 5;
+    this.#samples = [[Math.round(roundTrip), offset], ...this.#samples.filter(agrees)].slice(0, 8);
     [this.latency, this.#offset] = this.#samples.reduce((best, other) => (other[0] < best[0] ? other : best));
   }
 }

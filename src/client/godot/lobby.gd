@@ -1300,7 +1300,14 @@ func _sampled(message: Dictionary) -> void:
 		return
 	var at := _ticks()
 	var then: float = ref.to_float() / 1_000
-	_samples.push_front([roundi(at - then), message.server_time - (at + then) / 2])
+	var round_trip := at - then
+	var offset: float = message.server_time - (at + then) / 2
+	# One that contradicts is from before a sleep, during which this clock stood still.
+	_samples = _samples.filter(
+		func(sample: Array) -> bool:
+			return absf(offset - sample[1]) <= (round_trip + sample[0]) / 2 + 5
+	)
+	_samples.push_front([roundi(round_trip), offset])
 	_samples = _samples.slice(0, 8)
 	var best: Array = _samples[0]
 	for sample: Array in _samples:

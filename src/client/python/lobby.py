@@ -953,7 +953,11 @@ class Lobby:
             self._answered(pong)
             return
         now, then = self._milliseconds(), float(ref)
-        self._samples.appendleft((round(now - then), pong["server_time"] - (now + then) / 2))
+        round_trip, offset = now - then, pong["server_time"] - (now + then) / 2
+        # One that contradicts is from before a sleep, during which this clock stood still.
+        agreeing = [sample for sample in self._samples if abs(offset - sample[1]) <= (round_trip + sample[0]) / 2 + 5]
+        self._samples.clear()
+        self._samples.extend([(round(round_trip), offset), *agreeing][:8])
         self.latency, self._offset = min(self._samples, key=lambda sample: sample[0])
 
     def _asked(self, message: Json) -> None:

@@ -204,6 +204,7 @@ impl Session {
             return false;
         }
         if self.events.is_full() {
+            self.has_gap |= self.events.drop_early();
             self.give_up(now, "overflow");
             return false;
         }

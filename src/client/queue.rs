@@ -61,6 +61,14 @@ impl EventQueue {
         self.weight = self.ready.iter().map(weight_of).sum();
     }
 
+    /// The connection was given up before the first list: nothing could be polled of what has waited for it. Returns whether
+    /// something is dropped.
+    pub(super) fn drop_early(&mut self) -> bool {
+        let dropped = self.early.as_mut().map(std::mem::take).unwrap_or_default();
+        self.weight -= dropped.iter().map(weight_of).sum::<usize>();
+        !dropped.is_empty()
+    }
+
     /// Reports something about the lobby.
     pub(super) fn push(&mut self, event: Event) {
         self.weight += weight_of(&event);

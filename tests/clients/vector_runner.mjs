@@ -113,6 +113,7 @@ class World {
       fetch: async (url, { method, body } = {}) => {
         if (!method) return this.get(new URL(url));
         if (method !== "POST" || !new URL(url).pathname.startsWith("/sse/")) throw new Error(`${method} ${url}`);
+        if (!this.postStatus) await new Promise((resolve) => (this.answerPosts = resolve));
         if (this.postStatus === 202) for (const line of body.split("\n")) this.heard(JSON.parse(line));
         return { status: this.postStatus };
       },
@@ -314,7 +315,10 @@ class Run {
     else if (event === "fails") {
       this.socket = this.world.sockets.shift() ?? this.socket;
       this.socket.end(1006, "");
-    } else if (event === "posts") this.world.postStatus = status;
+    } else if (event === "posts") {
+      this.world.postStatus = status;
+      this.world.answerPosts?.();
+    }
     else throw new Error(`the network has no event ${event}`);
   }
 

@@ -28,6 +28,8 @@ FOLDER = os.path.join(HERE, "../vectors")
 SKIPPED = {
     "event-stream": "this client has no event streams",
     "event-stream-fails-too": "this client has no event streams",
+    "event-stream-given-up": "this client has no event streams",
+    "clock-set-back": "the clock of its event loop cannot be set back",
     "hidden-page": "a program is never hidden",
     "kept-page": "a program is not kept by a browser",
 }

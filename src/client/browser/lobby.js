@@ -84,7 +84,9 @@ export class Lobby {
   #hasStray = false;
   // Of the server that has the lobby, if a goodbye has named one.
   #home = null;
+  // The server wants no attempt before, and this wait at most.
   #notBefore = 0;
+  #least = 0;
   #lostAt = null;
   // Attempts in a row that did not open: after two WebSockets, the next is an event stream. `NaN`: the network blocks no WebSockets.
   #blocked = 0;
@@ -241,7 +243,7 @@ export class Lobby {
 
   // A message above the server's limit would end the connection for good. 24 bytes are for a `ref`.
   #isTooLarge(data) {
-    return (data.byteLength ?? new TextEncoder().encode(data).length + 24) > this.welcome?.limits.max_message_bytes;
+    return (data.byteLength ?? new TextEncoder().encode(data).length + 24) > this.welcome?.limits?.max_message_bytes;
   }
 
   #say(data) {
@@ -449,7 +451,7 @@ export class Lobby {
     const comesBack = /^400[14]$/.test(code) ? isRenewed : reconnect ?? /^(10(0[156]|11)|4[1256]..)$/.test(code);
     if (!comesBack) return this.#close({ code, reason });
 
-    const least = retry_after_ms ?? 0;
+    const least = (this.#least = Number.isFinite(retry_after_ms) ? retry_after_ms : 0);
     const isAtOnce = isRenewed || ((url || /^4[26]/.test(code)) && !this.#attempt);
     const wait = Math.max(least, isAtOnce ? 0 : Math.random() * Math.min(20_000, 500 * 2 ** this.#attempt));
     this.#attempt += 1;
@@ -502,7 +504,7 @@ export class Lobby {
 
   #wake(isOnline) {
     if (this.state !== "waiting") this.#probe();
-    else if (isOnline || !(this.#timers.has("retry") || isHidden())) this.#retryIn(Math.max(0, this.#notBefore - Date.now()));
+    else if (isOnline || !(this.#timers.has("retry") || isHidden())) this.#retryIn(Math.min(this.#least, Math.max(0, this.#notBefore - Date.now())));
   }
 
   // A dead connection looks like a silent one, until something is sent that must be answered.
@@ -739,7 +741,8 @@ export class Lobby {
     const request = this.#sent.get(ref);
     const code = type === "error" && (answer.code ?? "error");
     const isLimited = code === "rate_limited";
-    if (isLimited) this.#after("pause", answer.retry_after_ms ?? 1_000, () => this.#flush());
+    const { retry_after_ms } = answer;
+    if (isLimited) this.#after("pause", Number.isFinite(retry_after_ms) ? retry_after_ms : 1_000, () => this.#flush());
     // Without a `ref` it answers a volatile message.
     if (!request) return code && ref == null && this.#emit("error", new LobbyError(code, answer));
     this.#sent.delete(ref);
@@ -776,6 +779,7 @@ function streamSocket(url) {
   };
   // By itself the source would connect to the same address again, and not after every error.
   const fail = () => {
+    lines.length = 0;
     source.close();
     socket.onclose();
   };
@@ -790,8 +794,9 @@ function streamSocket(url) {
     },
     // With a code, what has been sent before is posted first: without an open stream it would be refused.
     close(code) {
-      if (code && posts) posts.then(() => source.close());
-      else source.close();
+      if (code && posts) return posts.then(() => source.close());
+      lines.length = 0;
+      source.close();
     },
   };
   source.onopen = () => socket.onopen();

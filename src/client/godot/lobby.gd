@@ -244,7 +244,9 @@ var _is_expired := false
 var _has_stray := false
 # Of the server that has the lobby, if a goodbye has named one.
 var _home := ""
+# The server wants no attempt before, and this wait at most: the clock may be set back.
 var _not_before := 0.0
+var _least := 0.0
 # 0: not lost.
 var _lost_at := 0.0
 
@@ -838,6 +840,7 @@ func _lost(link: Link, ended: Dictionary = {}) -> void:
 	var wait := maxf(least, 0.0 if is_at_once else _random() * longest)
 	_attempt += 1
 	_not_before = _wall() + least
+	_least = least
 	if _lost_at == 0:
 		_lost_at = _wall()
 	_retry_in(wait)
@@ -875,7 +878,7 @@ func _wake(is_online: bool) -> void:
 	if state != State.WAITING:
 		_probe()
 	elif is_online or not (_timers.has("retry") or _is_hidden()):
-		_retry_in(maxf(0, _not_before - _wall()))
+		_retry_in(clampf(_not_before - _wall(), 0, _least))
 
 
 # A dead connection looks like a silent one, until something is sent that must be answered. Another
@@ -1277,7 +1280,8 @@ func _answered(message: Dictionary) -> void:
 		answer.erase("code")
 	var is_limited := error == "rate_limited"
 	if is_limited:
-		_after("pause", answer.get("retry_after_ms", 1_000), _flush)
+		var pause: Variant = answer.get("retry_after_ms")
+		_after("pause", pause if pause is int or pause is float else 1_000, _flush)
 	if kept == null:
 		# Without a `ref` it answers a volatile message.
 		if not error.is_empty() and ref == null:

@@ -24,7 +24,7 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
 from ssl import SSLContext
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple, TypeGuard, Union
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -403,7 +403,8 @@ class Lobby:
     def _is_too_large(self, data: _Bytes, is_text: bool = True) -> bool:
         """A message above the server's limit would end the connection for good. 24 bytes are for a `ref`."""
         size = len(data) + (24 if is_text else 0)
-        return self.welcome is not None and size > self.welcome["limits"]["max_message_bytes"]
+        limits = (self.welcome or {}).get("limits") or {}
+        return size > limits.get("max_message_bytes", size)
 
     def _say(self, data: _Bytes, is_text: bool = True) -> bool:
         link = self._link
@@ -653,7 +654,8 @@ class Lobby:
             self._close(Closed(code, reason, error=end.error))
             return
 
-        least = max((goodbye or {}).get("retry_after_ms") or 0, retry_after * 1000) / 1000
+        asked = (goodbye or {}).get("retry_after_ms")
+        least = max(asked if _is_wait(asked) else 0, retry_after * 1000) / 1000
         is_at_once = is_renewed or ((url or code // 100 in (42, 46)) and not self._attempt)
         # More than 20 s are never reached; a large exponent would only make a large number.
         growing = min(20.0, 0.5 * 2 ** min(self._attempt, 10))
@@ -932,7 +934,7 @@ class Lobby:
         is_limited = error is not None and error.code == "rate_limited"
         if is_limited:
             wait = answer.get("retry_after_ms")
-            self._after("pause", 1.0 if wait is None else wait / 1000, self._flush)
+            self._after("pause", wait / 1000 if _is_wait(wait) else 1.0, self._flush)
         if request is None:
             # Without a `ref` it answers a volatile message.
             if error and ref is None:
@@ -1167,6 +1169,11 @@ def _encode(kind: str, payload: Any) -> bytes:
     else:
         fields = {} if payload is None else {"data": payload}
     return json.dumps({"type": kind, **fields}, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _is_wait(value: Any) -> TypeGuard[float]:
+    """Whether it is a time in milliseconds. Python also reads `NaN` and integers of a thousand digits."""
+    return isinstance(value, (int, float)) and 0 <= value < 1e15
 
 
 def _text(values: Json, key: str) -> str | None:

@@ -12,6 +12,7 @@ const CONTROL_TYPES: Array[String] = ["data", "host", "settings", "countdown", "
 const SKIPPED := {
 	"event-stream": "there is no fallback to server-sent events",
 	"event-stream-fails-too": "the same",
+	"event-stream-given-up": "the same",
 	"leave-in-a-listener": "a signal is emitted to all that are connected to it",
 	"throwing-listener":
 	"GDScript has no exceptions: an error ends the function in which it occurs",

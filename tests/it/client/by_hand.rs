@@ -5,9 +5,9 @@ use lobbyd::client::{Action, AttemptId, Options, Session};
 
 /// With lobby control.
 pub const WELCOME: &str = r#"{"type":"welcome","conn":"s1","user":"ann","lobby":"chess","epoch":7,"seq":0,"resumed":false,"server_time":1700000000000,"limits":{"max_message_bytes":65536},"away_ms":30000,"done":0,"refused":"0","n":0,"control":true}"#;
-const LIST: &str =
+pub const LIST: &str =
     r#"{"type":"presence_state","seq":2,"users":[{"user":"ann","conn":"s1"},{"user":"bob","conn":"s2"}]}"#;
-const STATE: &str = r#"{"type":"lobby_state","seq":2,"host":"s1","settings":{},"data":{},"watchers":0}"#;
+pub const STATE: &str = r#"{"type":"lobby_state","seq":2,"host":"s1","settings":{},"data":{},"watchers":0}"#;
 
 /// Lets a session connect. Returns its connection.
 #[track_caller]

@@ -6,7 +6,7 @@ use lobbyd::client::{Action, AttemptId, Event, Of, Options, RequestId, Session, 
 use lobbyd::{Random, Time};
 use serde_json::{Value, json};
 
-use super::by_hand::{WELCOME, connected, joined, lost};
+use super::by_hand::{LIST, STATE, WELCOME, connected, joined, lost};
 
 /// Messages of a server, of every type.
 const MESSAGES: &[&str] = &[
@@ -241,6 +241,27 @@ fn events_that_are_not_polled_end_the_connection_and_lose_nothing() {
     session.handle_text(Time::ZERO, id, &WELCOME.replace("\"resumed\":false", "\"resumed\":true,\"recovered\":true"));
     session.handle_text(Time::ZERO, id, &text(seq + 1));
     assert_eq!(session.seq(), seq + 1);
+}
+
+#[test]
+fn events_before_the_first_list_that_cannot_be_polled_are_dropped_as_a_gap() {
+    let mut session = Session::new("ws://a/ws/chess", Options::default(), || 1 << 63).expect("an address");
+    let id = connected(&mut session);
+    session.handle_text(Time::ZERO, id, WELCOME);
+    let message = json!({"type": "message", "from": "bob", "data": "x".repeat(1000)}).to_string();
+    while session.has_room() {
+        session.handle_text(Time::ZERO, id, &message);
+    }
+    session.handle_text(Time::ZERO, id, &message);
+    assert_eq!(session.state(), State::Waiting);
+    assert!(session.has_room(), "the next connection is read");
+    let id = lost(&mut session);
+    for text in [WELCOME, LIST, STATE] {
+        session.handle_text(Time::ZERO, id, text);
+    }
+    assert_eq!(session.state(), State::Open);
+    let events: Vec<Event> = std::iter::from_fn(|| session.poll_event()).collect();
+    assert!(events.contains(&Event::Gap) && !events.iter().any(|event| matches!(event, Event::Message(_))));
 }
 
 #[test]

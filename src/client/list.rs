@@ -97,9 +97,14 @@ impl Lobbies {
 ///
 /// # Errors
 ///
-/// `rate_limited` for the status 429. `unavailable` for any other status but 200, and for a body that is no list.
+/// `rate_limited` for the status 429, `no_control` for 404: the server has lobby control off. `unavailable` for any other status
+/// but 200, and for a body that is no list.
 pub fn read_found(status: u16, body: &str) -> Result<Found, LobbyError> {
-    let code = if status == 429 { "rate_limited" } else { "unavailable" };
+    let code = match status {
+        404 => "no_control",
+        429 => "rate_limited",
+        _ => "unavailable",
+    };
     let found = (status == 200).then(|| serde_json::from_str(body).ok()).flatten();
     found.ok_or_else(|| LobbyError::with(code, "status", status))
 }

@@ -122,8 +122,9 @@ export class Lobby {
     const address = filtered(url, filters);
     address.protocol = address.protocol.replace("ws", "http");
     address.pathname = address.pathname.replace("/ws/~", "/");
-    const answer = await fetch(address);
-    if (!answer.ok) throw new LobbyError(answer.status === 429 ? "rate_limited" : "unavailable", { status: answer.status });
+    const answer = await fetch(address).catch(({ message }) => ({ message, status: 0 }));
+    const { ok, status, message } = answer;
+    if (!ok) throw new LobbyError({ 404: "no_control", 429: "rate_limited" }[status] ?? "unavailable", { status, message });
     return answer.json();
   }
 
@@ -318,7 +319,8 @@ export class Lobby {
       for (;;) {
         if (unread.length > MAX_UNREAD) throw new LobbyError("overflow");
         if (unread.length) yield unread.shift();
-        else if (this.state === "closed") return;
+        // It may have been closed before it was open.
+        else if (this.state === "closed") return this.why.reason === "left" ? undefined : void (await this.ready);
         else await new Promise((resolve) => (wake = resolve));
       }
     } finally {

@@ -344,9 +344,8 @@ func find(address: String, filters: Dictionary = {}) -> Result:
 		return Result.new(fault)
 	var answer: Array = await _http_get(_joined(parts))
 	if answer[0] != 200:
-		return Result.new(
-			"rate_limited" if answer[0] == 429 else "unavailable", {"status": answer[0]}
-		)
+		var codes := {404: "no_control", 429: "rate_limited"}
+		return Result.new(codes.get(answer[0], "unavailable"), {"status": answer[0]})
 	var body: Variant = _parse(answer[1])
 	return (
 		Result.new("", body) if body is Dictionary else Result.new("unavailable", {"status": 200})
@@ -1373,6 +1372,8 @@ func _make_socket(address: String, protocols: PackedStringArray) -> Object:
 func _http_get(address: String) -> Array:
 	var http := HTTPRequest.new()
 	http.timeout = request_timeout
+	if tls_options != null:
+		http.set_tls_options(tls_options)
 	add_child(http)
 	var answer := [0, 0, [], PackedByteArray()]
 	if http.request(address) == OK:

@@ -251,7 +251,7 @@ class Lobby:
         address = urlunsplit(parts._replace(scheme=scheme, path=parts.path.replace("/ws/~", "/")))
         status, body = await asyncio.to_thread(cls._get, address, ssl)
         if status != 200:
-            raise LobbyError("rate_limited" if status == 429 else "unavailable", details={"status": status})
+            raise LobbyError({404: "no_control", 429: "rate_limited"}.get(status, "unavailable"), details={"status": status})
         answer: Json = json.loads(body)
         return answer
 
@@ -404,7 +404,7 @@ class Lobby:
         """A message above the server's limit would end the connection for good. 24 bytes are for a `ref`."""
         size = len(data) + (24 if is_text else 0)
         limits = (self.welcome or {}).get("limits") or {}
-        return size > limits.get("max_message_bytes", size)
+        return bool(size > limits.get("max_message_bytes", size))
 
     def _say(self, data: _Bytes, is_text: bool = True) -> bool:
         link = self._link
@@ -506,6 +506,9 @@ class Lobby:
                 if unread:
                     yield unread.popleft()
                 elif self.state == "closed":
+                    # It may have been closed before it was open.
+                    if self.why and self.why.reason != "left":
+                        await self.ready
                     return
                 else:
                     wakes.clear()

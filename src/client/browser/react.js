@@ -1,5 +1,5 @@
 // A React hook: all components with the same address are one member. It leaves when none of them is shown.
-import { useEffect, useSyncExternalStore } from "react";
+import { useEffect, useRef, useSyncExternalStore } from "react";
 import { Lobby } from "./lobby.js";
 
 const seats = new Map();
@@ -7,7 +7,10 @@ const seats = new Map();
 /** Returns `{ lobby, state, members, data, host, settings, countdown }`, and renders again when one of them changes. */
 export function useLobby(url, options) {
   const key = String(url);
-  const seat = seats.get(key) ?? seatAt(key, options);
+  const own = useRef({});
+  // A component keeps a lobby that was closed, so that it can show why. One that is mounted later joins anew.
+  if (own.current.key !== key || own.current.isReleased) own.current = seats.get(key) ?? seatAt(key, options);
+  const seat = own.current;
   useEffect(() => void (seat.lobby.options = { ...options }));
   return useSyncExternalStore(seat.subscribe, seat.view, seat.view);
 }
@@ -29,12 +32,15 @@ function seatAt(key, options) {
       // StrictMode mounts again at once.
       setTimeout(() => {
         if (changes.size) return;
-        if (seats.get(key) === seat) seats.delete(key);
+        seat.isReleased = true;
+        forget();
         lobby.leave();
       });
     };
   };
-  const seat = { lobby, subscribe, view: () => view };
+  const seat = { key, lobby, subscribe, view: () => view };
+  const forget = () => seats.get(key) === seat && seats.delete(key);
+  lobby.on("connection", (state) => state === "closed" && forget());
   for (const name of ["connection", "members", "data", "host", "settings", "countdown", "start"]) lobby.on(name, update);
   update();
   seats.set(key, seat);

@@ -264,7 +264,7 @@ fn nobody_listens() {
     let mut ann = connect(address, "ann");
     assert!(ann.wait(Duration::from_secs(10), |session| session.state() == State::Waiting));
     let why = why(&mut ann).expect("a reason");
-    assert_eq!((why.code, &*why.reason), (1006, ""));
+    assert_eq!((why.code, &*why.reason), (1006, "no_connection"));
 }
 
 #[test]

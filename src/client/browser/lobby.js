@@ -140,7 +140,7 @@ export class Lobby {
     this.#watchPage();
     this.#open();
     const { signal } = this.options;
-    signal?.addEventListener("abort", () => this.leave());
+    signal?.addEventListener("abort", () => this.leave(), { signal: this.#ended.signal });
     if (signal?.aborted) this.leave();
     return this;
   }

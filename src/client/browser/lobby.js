@@ -836,7 +836,7 @@ const base64url = (text) =>
   btoa(String.fromCharCode(...new TextEncoder().encode(text))).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 
 function encode(type, payload) {
-  const fields = payload && typeof payload === "object" && !Array.isArray(payload) ? payload : { data: payload };
+  const fields = payload && typeof payload === "object" && !Array.isArray(payload) ? payload : { data: payload ?? undefined };
   if ("type" in fields || "ref" in fields) throw new TypeError("the client sets type and ref");
   return JSON.stringify({ type, ...fields });
 }

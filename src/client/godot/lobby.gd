@@ -1393,7 +1393,9 @@ static func _parse(text: String) -> Variant:
 
 # Empty if the payload has keys that the client sets.
 static func _encode(type: String, payload: Variant) -> String:
-	var fields: Dictionary = payload if payload is Dictionary else {"data": payload}
+	var fields: Dictionary = {} if payload == null else {"data": payload}
+	if payload is Dictionary:
+		fields = payload
 	if fields.has("type") or fields.has("ref"):
 		return ""
 	return JSON.stringify(_exact(_merged({"type": type}, fields)), "", false, true)

@@ -501,6 +501,8 @@ async def the_bot_of_the_guide_answers(server):
         await until("the bot joins", lambda: ann.count == 2)
         for text in "!who", "nothing for a bot", "!roll":
             await ann.request("chat", text)
+        # The bot greets at once, and answers one message after the other.
+        await until("two answers", lambda: len(heard) == 2)
         bob = await join(server.url("chat"), token="bob")
         await until("three answers", lambda: len(heard) == 3)
         texts = [entry[1]["data"] for entry in heard]

@@ -101,7 +101,7 @@ class Server(Lobbyd):
     """lobbyd as the guide starts it behind a proxy, with an operators' port."""
 
     def __init__(self, binary, *args, proxies=("--trusted-proxies", 1), **options):
-        super().__init__(binary, *proxies, "--auth", "open-to-anybody", "--lobby-control", "on", "--admin", "127.0.0.1:0", *args, **options)
+        super().__init__(binary, *proxies, "--auth", "open-to-anybody", "--admin", "127.0.0.1:0", *args, **options)
         self.admin = int(self.wait_for_log(ADMIN, 10).group(1))
 
     def ask(self, path, body=None):
@@ -186,9 +186,9 @@ def get(port, path, context=None):
     return answer.status, body
 
 
-def check_other_paths(port, context):
+def check_other_paths(port, context, server):
     for path in "/health/ready", "/lobby.js", "/lobbies":
-        assert get(port, path, context)[0] == 200, path
+        assert get(port, path, context) == get(server.port, path), path
     assert get(port, "/stats", context)[0] == 404, "the operators' port is not reachable from outside"
 
 
@@ -217,7 +217,7 @@ def nginx(binary, folder):
         with Program("nginx", "-c", conf, port=port):
             asyncio.run(talk_through(port, context, server))
             context = pages_context(context)
-            check_other_paths(port, context)
+            check_other_paths(port, context, server)
             assert get(port, "/index.html", context) == (200, b"the page")
             server.close()
             asyncio.run(refused_by_the_proxy(port, context))
@@ -242,7 +242,7 @@ def caddy(binary, folder):
         os.environ.update(HOME=folder, XDG_DATA_HOME=folder, XDG_CONFIG_HOME=folder)
         with Program("caddy", "run", "--config", conf, "--adapter", "caddyfile", port=port) as program:
             asyncio.run(talk_through(port, context, server))
-            check_other_paths(port, pages_context(context))
+            check_other_paths(port, pages_context(context), server)
             server.close()
             asyncio.run(refused_by_the_proxy(port, context))
         assert '"status":502' in program.text and SECRET not in program.text, program.text
@@ -302,7 +302,7 @@ def haproxy(binary, folder):
             lobby = asyncio.run(lobbies_stay_together(port, context, [one, two]))
             asyncio.run(room_is_one_lobby(port, context))
             context_of_pages = pages_context(ssl.create_default_context(cafile=cert))
-            check_other_paths(port, context_of_pages)
+            check_other_paths(port, context_of_pages, one)
             one.terminate()
             asyncio.run(moves_away(port, context, lobby, two))
 

@@ -232,7 +232,8 @@ var _link: Link = null
 var _former: Array[Object] = []
 # The first list was read: from now on changes are told.
 var _is_known := false
-# `[due, action, is_late]` by name, and those of requests. `pause` is one that the server has asked for.
+# `[due, action, is_late]` by name, and those of requests. `pause` is one that the server has asked
+# for.
 var _timers: Dictionary = {}
 var _polled_at := 0.0
 # When something of the current connection has arrived.

@@ -34,8 +34,6 @@ enum CompressedForm {
 /// Whether a frame may be compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compressible {
-    /// The frame is for all members of a lobby, perhaps without its sender. So none of them learns from its length what it
-    /// does not know from its text.
     Yes,
     No,
 }

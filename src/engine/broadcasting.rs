@@ -3,8 +3,8 @@
 
 use super::core::Core;
 use super::member::{Exclude, Member, Sent};
+use super::sending::compressible;
 use crate::base::id::{ConnId, LobbyKey};
-use crate::egress::Compressible;
 use crate::lobby::directory::{Directory, LobbyMember, Seat};
 use crate::protocol;
 use crate::ws::frame::{Frame, Mark, MarkedText, Outgoing};
@@ -21,7 +21,9 @@ impl Core {
             Exclude::None => self.send_to_lobby(lobby, frame, None),
             Exclude::Conn(conn) => self.send_to_lobby(lobby, frame, Some(conn)),
             Exclude::User(_) | Exclude::Users(_) => {
-                self.send_to_members(lobby, frame, |directory, member| includes(exclude, directory, member))
+                self.queue_for_members(lobby, frame, compressible(exclude), |directory, member| {
+                    includes(exclude, directory, member)
+                })
             }
         }
     }
@@ -45,11 +47,7 @@ impl Core {
         if self.directory.get_lobby(lobby).is_none() {
             return Sent::default();
         }
-        let compressible = match exclude {
-            Exclude::None | Exclude::Conn(_) => Compressible::Yes,
-            Exclude::User(_) | Exclude::Users(_) => Compressible::No,
-        };
-        self.send_latest_to_members(lobby, frame, latest, compressible, |directory, member| {
+        self.send_latest_to_members(lobby, frame, latest, compressible(exclude), |directory, member| {
             includes(exclude, directory, member)
         })
     }

@@ -2,7 +2,7 @@
 //! connection, a crossed watermark is reported to the application, and everything is counted.
 
 use super::core::Core;
-use super::member::{Pressure, Sent};
+use super::member::{Exclude, Pressure, Sent};
 use super::state::events::AppEvent;
 use crate::base::id::{ConnId, ConnKey, LobbyKey};
 use crate::egress::{Compressible, Priority, Queued, SharedFrame};
@@ -73,9 +73,12 @@ impl Core {
     pub(super) fn send_to_lobby(&mut self, lobby: LobbyKey, frame: Outgoing<'_>, except: Option<ConnId>) -> Sent {
         // The connection may be closed, or belong to another lobby.
         let except = except.filter(|&conn| self.egress.lobby_of(conn) == Some(lobby));
+        // What is in the broadcast log may be compressed.
+        let compressible = compressible(except.map_or(Exclude::None, Exclude::Conn));
+        debug_assert_eq!(compressible, Compressible::Yes);
         let Some(mut shared) = self.egress.broadcast(lobby, frame, except) else {
             let except = except.map(ConnId::key);
-            return self.queue_for_members(lobby, frame, Compressible::Yes, |_, member| Some(member.conn) != except);
+            return self.queue_for_members(lobby, frame, compressible, |_, member| Some(member.conn) != except);
         };
         let excluded = usize::from(except.is_some());
         let members = self.directory.members(lobby).len();
@@ -118,8 +121,8 @@ impl Core {
         slow.into_iter().for_each(|key| self.close_slow_consumer(key));
     }
 
-    /// Queues a frame for each member of a lobby for which `includes` returns true. A member without room for the frame
-    /// counts as dropped, and its connection is closed as a slow consumer.
+    /// Queues a frame for some members of a lobby, those for which `includes` returns true. It is not compressed. A member without
+    /// room for the frame counts as dropped, and its connection is closed as a slow consumer.
     pub(super) fn send_to_members(
         &mut self,
         lobby: LobbyKey,
@@ -129,7 +132,8 @@ impl Core {
         self.queue_for_members(lobby, frame, Compressible::No, includes)
     }
 
-    fn queue_for_members(
+    /// The same for a frame that may be compressed.
+    pub(super) fn queue_for_members(
         &mut self,
         lobby: LobbyKey,
         frame: Outgoing<'_>,
@@ -190,5 +194,17 @@ impl Core {
             }
         }
         sent
+    }
+}
+
+/// Whether a frame for all members of a lobby but those that `exclude` names may be compressed.
+///
+/// The length of a compressed frame depends on all of its contents. A client that chooses a part of them and sees the lengths of
+/// frames on the line could guess the rest. In a frame for the whole lobby, or for all but one connection that is usually the
+/// sender's, there is nothing to guess for the members. A frame that excludes users may be secret from them.
+pub(super) fn compressible(exclude: Exclude<'_>) -> Compressible {
+    match exclude {
+        Exclude::None | Exclude::Conn(_) => Compressible::Yes,
+        Exclude::User(_) | Exclude::Users(_) => Compressible::No,
     }
 }

@@ -82,8 +82,8 @@ pub(super) enum Excluded {
     All,
 }
 
-/// Encodes the exclusion as a number, so that many can be compared at once.
-fn encode(except: Excluded) -> u32 {
+/// Returns the exclusion as a number, so that many can be compared at once.
+fn exclusion_number(except: Excluded) -> u32 {
     match except {
         Excluded::None => NO_EXCLUSION,
         Excluded::Conn(key) => key.index() as u32,
@@ -118,7 +118,7 @@ struct Buffer {
     bytes: Vec<u8>,
     /// Where each frame ends.
     ends: Vec<u32>,
-    /// For each frame the [encoded](encode) exclusion.
+    /// For each frame its [exclusion](exclusion_number).
     excluded: Vec<u32>,
 }
 
@@ -171,7 +171,7 @@ impl BroadcastLog {
         let end = u32::try_from(buffer.bytes.len() + frame.len()).ok()?;
         frame.append_to(&mut buffer.bytes);
         buffer.ends.push(end);
-        buffer.excluded.push(encode(except));
+        buffer.excluded.push(exclusion_number(except));
         Some(FrameRange { buffer: index, range: start..end, frames: 1 })
     }
 
@@ -237,7 +237,7 @@ impl BroadcastLog {
     /// Prepares the frames that the connection under `conn` has to read in this form: compresses the lobby's frames of this
     /// turn that were not read in it before. Returns the form to read them in.
     #[inline]
-    pub(super) fn encode(
+    pub(super) fn prepare(
         &mut self,
         key: LobbyKey,
         cursor: Cursor,
@@ -247,14 +247,14 @@ impl BroadcastLog {
     ) -> Encoding {
         match encoding {
             Encoding::Plain => Encoding::Plain,
-            Encoding::Compressed => self.encode_compressed(key, cursor, conn, compressor),
+            Encoding::Compressed => self.prepare_compressed(key, cursor, conn, compressor),
         }
     }
 
     // Not inlined: plain frames must not pay for it.
     #[cold]
     #[inline(never)]
-    fn encode_compressed(
+    fn prepare_compressed(
         &mut self,
         key: LobbyKey,
         cursor: Cursor,
@@ -295,7 +295,7 @@ impl BroadcastLog {
         FrameRange { buffer, range: start_of(ends, last)..ends[last], frames: 1 }
     }
 
-    /// The lobby's buffer of this turn in this form. The caller has called [`encode`](Self::encode).
+    /// The lobby's buffer of this turn in this form. The caller has called [`prepare`](Self::prepare).
     #[inline]
     fn encoded<'a>(&'a self, key: LobbyKey, encoding: Encoding, plain: (u32, &'a Buffer)) -> (u32, &'a Buffer) {
         if encoding == Encoding::Plain {
@@ -308,7 +308,7 @@ impl BroadcastLog {
     }
 
     /// The frames after `cursor` in the log of the lobby under `key`, without those that exclude the connection under
-    /// `conn`. The caller has called [`encode`](Self::encode).
+    /// `conn`. The caller has called [`prepare`](Self::prepare).
     pub(super) fn unread_frames(
         &self,
         key: LobbyKey,
@@ -537,7 +537,7 @@ mod tests {
                         let expected: Vec<_> = unread.filter(|&&(_, except, _)| is_for(except)).collect();
                         let (key, cursor, conn) = (LobbyKey::new(lobby), cursors[lobby][conn], ConnKey::new(conn));
                         let encoding = if random.percent(50) { Encoding::Plain } else { Encoding::Compressed };
-                        let encoding = broadcast_log.encode(key, cursor, conn, encoding, &mut compressor);
+                        let encoding = broadcast_log.prepare(key, cursor, conn, encoding, &mut compressor);
                         let frames = broadcast_log.unread_frames(key, cursor, conn, encoding);
                         assert_eq!(frames.clone().map(|range| range.frames()).sum::<usize>(), expected.len());
                         let bytes: Vec<u8> =

@@ -235,7 +235,7 @@ impl Egress {
             self.queue_unread(key);
             return Ok(UnreadWritten::Partial(0));
         }
-        let encoding = log.encode(lobby, output.cursor, key, output.feed.encoding(), compressor);
+        let encoding = log.prepare(lobby, output.cursor, key, output.feed.encoding(), compressor);
         let bytes = match log.contiguous_unread(lobby, output.cursor, key, encoding) {
             // The usual case: the end of the lobby's buffer, in one piece.
             Some(bytes) => bytes,

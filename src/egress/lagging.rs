@@ -30,7 +30,7 @@ impl Egress {
         let Egress { conns, log, outboxes, corked, compressor, .. } = self;
         let output = &mut conns[key.index()];
         let was_corked = output.is_corked();
-        let encoding = log.encode(lobby, output.cursor, key, output.feed.encoding(), compressor);
+        let encoding = log.prepare(lobby, output.cursor, key, output.feed.encoding(), compressor);
         let mut has_queued = false;
         for range in log.unread_frames(lobby, output.cursor, key, encoding) {
             outboxes.of(&mut output.outbox).push_range(range, is_corked);

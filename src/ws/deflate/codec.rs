@@ -24,7 +24,7 @@ const BLOCK_BYTES: usize = 64;
 /// Size of the first buffer for the output, if the data is not longer.
 const FIRST_ROOM: usize = 4096;
 
-/// The window of the decompressor: a client may use the largest.
+/// The window of the decompressor: a client may use the largest. [`Inflate::reset`] sets the same, whichever was set before.
 const MAX_WINDOW_BITS: u8 = 15;
 
 /// Compresses payloads, each by itself. Its memory, of some 300 KB, is allocated at the first one.

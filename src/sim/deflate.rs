@@ -218,13 +218,15 @@ fn compressed_block(
 }
 
 /// Compresses a message: stored blocks, and blocks with fixed codes in which runs of a byte are shortened. Some of them say that
-/// they are the last one, which a client may do (RFC 7692 section 7.2.3.4).
+/// they are the last one, which a client may do (RFC 7692 section 7.2.3.4), and so may the empty block at the end.
 pub(crate) fn compress(message: &[u8], random: &mut Random) -> Vec<u8> {
     let mut output = BitWriter::default();
-    let mut rest = message;
+    let (mut rest, mut is_end_last) = (message, false);
     while !rest.is_empty() {
         let (part, after) = rest.split_at(1 + random.below(rest.len().min(60_000) as u64) as usize);
-        let is_last = random.percent(10);
+        let percent = random.below(100);
+        is_end_last = percent < 5 && after.is_empty();
+        let is_last = percent < 10 && !is_end_last;
         output.put(u16::from(is_last), 1);
         if random.percent(30) {
             output.put(0, 2);
@@ -242,7 +244,7 @@ pub(crate) fn compress(message: &[u8], random: &mut Random) -> Vec<u8> {
         rest = after;
     }
     // The header of the empty block at the end. The rest of it is not sent.
-    output.put(0, 3);
+    output.put(u16::from(is_end_last), 3);
     output.align();
     output.bytes
 }

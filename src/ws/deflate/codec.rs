@@ -102,7 +102,9 @@ impl Inflater {
         let mut end = &END[..];
         let before = output.length;
         let status = output.inflate(inflate, &mut end)?;
-        if status != Status::StreamEnd || !end.is_empty() || output.length != before {
+        // The data may end with an empty block that is the last one of its stream, but for these four bytes.
+        let is_complete = end.is_empty() || end.len() == END.len() - TAIL.len();
+        if status != Status::StreamEnd || !is_complete || output.length != before {
             return Err(InflateFault::Invalid);
         }
         Ok(output.finish())
@@ -283,7 +285,10 @@ mod tests {
             (b"\xf3\x48\xcd\xc9\xc9\x07\x00\x00", b"Hello"),
             (b"\xf3\x48\xcd\xc9\xc9\x07\x00", b"Hello"),
             (b"\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00", b"Hello"),
+            // The same, and an empty block that ends the stream: a flush, and then the end of the stream.
+            (b"\xf2\x48\xcd\xc9\xc9\x07\x00\x00\x00\xff\xff\x01", b"Hello"),
             (b"\x00", b""),
+            (b"\x01", b""),
             (b"\x02\x00", b""),
             (b"", b""),
         ] {

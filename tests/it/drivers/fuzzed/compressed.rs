@@ -1,7 +1,8 @@
 //! Frames on a connection that may send compressed messages, compared with another implementation of DEFLATE. The first byte
-//! selects how the stream is cut, and the others choose the frames and their payloads.
+//! selects how the stream is cut, and the others choose the frames and their payloads. Some payloads are what the other
+//! implementation makes of them.
 
-use flate2::{Decompress, FlushDecompress, Status};
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use lobbyd::config::ByteSize;
 use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire::{self, Opcode, Reader};
@@ -15,28 +16,41 @@ const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate";
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
     let seed = input.byte();
-    let (stream, expected) = frames(&mut input);
+    let Frames { stream, messages: expected, certain } = frames(&mut input);
     let (delivered, ended) = run_engine(&stream, 0);
     for seed in [1, seed] {
         assert_eq!(run_engine(&stream, seed), (delivered.clone(), ended), "in pieces");
     }
-    // The model reads what the engine refuses if its data is cut off: it does not notice that.
+    // The model reads what the engine refuses if its data is cut off, since it does not notice that, or has odd codes.
     assert!(expected.starts_with(&delivered), "{delivered:?} {expected:?}");
+    assert!(delivered.len() >= certain, "{delivered:?} {expected:?}");
     match ended {
         None => assert_eq!(delivered, expected),
         Some(reason) => assert!([1002, 1007, 1008, 1009].contains(&reason.code()), "{reason}"),
     }
 }
 
-/// The frames that the input chooses, and the messages in them up to the first that must not be delivered.
-fn frames(input: &mut Input<'_>) -> (Vec<u8>, Vec<Delivered>) {
+struct Frames {
+    stream: Vec<u8>,
+    /// The messages up to the first that must not be delivered.
+    messages: Vec<Delivered>,
+    /// How many of them must be delivered: those before the first whose compressed data the input has chosen.
+    certain: usize,
+}
+
+/// The frames that the input chooses.
+fn frames(input: &mut Input<'_>) -> Frames {
     let (mut stream, mut messages, mut is_valid) = (Vec::new(), Vec::new(), true);
+    let mut chosen_at = None;
     let mut begun: Option<(bool, bool, Vec<u8>)> = None;
     while !input.0.is_empty() {
         let bits = input.byte();
         let (is_marked, is_final, is_text, is_control) = (bits & 1 != 0, bits & 2 == 0, bits & 4 != 0, bits & 24 == 24);
         let length = usize::from(input.byte()) * if bits & 32 == 0 { 1 } else { 8 };
         let payload = input.take(length);
+        let is_written = is_marked && is_final && !is_control && begun.is_none() && bits & 128 != 0;
+        let written = is_written.then(|| compress(payload, bits & 64 != 0));
+        let payload = written.as_deref().unwrap_or(payload);
         let opcode = match &begun {
             _ if is_control => Opcode::PING,
             Some(_) => Opcode::CONTINUATION,
@@ -57,6 +71,9 @@ fn frames(input: &mut Input<'_>) -> (Vec<u8>, Vec<Delivered>) {
             begun = Some((is_text, is_compressed, message));
             continue;
         }
+        if is_compressed && !is_written {
+            chosen_at.get_or_insert(messages.len());
+        }
         let message = if is_compressed { decompress(&message) } else { Some(message) };
         let message = message.filter(|message| message.len() <= MAX_MESSAGE);
         match message.filter(|message| !is_text || str::from_utf8(message).is_ok()) {
@@ -64,7 +81,21 @@ fn frames(input: &mut Input<'_>) -> (Vec<u8>, Vec<Delivered>) {
             _ => is_valid = false,
         }
     }
-    (stream, messages)
+    let certain = chosen_at.unwrap_or(messages.len());
+    Frames { stream, messages, certain }
+}
+
+/// Compresses a message. `is_closed`: the compressor is flushed, and then its stream is ended by an empty block.
+fn compress(message: &[u8], is_closed: bool) -> Vec<u8> {
+    let mut written = Vec::with_capacity(message.len() + 1000);
+    let mut stream = Compress::new(Compression::fast(), false);
+    stream.compress_vec(message, &mut written, FlushCompress::Sync).expect("there is room");
+    if is_closed {
+        written.push(1);
+    } else {
+        written.truncate(written.len() - 4);
+    }
+    written
 }
 
 /// Decompresses a payload; `None` if it is not valid.

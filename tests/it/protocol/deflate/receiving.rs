@@ -211,6 +211,13 @@ fn a_refused_compressed_message_is_served_after_the_wait() {
     }
 }
 
+/// Others may end the stream after the flush, with an empty block that says that it is the last one.
+#[test]
+fn a_stream_may_end_with_its_message() {
+    let ended = [&payload(b"Hello")[..], b"\x00\x00\xff\xff\x01"].concat();
+    check(&[marked(Opcode::TEXT, true, &ended), marked(Opcode::TEXT, true, &[1])], &["text ann Hello", "text ann "]);
+}
+
 /// The work of one receive counts the decompressed bytes, so that other connections have their turn.
 #[test]
 fn work_counts_decompressed_bytes() {

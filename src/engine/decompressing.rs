@@ -12,7 +12,8 @@ impl<A: App> Engine<A> {
     /// it was to decompress it.
     ///
     /// The received bytes were charged before. If the message is longer than they are, the difference is charged here, so that
-    /// a rate bounds what a client makes the server read.
+    /// a rate bounds what a client makes the server read. Many blocks with codes count as a longer message, but none counts as
+    /// more than the longest message: so a burst always has room for one.
     // Not inlined: other messages must not pay for it.
     #[cold]
     #[inline(never)]
@@ -32,11 +33,12 @@ impl<A: App> Engine<A> {
             Ok((work, text)) => {
                 self.core.counters.decompressed_messages += 1;
                 self.core.counters.decompressed_bytes += message.len() as u64;
-                self.on_decompressed(conn, text, &message, payload.len());
+                let charged = work.codes.min(max_bytes).max(message.len());
+                self.on_decompressed(conn, text, &message, charged, payload.len());
                 if self.core.slot(conn).is_some() {
                     self.core.message_ended(conn.key(), bytes_after);
                 }
-                work
+                work.total
             }
             Err(reason) => {
                 self.on_fault(conn, reason);
@@ -48,10 +50,10 @@ impl<A: App> Engine<A> {
         (length, work)
     }
 
-    /// Charges and handles a message of which `payload_len` bytes were received.
-    fn on_decompressed(&mut self, conn: ConnId, text: Option<&str>, bytes: &[u8], payload_len: usize) {
+    /// Charges a message as one of `charged` bytes, of which `payload_len` were received, and handles it.
+    fn on_decompressed(&mut self, conn: ConnId, text: Option<&str>, bytes: &[u8], charged: usize, payload_len: usize) {
         let key = conn.key();
-        let uncharged = bytes.len().saturating_sub(payload_len);
+        let uncharged = charged.saturating_sub(payload_len);
         if uncharged > 0 {
             self.core.charge_contents(key, uncharged, CLIENT_FRAME_HEADER + payload_len);
             // The charge may have closed the connection.

@@ -4,7 +4,9 @@ use std::fmt;
 
 use zlib_rs::{Deflate, DeflateFlush, Inflate, InflateFlush, Status};
 
+use super::blocks::BlockCounter;
 use super::offer::WINDOW_BITS;
+use super::work::Blocks;
 
 /// Name and version of the library, as `Cargo.toml` pins it.
 pub(super) const COMPRESSOR: &str = "zlib-rs 0.6.8";
@@ -16,11 +18,13 @@ const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 /// The same, and an empty block that ends the stream. It can be read only where a block begins, so it shows that the data is
 /// complete.
 const END: [u8; 9] = [0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff];
-/// Most blocks of a message, beside one for each [`BLOCK_BYTES`] of what it contains. A block of 20 bytes can be empty and yet
-/// take as long as kilobytes, because its codes are read first.
+/// Most blocks of a message of either kind, beside those that its length allows.
 const FREE_BLOCKS: usize = 256;
-/// Fewest bytes of a block. Compressors begin a new one after 127 symbols at the earliest, or to flush.
+/// Fewest bytes that a message contains for each block with codes of its own. Compressors begin a new one after 127 symbols at
+/// the earliest, or to flush. Those for few bytes would be shorter with the shared codes.
 const BLOCK_BYTES: usize = 64;
+/// Fewest bytes of compressed data for each other block. A single byte of contents and the flush after it take 7, in two blocks.
+const OTHER_BLOCK_BYTES: usize = 3;
 /// Size of the first buffer for the output, if the data is not longer.
 const FIRST_ROOM: usize = 4096;
 
@@ -76,28 +80,31 @@ impl fmt::Debug for Inflater {
 }
 
 impl Inflater {
-    /// Decompresses `payload` into `to`, which then contains the message. Returns about how many blocks it consists of.
+    /// Decompresses `payload` into `to`, which then contains the message. Returns of which blocks it consists.
     pub(super) fn inflate(
         &mut self,
         payload: &[u8],
         to: &mut Vec<u8>,
         max_bytes: usize,
-    ) -> Result<usize, InflateFault> {
+    ) -> Result<Blocks, InflateFault> {
         to.clear();
         // Some clients send an empty message as no data at all.
         if payload.is_empty() {
-            return Ok(0);
+            return Ok(Blocks::default());
         }
         let inflate = self.0.get_or_insert_with(|| Box::new(Inflate::new(false, MAX_WINDOW_BITS)));
         inflate.reset(false);
-        let mut output = Output { to, length: 0, max_bytes, blocks: 0 };
+        let max_others = FREE_BLOCKS + payload.len() / OTHER_BLOCK_BYTES;
+        let mut output = Output { to, length: 0, max_bytes, counter: BlockCounter::default(), max_others };
         let mut rest = payload;
+        output.counter.begin_stream(rest);
         // A block may say that it is the last one. What follows it is another stream (RFC 7692 section 7.2.3.4).
         while output.inflate(inflate, &mut rest)? == Status::StreamEnd {
             if rest.is_empty() {
                 return Ok(output.finish());
             }
             inflate.reset(false);
+            output.counter.begin_stream(rest);
         }
         let mut end = &END[..];
         let before = output.length;
@@ -116,8 +123,9 @@ struct Output<'a> {
     to: &'a mut Vec<u8>,
     length: usize,
     max_bytes: usize,
-    /// Number of times that the decompressor has stopped, thus at least the number of blocks.
-    blocks: usize,
+    counter: BlockCounter,
+    /// Most blocks without codes of their own.
+    max_others: usize,
 }
 
 impl Output<'_> {
@@ -139,13 +147,22 @@ impl Output<'_> {
             let status = inflate
                 .decompress(rest, &mut self.to[self.length..], InflateFlush::Block)
                 .map_err(|_| InflateFault::Invalid)?;
-            *rest = &rest[(inflate.total_in() - consumed) as usize..];
-            self.length += (inflate.total_out() - produced) as usize;
+            let (consumed, produced) =
+                ((inflate.total_in() - consumed) as usize, (inflate.total_out() - produced) as usize);
+            *rest = &rest[consumed..];
+            self.length += produced;
             if self.length > self.max_bytes {
                 return Err(InflateFault::TooLong);
             }
-            self.blocks += 1;
-            if self.blocks > FREE_BLOCKS + self.length / BLOCK_BYTES {
+            self.counter.advance(consumed, produced);
+            // It may have stopped because the buffer is full.
+            if self.length == self.to.len() {
+                self.counter.lose_track();
+            } else {
+                self.counter.end_block(rest);
+            }
+            let Blocks { with_codes, others } = self.counter.blocks();
+            if with_codes > FREE_BLOCKS + self.length / BLOCK_BYTES || others > self.max_others {
                 return Err(InflateFault::Invalid);
             }
             match status {
@@ -159,10 +176,9 @@ impl Output<'_> {
         }
     }
 
-    /// Returns the number of blocks.
-    fn finish(self) -> usize {
+    fn finish(self) -> Blocks {
         self.to.truncate(self.length);
-        self.blocks
+        self.counter.blocks()
     }
 }
 
@@ -349,27 +365,55 @@ mod tests {
         let mut message = |payload: Vec<u8>| inflater.inflate(&payload, &mut read, MAX);
         // Empty blocks, each the last one of its stream, and the beginning of the empty block at the end.
         let streams = |number: usize| [b"\x03\x00".repeat(number), vec![0]].concat();
-        let flushes = |number: usize| [b"\x00\x00\x00\xff\xff".repeat(number), vec![0]].concat();
+        // Empty blocks with the shared codes.
+        let shared = |number: usize| [packed(&"0100000000".repeat(4 * number)), vec![0]].concat();
         let codes = |number: usize| [packed(&block_of_codes().repeat(8 * number)), vec![0]].concat();
         assert!(codes(1).len() < 8 * 22);
-        for (few, many) in [(streams(100), streams(300)), (flushes(200), flushes(300)), (codes(30), codes(40))] {
+        // The same, each with a flush behind it.
+        let flush = [packed(&(block_of_codes() + "000")), TAIL.to_vec()].concat();
+        let flushed = |number: usize| [flush.repeat(number), vec![0]].concat();
+        for (few, many) in [
+            (streams(100), streams(1000)),
+            (shared(100), shared(200)),
+            (codes(30), codes(40)),
+            (flushed(240), flushed(270)),
+        ] {
             assert!(message(few.clone()).is_ok(), "{few:x?}");
             assert_eq!(message(many), Err(InflateFault::Invalid));
         }
     }
 
-    #[test]
-    fn a_client_may_flush_often() {
-        let text = b"{\"x\":123,\"y\":456}".repeat(3000);
-        let mut written = Vec::with_capacity(2 * text.len());
-        let mut compress = Compress::new(Compression::new(6), false);
-        for piece in text.chunks(200) {
-            compress.compress_vec(piece, &mut written, FlushCompress::Sync).expect("there is room");
+    /// Compresses a text piece by piece, and flushes after each one.
+    fn flushed(text: &[u8], piece: usize, level: u8) -> Vec<u8> {
+        let mut stream = Deflate::new(level.into(), false, 15);
+        let mut written = Vec::new();
+        for piece in text.chunks(piece) {
+            let (start, before) = (written.len(), stream.total_out());
+            written.resize(start + 2 * piece.len() + 1000, 0);
+            stream.compress(piece, &mut written[start..], DeflateFlush::SyncFlush).expect("there is room");
+            written.truncate(start + (stream.total_out() - before) as usize);
         }
         written.truncate(written.len() - TAIL.len());
-        let (mut inflater, mut read) = (Inflater::default(), Vec::new());
-        let blocks = inflater.inflate(&written, &mut read, MAX).expect("the data is valid");
-        assert!(read == text && blocks >= 2 * text.len() / 200, "{blocks}");
+        written
+    }
+
+    /// Such a client sends a part of its message in each frame.
+    #[test]
+    fn a_client_may_flush_often() {
+        let (mut inflater, mut read, mut random) = (Inflater::default(), Vec::new(), Random::new(1));
+        let mut repeated = b"{\"x\":123,\"y\":456}".repeat(3000);
+        let mut digits: Vec<u8> = (0..60_000).map(|_| b'0' + random.below(10) as u8).collect();
+        let mut noise: Vec<u8> = (0..60_000).map(|_| random.next_u64() as u8).collect();
+        for text in [&mut repeated, &mut digits, &mut noise] {
+            for (piece, most) in [(1, 9000), (5, 40_000), (20, 60_000), (60, 60_000), (200, 60_000), (2000, 60_000)] {
+                for level in [0, 1, 6, 9] {
+                    let text = &text[..text.len().min(most)];
+                    let payload = flushed(text, piece, level);
+                    assert!(inflater.inflate(&payload, &mut read, MAX).is_ok(), "{piece} at level {level}");
+                    assert!(read == text);
+                }
+            }
+        }
     }
 
     /// 1 KB that would become 1 MB, and 1 MB that would become 1 GB.

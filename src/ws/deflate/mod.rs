@@ -7,10 +7,13 @@
 //! build without the feature `deflate` replaces by one that compresses nothing.
 
 #[cfg(feature = "deflate")]
+mod blocks;
+#[cfg(feature = "deflate")]
 mod codec;
 #[cfg(not(feature = "deflate"))]
 mod no_codec;
 mod offer;
+mod work;
 
 pub(crate) use self::offer::{Deflate, MalformedExtensions, choose_offer};
 
@@ -18,6 +21,7 @@ pub(crate) use self::offer::{Deflate, MalformedExtensions, choose_offer};
 use self::codec::{Deflater, InflateFault, Inflater};
 #[cfg(not(feature = "deflate"))]
 use self::no_codec::{Deflater, InflateFault, Inflater};
+use self::work::Work;
 use super::frame::{Frame, compressed_header, header_length};
 use crate::base::close::CloseReason;
 
@@ -38,13 +42,6 @@ const MIN_BYTES: usize = 256;
 const COMPRESSION_BYTE_WORK: usize = 16;
 /// The same for a message besides its bytes: resetting the compressor takes 4 to 6 µs.
 const COMPRESSION_MESSAGE_WORK: usize = 8 * 1024;
-
-/// Bytes of an uncompressed message that take about as long as decompressing one byte of a payload: 5 ns (x86-64).
-const PAYLOAD_BYTE_WORK: usize = 8;
-/// Blocks of a message that are not counted as work.
-const USUAL_BLOCKS: usize = 8;
-/// Bytes of an uncompressed message that take about as long as a block without contents.
-const BLOCK_WORK: usize = 1024;
 
 /// What was compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -129,8 +126,7 @@ pub(crate) struct Decompressor {
 }
 
 impl Decompressor {
-    /// Decompresses the payload of a message into `to`, whose former contents are lost. Returns how much work it was, beside reading
-    /// the message, as the number of bytes of an uncompressed message that take as long.
+    /// Decompresses the payload of a message into `to`, whose former contents are lost. Returns how much work it was.
     ///
     /// # Errors
     ///
@@ -141,12 +137,9 @@ impl Decompressor {
         payload: &[u8],
         to: &mut Vec<u8>,
         max_bytes: usize,
-    ) -> Result<usize, CloseReason> {
+    ) -> Result<Work, CloseReason> {
         match self.inflater.inflate(payload, to, max_bytes) {
-            Ok(blocks) => {
-                let blocks_work = blocks.saturating_sub(USUAL_BLOCKS) * BLOCK_WORK;
-                Ok(payload.len().saturating_mul(PAYLOAD_BYTE_WORK).saturating_add(blocks_work))
-            }
+            Ok(blocks) => Ok(Work::of(payload, blocks)),
             Err(InflateFault::Invalid) => Err(CloseReason::BadCompression),
             Err(InflateFault::TooLong) => Err(CloseReason::MessageTooBig),
         }

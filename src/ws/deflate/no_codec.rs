@@ -1,5 +1,7 @@
 //! The codec of a build without the feature `deflate`. It is never used, since nothing is negotiated.
 
+use super::work::Blocks;
+
 /// Compresses nothing.
 #[derive(Debug, Default)]
 pub(super) struct Deflater;
@@ -23,7 +25,7 @@ pub(super) enum InflateFault {
 pub(super) struct Inflater;
 
 impl Inflater {
-    pub(super) fn inflate(&mut self, _: &[u8], _: &mut Vec<u8>, _: usize) -> Result<usize, InflateFault> {
+    pub(super) fn inflate(&mut self, _: &[u8], _: &mut Vec<u8>, _: usize) -> Result<Blocks, InflateFault> {
         Err(InflateFault::Invalid)
     }
 }

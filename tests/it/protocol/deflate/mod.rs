@@ -27,6 +27,14 @@ fn payload(message: &[u8]) -> Vec<u8> {
     written
 }
 
+/// Empty blocks, each with as many codes as possible and with an empty stored block behind it, so that it ends with a byte.
+fn codes(count: usize) -> Vec<u8> {
+    // The codes for the lengths 1 to 15 and for zeros have four bits each. The literals 0 to 14 have codes of 2 to 15 bits.
+    const BLOCKS: [u8; 25] =
+        *b"\x04\xe0\x01\x82\x24\x49\x92\x24\x49\x22\xb1\xa8\x79\x64\xf5\xec\xdd\xff\x9f\x0b\0\0\0\xff\xff";
+    BLOCKS.repeat(count)
+}
+
 /// A frame with the bit RSV1.
 fn marked(opcode: Opcode, is_final: bool, payload: &[u8]) -> Vec<u8> {
     let mut bytes = wire::frame(opcode, is_final, payload, MASK);

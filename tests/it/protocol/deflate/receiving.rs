@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use flate2::{Compress, Compression, FlushCompress};
 use lobbyd::config::{ByteSize, Limit, PerUser};
 use lobbyd::sim::wire::{self, Opcode};
 use lobbyd::{CloseReason, Config};
 
-use super::{MASK, OFFER, join, long, marked, on, payload, text};
+use super::{MASK, OFFER, codes, join, long, marked, on, payload, text};
 use crate::common::scenario::World;
 use crate::common::witness::Witness;
 
@@ -209,6 +210,49 @@ fn a_refused_compressed_message_is_served_after_the_wait() {
         world.flush();
         world.steps("ann < ack ref=3");
     }
+}
+
+/// A message of many blocks is charged for the time that their codes take.
+#[test]
+fn rates_count_blocks() {
+    let config =
+        Config { bytes_per_second: Limit::at_most(10_000), byte_burst: ByteSize(75_000), max_rate_strikes: 2, ..on() };
+    let mut world = World::new(config, Witness::<true>::default());
+    join(&mut world, "chess", &["ann"]);
+    let message = marked(Opcode::TEXT, true, &[&codes(240)[..], &payload(br#"{"type":"move","to":"e4"}"#)].concat());
+    assert!(message.len() < 6100);
+    world.send("ann", &message);
+    world.flush();
+    world.steps("ann < nothing");
+    assert_eq!(world.engine.app_mut().take().len(), 2, "the burst has room for one");
+    world.send("ann", &message);
+    world.flush();
+    world.steps("ann < error code=rate_limited");
+    for _ in 0..2 {
+        world.send("ann", &message);
+    }
+    world.flush();
+    assert_eq!(world.engine.stats().counters.closed(CloseReason::RateLimited), 1);
+}
+
+/// Some clients flush their compressor at the end of each frame.
+#[test]
+fn each_fragment_may_be_flushed() {
+    const COUNT: usize = 1000;
+    let mut stream = Compress::new(Compression::default(), false);
+    let (mut frames, mut whole) = (Vec::new(), String::new());
+    for n in 0..COUNT {
+        let (text, mut part) = (format!("{n:05}"), Vec::with_capacity(100));
+        stream.compress_vec(text.as_bytes(), &mut part, FlushCompress::Sync).expect("there is room");
+        let is_final = n == COUNT - 1;
+        part.truncate(part.len() - if is_final { 4 } else { 0 });
+        frames.push(match n {
+            0 => marked(Opcode::TEXT, is_final, &part),
+            _ => wire::frame(Opcode::CONTINUATION, is_final, &part, MASK),
+        });
+        whole += &text;
+    }
+    check(&frames, &[&format!("text ann {whole}")]);
 }
 
 /// Others may end the stream after the flush, with an empty block that says that it is the last one.

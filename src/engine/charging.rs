@@ -108,6 +108,17 @@ impl Core {
         }
     }
 
+    /// The same for a compressed message. `owed`: the bytes that were owed before its contents were charged. If there were none,
+    /// the bytes after the message are paid, and only its contents exceed the rate.
+    pub(super) fn compressed_message_ended(&mut self, key: ConnKey, owed: u32, bytes_after: usize) {
+        if owed > 0 {
+            return self.message_ended(key, bytes_after);
+        }
+        let meter = &mut self.conns[key].meter;
+        meter.owed = 0;
+        meter.set_over(None);
+    }
+
     /// Charges a message to its connection and its user. The rate of an identity replaces both configured rates, so
     /// that a lower user rate does not undercut it.
     ///

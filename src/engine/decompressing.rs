@@ -24,6 +24,7 @@ impl<A: App> Engine<A> {
         payload: &[u8],
         bytes_after: usize,
     ) -> (usize, usize) {
+        let owed = self.core.conns[conn.key()].meter.owed;
         // The buffer is moved out of the core, because the message is borrowed from it.
         let mut message = std::mem::take(&mut self.core.buffers.decompressed);
         let max_bytes = self.core.config.max_message_bytes.0;
@@ -36,7 +37,7 @@ impl<A: App> Engine<A> {
                 let charged = work.codes.min(max_bytes).max(message.len());
                 self.on_decompressed(conn, text, &message, charged, payload.len());
                 if self.core.slot(conn).is_some() {
-                    self.core.message_ended(conn.key(), bytes_after);
+                    self.core.compressed_message_ended(conn.key(), owed, bytes_after);
                 }
                 work.total
             }

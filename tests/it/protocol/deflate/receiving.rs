@@ -212,6 +212,28 @@ fn a_refused_compressed_message_is_served_after_the_wait() {
     }
 }
 
+/// The bytes that follow a compressed message were charged when they arrived, so they are not charged again when the contents of
+/// the message exceed the rate.
+#[test]
+fn bytes_behind_a_refused_compressed_message_are_charged_once() {
+    let config = Config { bytes_per_second: Limit::at_most(1), byte_burst: ByteSize(150_000), ..on() };
+    let mut world = World::new(config, Witness::<true>::default());
+    join(&mut world, "chess", &["ann"]);
+    let compressed = text(&format!(r#"{{"type":"move","to":"{}"}}"#, "x".repeat(60_000)));
+    let short = wire::text(r#"{"type":"move","to":"e4","ref":1}"#);
+    let plain = wire::text(&format!(r#"{{"type":"move","to":"{}","ref":2}}"#, "x".repeat(60_000)));
+    let (begin, rest) = plain.split_at(40_000);
+    world.send("ann", &[&compressed[..], &compressed, &short, begin].concat());
+    world.flush();
+    world.steps("ann < error code=rate_limited, ack ref=1");
+    assert_eq!(world.engine.app_mut().take().len(), 3, "joined, and two messages");
+    // The bucket has 49,000 bytes left.
+    world.send("ann", rest);
+    world.flush();
+    world.steps("ann < ack ref=2");
+    assert_eq!(world.engine.app_mut().take().len(), 1);
+}
+
 /// A message of many blocks is charged for the time that their codes take.
 #[test]
 fn rates_count_blocks() {

@@ -3,7 +3,7 @@
 use super::check::Rules;
 use super::fields::Config;
 
-/// Bytes of the compressor and of the decompressor, which all connections share.
+/// Bound of the memory of the compressor, some 300 KB, and of the decompressor, some 50 KB. All connections share them.
 const CODEC_BYTES: u128 = 512 << 10;
 
 impl Config {

@@ -179,6 +179,9 @@ async def room_is_one_lobby(port, context):
 def get(port, path, context=None):
     connection = (http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=10) if context
                   else http.client.HTTPConnection("127.0.0.1", port, timeout=10))
+    if context:
+        # Caddy wants a name.
+        connection.sock = context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=10), server_hostname=SITE)
     connection.request("GET", path, headers={"Host": f"{SITE}:{port}"})
     answer = connection.getresponse()
     body = answer.read()

@@ -147,7 +147,7 @@ impl Models {
                 ObservedEvent::Joined(member) => self.joined(&member, at),
                 ObservedEvent::TookOver(member) => self.took_over(&member, at),
                 ObservedEvent::Relay { from, to, data } => {
-                    self.message(&from, at, "allows").and(self.sessions.shown(&data, to.is_some()))
+                    self.message(&from, at, "allows").and(self.sessions.shown(&from, &data, to.is_some()))
                 }
                 ObservedEvent::Control { from, word, of, text } => {
                     self.message(&from, at, "allows").and(self.control(&from, word, of, &text, &unflushed))
@@ -155,7 +155,7 @@ impl Models {
                 ObservedEvent::Message { from, content } => {
                     self.messages += 1;
                     let shown = match &content {
-                        Content::Text(text) => self.sessions.shown(text, false),
+                        Content::Text(text) => self.sessions.shown(&from, text, false),
                         Content::Bytes(_) => Ok(()),
                     };
                     self.message(&from, at, "on_message").and(shown)

@@ -52,6 +52,8 @@ pub(crate) struct SessionModel {
     /// Messages that the application was shown.
     executed: BTreeSet<MessageId>,
     newly_executed: Vec<MessageId>,
+    /// The last message without a mark that the application was shown, with the mark of its sender's session.
+    unmarked: Option<(u32, Box<str>)>,
     /// Direct messages that the application was shown, by sender and number.
     directs: BTreeSet<MessageId>,
     resumes: BTreeMap<ConnId, Resume>,
@@ -113,6 +115,7 @@ impl SessionModel {
             barred: Vec::new(),
             executed: BTreeSet::new(),
             newly_executed: Vec::new(),
+            unmarked: None,
             directs: BTreeSet::new(),
             resumes: BTreeMap::new(),
             places: 0,
@@ -369,13 +372,15 @@ impl SessionModel {
         }
         let fields: SaidText<'_> = serde_json::from_str(text).map_err(|error| format!("{error}: {text}"))?;
         let marked: Option<Marked> = fields.data.and_then(|data| serde_json::from_str(data.get()).ok());
+        let unmarked = fields.data.and_then(|data| self.unmarked.take_if(|(_, text)| **text == *data.get()));
+        let unmarked = unmarked.map(|(marker, _)| marker);
         self.places += 1;
         log.seq = seq;
         log.frames.push(SaidFrame {
             seq,
             bytes: text.len(),
             hash: hash_text(text),
-            marker: marked.as_ref().map(|marked| marked.l),
+            marker: marked.as_ref().map_or(unmarked, |marked| Some(marked.l)),
             reference: marked.and_then(|marked| marked.r),
             place: self.places,
         });
@@ -443,9 +448,14 @@ impl SessionModel {
         Ok(())
     }
 
-    /// The application was shown a message of a client, which is direct or not.
-    pub(crate) fn shown(&mut self, data: &str, is_direct: bool) -> Result<(), String> {
-        let Ok(Marked { l, k, .. }) = serde_json::from_str(data) else { return Ok(()) };
+    /// The application was shown a message of `from`, which is direct or not.
+    pub(crate) fn shown(&mut self, from: &Member, data: &str, is_direct: bool) -> Result<(), String> {
+        let Ok(Marked { l, k, .. }) = serde_json::from_str(data) else {
+            // A flipped bit can turn a ping of a client into a message for the application.
+            let seat = self.seats.get(&from.seat()).filter(|_| !is_direct);
+            self.unmarked = seat.map(|seat| (seat.marker, data.into()));
+            return Ok(());
+        };
         let of_kind = if is_direct { &mut self.directs } else { &mut self.executed };
         if !of_kind.insert((l, k)) {
             return Err(format!("message {k} of client #{l} was executed twice: {data}"));

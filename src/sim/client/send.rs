@@ -101,8 +101,12 @@ impl Link {
         true
     }
 
-    /// Sends the messages again whose outcome the `welcome` of a resumed session left open.
+    /// Sends the messages again whose outcome the `welcome` of a resumed session left open. On an event stream without
+    /// POSTs, they wait for a later connection of the session.
     pub(crate) fn resend(&mut self, random: &mut Random) {
+        if self.has_nothing_to_say() {
+            return;
+        }
         let Some(session) = &mut self.view.session else { return };
         for Unconfirmed { reference, kind, k, text } in session.take_resend() {
             let growth = self.send_message(Opcode::TEXT, text.as_bytes(), random);

@@ -1,6 +1,6 @@
 let answerTo = null;
 
-// Shows a dialog. Resolves to null when it is cancelled, or to the message, the first field of a body.
+// Resolves to null if the dialog is cancelled, or to the message, the first field of a body.
 function ask({ title, text, message, word, verb, isDangerous }) {
   $("#ask-title").replaceChildren(...title);
   set($("#ask-text"), text);

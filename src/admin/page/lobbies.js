@@ -1,4 +1,4 @@
-// The headers of a list. A click on one sorts the whole list by it, the next click the other way round.
+// A click on a header sorts the whole list by it, the next click the other way round.
 function headers(columns, of, load) {
   const sort = ({ target: { value } }) => {
     Object.assign(of, { sort: of.sort === `-${value}` ? value : `-${value}`, before: [] });
@@ -130,7 +130,7 @@ function drawView(answer) {
       el("p", { className: "empty" }, isLobby ? "No lobby of this code exists now." : "This user is not connected now."),
       el("div", { className: "buttons" }),
       el("dl"),
-      el("input", { type: "search", maxLength: 64, placeholder: "Part of a user id", onchange: ({ target }) => search(view, loadView, target.value) }),
+      el("input", { type: "search", maxLength: 64, placeholder: "Part of a user id", ariaLabel: "Member", onchange: ({ target }) => search(view, loadView, target.value) }),
       el("div", { className: "wide" }, el("table", {}, headers(columns, view, loadView), el("tbody"))),
       el("nav"),
       ...["Settings", "Data of the lobby", "Bans"].map((title) => el("details", {}, el("summary", {}, title), el("pre"))),

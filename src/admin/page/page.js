@@ -29,7 +29,7 @@ function name(text) {
 }
 const link = (kind, id) => el("a", { href: `#${kind}/${encodeURIComponent(id)}` }, name(id));
 
-// Makes the children of an element those of `items`. A child stays as long as its item, and so does the focus.
+// Makes the children of an element those of `items`. A child stays as its item does, with the focus.
 function list(parent, items, keyOf, make, update) {
   const old = new Map([...parent.children].map((child) => [child.key, child]));
   let at = parent.firstElementChild;

@@ -358,7 +358,11 @@ impl SessionModel {
 
     /// A lobby of which nothing is known, because it is new or was empty, is in this epoch and has said `seq` frames.
     pub(crate) fn lobby_found(&mut self, lobby: &str, epoch: u64, seq: u64) {
-        self.logs.entry(lobby.into()).or_insert(LobbyLog { epoch, seq, frames: Vec::new() });
+        let log = self.logs.entry(lobby.into()).or_default();
+        // An earlier lobby of this name may have ended with a reserved seat, of which no event tells.
+        if log.epoch != epoch {
+            *log = LobbyLog { epoch, seq, frames: Vec::new() };
+        }
     }
 
     /// A lobby has said a numbered frame to its members.

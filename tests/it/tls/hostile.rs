@@ -218,10 +218,7 @@ fn new_keys_without_end_close_the_connection() {
             assert_eq!(bob.next(&mut server), Received::Text("hello".into()));
         }
     }
-    let address = server.admin_addr().expect("an address");
-    let mut stranger = TlsClient::open(&server, &newest());
-    stranger.socket = TcpStream::connect(address).expect("the server listens");
-    stranger.socket.set_nonblocking(true).expect("a socket can be set non-blocking");
+    let mut stranger = TlsClient::open_as_operator(&server, &newest());
     turns_until(&mut server, |_| {
         stranger.pump().expect("the server keeps to TLS");
         !stranger.tls.is_handshaking()
@@ -262,9 +259,7 @@ fn handshakes_of_operators_take_turns() {
     let hello = hello(client_config(&[&TLS13]));
     slow.write_all(&hello[..1]).expect("the socket takes it");
     server.turn(SHORT).expect("the turn succeeds");
-    let mut operator = TlsClient::open(&server, &newest());
-    operator.socket = TcpStream::connect(address).expect("the server listens");
-    operator.socket.set_nonblocking(true).expect("a socket can be set non-blocking");
+    let mut operator = TlsClient::open_as_operator(&server, &newest());
     for byte in &hello[1..200] {
         slow.write_all(&[*byte]).expect("the socket takes it");
         operator.pump().expect("the server keeps to TLS");
@@ -286,9 +281,7 @@ fn handshakes_of_operators_are_charged_apart_from_those_of_members() {
     let _members: Vec<TlsClient> =
         (0..2).map(|number| TlsClient::join(&mut server, &newest(), &format!("u{number}"))).collect();
     for _ in 0..2 {
-        let mut operator = TlsClient::open(&server, &newest());
-        operator.socket = TcpStream::connect(address).expect("the server listens");
-        operator.socket.set_nonblocking(true).expect("a socket can be set non-blocking");
+        let mut operator = TlsClient::open_as_operator(&server, &newest());
         operator.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert!(matches!(operator.next(&mut server), Received::Answer(200, _)));
     }

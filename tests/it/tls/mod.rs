@@ -73,7 +73,15 @@ struct TlsClient {
 
 impl TlsClient {
     fn open<A: App>(server: &Server<A>, config: &Arc<ClientConfig>) -> TlsClient {
-        let address = server.local_addr().expect("the first address has TLS");
+        TlsClient::open_at(server.local_addr().expect("the first address has TLS"), config)
+    }
+
+    /// Opens a connection to the operators' port.
+    fn open_as_operator<A: App>(server: &Server<A>, config: &Arc<ClientConfig>) -> TlsClient {
+        TlsClient::open_at(server.admin_addr().expect("an address"), config)
+    }
+
+    fn open_at(address: SocketAddr, config: &Arc<ClientConfig>) -> TlsClient {
         let socket = TcpStream::connect(address).expect("the server listens");
         socket.set_nonblocking(true).expect("a socket can be set non-blocking");
         let name = "localhost".try_into().expect("a name");

@@ -308,11 +308,8 @@ fn tls_follows_the_header_of_a_proxy() {
 fn operators_are_served_with_tls() {
     let config = Config { admin: Some("tls:127.0.0.1:0".parse().expect("an address")), ..with_tls("first") };
     let mut server = bind(config);
-    let address = server.admin_addr().expect("an address");
     let _member = TlsClient::join(&mut server, &newest(), "ann");
-    let mut operator = TlsClient::open(&server, &newest());
-    operator.socket = std::net::TcpStream::connect(address).expect("the server listens");
-    operator.socket.set_nonblocking(true).expect("a socket can be set non-blocking");
+    let mut operator = TlsClient::open_as_operator(&server, &newest());
     operator.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(matches!(operator.next(&mut server), Received::Answer(200, _)));
     let Received::Body(text) = operator.next(&mut server) else { panic!("the metrics") };

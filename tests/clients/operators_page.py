@@ -369,19 +369,23 @@ async def memory_stays_flat_for_a_quarter_of_an_hour(rig):
         await tab.call("Page.addScriptToEvaluateOnNewDocument", source=FAST)
         await tab.call("Page.navigate", url=server.page + "#lobby/table-1")
 
-        async def figures():
-            await tab.call("HeapProfiler.collectGarbage")
-            counts = await tab.call("Memory.getDOMCounters")
-            heap = await tab.call("Runtime.getHeapUsage")
-            return heap["usedSize"], counts["nodes"], counts["jsEventListeners"]
+        # A single reading varies by a quarter: code is compiled and thrown away again, answers are on their way. The lowest of
+        # several does not, and what is kept for ever is in each of them.
+        async def lowest(first):
+            readings = []
+            for polls in range(first, first + 80, 10):
+                await tab.until(f"polled > {polls}", 90)
+                await tab.call("HeapProfiler.collectGarbage")
+                counts = await tab.call("Memory.getDOMCounters")
+                heap = await tab.call("Runtime.getHeapUsage")
+                readings.append((heap["usedSize"], counts["nodes"], counts["jsEventListeners"]))
+            return [min(values) for values in zip(*readings)]
 
-        await tab.until("globalThis.polled > 160", 60)
-        before = await figures()
-        await tab.until("polled > 400", 90)
-        after = await figures()
+        before = await lowest(160)
+        after = await lowest(400)
         assert await tab.evaluate("document.querySelectorAll('#lobbies tbody tr').length") == 30
         grown = [new - old for new, old in zip(after, before)]
-        assert grown[0] < 300_000 and grown[1] < 200 and grown[2] < 20, f"{before} became {after}"
+        assert grown[0] < 100_000 and grown[1] < 200 and grown[2] < 20, f"{before} became {after}"
         await tab.check()
         await tab.close()
 

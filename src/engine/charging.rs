@@ -12,7 +12,7 @@ use super::state::meters::Rates;
 use crate::base::close::{CloseReason, Reject};
 use crate::base::id::{ConnKey, SeatKey};
 use crate::base::network::network_of;
-use crate::base::rate::{Bucket, Denied, Rate};
+use crate::base::rate::{Bucket, Denied};
 use crate::base::time::Time;
 use crate::http::PlainResponse;
 use crate::lobby::directory::Directory;
@@ -66,7 +66,7 @@ impl Core {
         };
         // No complete message is this long, so this one may never end. Its pieces are refused as if they were messages,
         // until the connection is closed.
-        let burst = rates.byte.into_iter().chain(rates.user_byte).map(Rate::burst).min().unwrap_or(u32::MAX);
+        let burst = rates.least_byte_burst;
         if is_admitted && meter.owed > burst.saturating_mul(2) {
             meter.owed = burst;
             self.rate_limited(key, None, over);

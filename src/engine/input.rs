@@ -44,7 +44,30 @@ impl<A: App> Engine<A> {
     }
 
     /// Handles received bytes, of which some may have been passed in before and not consumed.
+    ///
+    /// A charge takes at most the burst of a byte rate. So the messages of a member are charged and parsed in parts of at most
+    /// that length, or a long read would cost no more than a short one.
     pub(super) fn receive(&mut self, conn: ConnId, bytes: &[u8], max_work: usize) -> Consumed {
+        let most = self.core.rates.least_byte_burst as usize;
+        if bytes.len() <= most || self.core.slot(conn).is_none_or(|slot| !slot.is_admitted()) {
+            return self.receive_part(conn, bytes, max_work);
+        }
+        let mut total = Consumed { bytes: 0, work: 0 };
+        while total.bytes < bytes.len() && total.work < max_work {
+            let rest = &bytes[total.bytes..];
+            let unconsumed = self.core.slot(conn).map_or(0, |slot| slot.unconsumed as usize);
+            let part = &rest[..rest.len().min(unconsumed.saturating_add(most))];
+            let consumed = self.receive_part(conn, part, max_work - total.work);
+            total.bytes += consumed.bytes;
+            total.work = total.work.saturating_add(consumed.work);
+            if consumed.bytes < part.len() {
+                break;
+            }
+        }
+        total
+    }
+
+    fn receive_part(&mut self, conn: ConnId, bytes: &[u8], max_work: usize) -> Consumed {
         let now = self.core.now();
         // A connection that was closed earlier in the turn is included: its received bytes are counted too.
         let Some(slot) = self.core.conns.get_mut(conn) else {

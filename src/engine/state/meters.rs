@@ -32,6 +32,8 @@ pub(crate) struct Rates {
     /// the user's bucket.
     pub(crate) is_message_same: bool,
     pub(crate) is_byte_same: bool,
+    /// The smallest burst of the byte rates: what one charge can take at most.
+    pub(crate) least_byte_burst: u32,
 }
 
 impl Rates {
@@ -45,6 +47,7 @@ impl Rates {
             user_byte,
             is_message_same: message.is_some() && message == user_message,
             is_byte_same: byte.is_some() && byte == user_byte,
+            least_byte_burst: byte.into_iter().chain(user_byte).map(Rate::burst).min().unwrap_or(u32::MAX),
             control: config.control_rate(),
             attempt: config.attempt_rate(),
             list: config.list_rate(),

@@ -127,11 +127,16 @@ fn config(backend: &Backend, secret: &File) -> Config {
     Config {
         hook: Some(backend.url().parse().expect("a URL")),
         hook_secret_file: Some(secret.path().into()),
-        hook_timeout: Duration::from_millis(200),
+        hook_timeout: Duration::from_secs(2),
         hook_batch_wait: Duration::from_millis(10),
         admin: Some("127.0.0.1:0".parse().expect("an address")),
         ..on_free_port()
     }
+}
+
+/// For backends that do not answer: the server waits for them.
+fn impatient(config: Config) -> Config {
+    Config { hook_timeout: Duration::from_millis(200), ..config }
 }
 
 fn bind(config: Config) -> (Server<Relay>, SocketAddr) {
@@ -259,7 +264,8 @@ fn a_backend_that_hangs_lies_or_dies_asks_clients_to_come_back() {
         let shown = format!("{reply:?}").chars().take(80).collect::<String>();
         let backend =
             Backend::new(move |call| if is_question(call) { reply.clone() } else { Reply::Answer(200, "{}".into()) });
-        let (mut server, address) = bind(config(&backend, &secret));
+        let config = config(&backend, &secret);
+        let (mut server, address) = bind(if result == "timeout" { impatient(config) } else { config });
         assert_eq!(try_to_join(&mut server, address, "ann"), come_back(), "{shown}");
         let name = format!("lobbyd_hook_questions_total{{result=\"{result}\"}}");
         assert_eq!(metric(&mut server, &name), 1.0, "{shown}");
@@ -279,7 +285,7 @@ fn a_backend_that_hangs_lies_or_dies_asks_clients_to_come_back() {
 fn a_flood_of_clients_while_the_backend_hangs_is_bounded_and_answered() {
     let secret = File::new("hook-secret-flood", SECRET);
     let backend = Backend::new(|call| if is_question(call) { Reply::Hang } else { Reply::Answer(200, "{}".into()) });
-    let config = Config { max_hook_questions: 8, max_hook_calls: 2, ..config(&backend, &secret) };
+    let config = Config { max_hook_questions: 8, max_hook_calls: 2, ..impatient(config(&backend, &secret)) };
     let (mut server, address) = bind(config);
     let mut clients: Vec<Client> = (0..60).map(|user| Client::connect(address, "chess", &format!("u{user}"))).collect();
     let mut codes = Vec::new();
@@ -352,8 +358,9 @@ fn the_last_events_are_sent_before_the_server_stops_and_a_dead_backend_does_not_
     let secret = File::new("hook-secret-stops", SECRET);
     for reply in [Reply::Answer(200, "{}".into()), Reply::Hang, Reply::Answer(500, String::new())] {
         let takes = matches!(reply, Reply::Answer(200, _));
+        let config_of = if matches!(reply, Reply::Hang) { |config| impatient(config) } else { |config| config };
         let backend = Backend::new(move |_| reply.clone());
-        let (mut server, _) = bind(config(&backend, &secret));
+        let (mut server, _) = bind(config_of(config(&backend, &secret)));
         server.turn(SHORT).expect("the turn succeeds");
         server.handle().stop();
         let mut is_stopped = false;
@@ -382,7 +389,7 @@ fn the_last_events_are_sent_at_once_although_the_backend_has_failed_before() {
         tries += 1;
         Reply::Answer(if tries > 3 { 200 } else { 500 }, String::new())
     });
-    let (mut server, _) = bind(config(&backend, &secret));
+    let (mut server, _) = bind(impatient(config(&backend, &secret)));
     // Now it waits for a second, and after the drain for no longer than twice hook_timeout, 400 ms.
     let mut failed = 0;
     wait_until(&mut server, || {

@@ -76,12 +76,12 @@ fn members_read_events_and_post() {
 /// The server ends connections for POSTs that are idle, and those that it has no room for.
 #[test]
 fn a_post_has_a_connection_of_its_own_if_the_last_one_has_ended() {
-    let limits = ["--handshake-timeout", "100ms", "--max-pending", "4"];
+    let limits = ["--handshake-timeout", "400ms", "--max-pending", "4"];
     let program = Program::start(PROGRAM, &[&["--listen", "127.0.0.1:0"], &limits[..]].concat());
     let (report, code) =
-        report(program.address, "--members 10 --per-lobby 10 --rate 4 --seconds 2 --handshakes 2 --sse");
+        report(program.address, "--members 10 --per-lobby 10 --rate 1 --seconds 4 --handshakes 2 --sse");
     assert_eq!((counts(&report, FAULTS), code), (vec![0; 6], Some(0)), "{report:#}");
-    assert_eq!(counts(&report, &["joined", "resumed", "acked", "delivered"]), [10, 0, 80, 720], "{report:#}");
+    assert_eq!(counts(&report, &["joined", "resumed", "acked", "delivered"]), [10, 0, 40, 360], "{report:#}");
 }
 
 #[test]

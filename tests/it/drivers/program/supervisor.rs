@@ -88,10 +88,10 @@ fn the_watchdog_hears_from_an_idle_loop_and_not_from_a_stopped_one() {
     }
     program.signal("-STOP");
     manager.socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a socket takes it");
-    // What was sent before the process stopped is still queued.
+    // What was sent before the process stopped is still queued. One that goes on never pauses for so long.
     let mut bytes = [0; 1024];
-    let late = std::iter::from_fn(|| manager.socket.recv(&mut bytes).ok()).count();
-    assert!(late < 10, "{late} notifications after the stop");
+    let late = std::iter::from_fn(|| manager.socket.recv(&mut bytes).ok()).take(1000).count();
+    assert!(late < 1000, "it notifies after the stop");
     program.signal("-CONT");
     manager.socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket takes it");
     assert!(manager.receive().starts_with("WATCHDOG=1\n"));

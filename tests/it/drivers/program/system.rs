@@ -69,7 +69,7 @@ fn a_log_that_cannot_be_written_does_not_stop_the_server() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_process_that_was_stopped_closes_no_connection() {
-    let timeouts = ["--ping-interval", "1s", "--pong-timeout", "900ms", "--handshake-timeout", "1s"];
+    let timeouts = ["--ping-interval", "2s", "--pong-timeout", "1900ms", "--handshake-timeout", "2s"];
     let limits = ["--max-per-lobby", "100", "--events-per-turn", "7", "--accept-per-turn", "7"];
     let program = Program::start(PROGRAM, &[&["--listen", "127.0.0.1:0"], &timeouts[..], &limits].concat());
     let mut members: Vec<_> = (0..40).map(|user| connect(&program, &format!("u{user}"))).collect();
@@ -84,7 +84,7 @@ fn a_process_that_was_stopped_closes_no_connection() {
         member.send(&wire::frame(wire::Opcode::PONG, true, b"", [1, 2, 3, 4]));
     }
     // A stopped process sends nothing, so this read takes the whole timeout.
-    late_client.stream.set_read_timeout(Some(Duration::from_millis(2500))).expect("a socket takes it");
+    late_client.stream.set_read_timeout(Some(Duration::from_millis(4500))).expect("a socket takes it");
     let silence = loop {
         match late_client.stream.read(&mut [0]).map_err(|error| error.kind()) {
             // By a signal that another test sends to this process: a read with a timeout is not restarted.

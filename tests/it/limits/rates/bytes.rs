@@ -53,6 +53,36 @@ fn bytes_of_a_user_share_one_rate_over_all_its_connections() {
     check_bytes(config, 2, 4000);
 }
 
+/// A client that sends rarely and much at once gets no more than one that sends often and little.
+#[test]
+fn a_long_read_is_charged_in_full() {
+    let (unlimited, most) = (Limit::UNLIMITED, Limit::at_most);
+    for (own, user, per_second) in
+        [(most(5000), unlimited, 5000), (most(9000), most(4000), 4000), (unlimited, most(3000), 3000)]
+    {
+        let config = Config {
+            max_message_bytes: ByteSize(1000),
+            bytes_per_second: own,
+            byte_burst: ByteSize(10_000),
+            user_bytes_per_second: user.into(),
+            user_byte_burst: ByteSize(9000).into(),
+            ..no_rates()
+        };
+        for length in [100, 1000] {
+            let mut world = World::new(config.clone(), Witness::<false>::default());
+            world.run("ann > connect chess\nann < upgrade");
+            let message = wire::text(&"x".repeat(length));
+            let read = message.repeat(40_000 / message.len());
+            let say = |world: &mut World<Witness<false>>| world.send("ann", &read);
+            let (_, later) = measure(&mut world, 2, Duration::from_millis(250), say, bytes_delivered);
+            let allowed = 60 * per_second;
+            let case = format!("{length} bytes at {per_second} per second: {later} of {allowed}");
+            // The bytes of a message that is not paid as a whole are lost.
+            assert!(later <= allowed + allowed / 100 && later >= allowed * 8 / 10, "{case}");
+        }
+    }
+}
+
 /// A message that arrives in pieces is charged in full, even if its last piece arrives when the bucket has filled again.
 #[test]
 fn a_message_in_pieces_is_charged_in_full() {

@@ -256,7 +256,7 @@ config! {
     control_per_second: Limit = "20";
     /// Largest burst of pings, pongs and `health_pong`s from one connection.
     control_burst: u32 = "60";
-    /// Messages over the rate that are refused before the connection is closed with 4009 `rate_limited`; one is forgiven per second.
+    /// Messages over the rate that came before the wait of the last refusal was over, before the connection is closed with 4009 `rate_limited`; one is forgiven per second.
     max_rate_strikes: u32 = "32";
     /// Disconnected users, and as many addresses, whose used rates are remembered until their buckets are full again; beyond it, the entry whose buckets are full first is forgotten.
     max_remembered_rates: u32 = "65536";

@@ -185,13 +185,13 @@ impl Core {
         }
     }
 
-    /// Refuses a message that exceeds its sender's rate. After too many such messages the connection is closed.
+    /// Refuses a message that exceeds its sender's rate. After too many such messages without a wait, the connection is closed.
     ///
     /// A message with a `ref` always gets its one `error`. Without a `ref`, an `error` is sent at most once a second.
     pub(super) fn rate_limited(&mut self, key: ConnKey, reference: Option<&str>, denied: Denied) {
         self.counters.count_reject(Reject::RateLimited);
         let now = self.clock.own();
-        if !self.conns[key].meter.may_strike(now, self.rates.strike) {
+        if !self.conns[key].meter.may_refuse(now, denied.retry_after, self.rates.strike) {
             return self.begin_close(key, CloseReason::RateLimited);
         }
         if !self.should_report_refusal(key, reference) {

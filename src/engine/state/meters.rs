@@ -74,6 +74,8 @@ struct MeterExtra {
     /// The message rate of the connection's identity, instead of the configured one.
     tier: Option<Rate>,
     strikes: Bucket,
+    /// Time from which the message that was refused last would have been accepted.
+    retry_at: Time,
     /// Set while the received bytes exceed the byte rate. Messages are refused then.
     over: Option<Denied>,
     /// Time from which the next `rate_limited` error without a `ref` may be sent.
@@ -107,9 +109,13 @@ impl Meter {
 const REPORT_PAUSE: Duration = Duration::from_secs(1);
 
 impl Meter {
-    /// Counts a refused message. Returns false if there were too many.
-    pub(crate) fn may_strike(&mut self, now: Time, rate: Rate) -> bool {
-        self.extra.get_or_insert_default().strikes.take(now, 1, rate).is_ok()
+    /// Counts a refused message that would be accepted after `wait`. It is a strike if it came before the wait of the refusal
+    /// before it was over: a client that waits as it is told is never closed. Returns false if there were too many strikes.
+    pub(crate) fn may_refuse(&mut self, now: Time, wait: Duration, strike: Rate) -> bool {
+        let extra = self.extra.get_or_insert_default();
+        let is_early = now < extra.retry_at;
+        extra.retry_at = now + wait;
+        !is_early || extra.strikes.take(now, 1, strike).is_ok()
     }
 
     /// Whether an `error` for a refused message is to be sent now: always for a message with a `ref`, otherwise once a

@@ -63,8 +63,7 @@ impl RateModel {
     /// Checks that the server did not serve more messages than the rates allow, nor compressed ones that contain more bytes.
     pub(crate) fn check_served(&self, usage: &Usage) -> Result<(), String> {
         let Usage { elapsed, tier, served, served_growth, .. } = *usage;
-        let earned = |rate: Rate| u128::from(rate.count()) * elapsed.as_micros() / rate.period().as_micros();
-        let bound = |rate: Rate| u128::from(rate.burst()) + earned(rate) + 1;
+        let bound = |rate: Rate| most_tokens(rate, elapsed);
         for rate in [tier.or(self.message), tier.or(self.user_message)].into_iter().flatten() {
             if u128::from(served) > bound(rate) {
                 return Err(format!("{served} messages were served in {elapsed:?}, more than {rate} allows"));
@@ -85,7 +84,7 @@ impl RateModel {
         let Usage { elapsed, frames, bytes, refusals, refusals_without_ref, .. } = *usage;
         let seconds = elapsed.as_secs() + 1;
         // Refusals for a full inbox do not count as rate strikes.
-        if !self.limits_inbox && refusals > self.max_strikes + seconds {
+        if !self.limits_inbox && u128::from(refusals) > u128::from(self.max_strikes + seconds) + self.waited(usage) {
             return Err(format!("refused {refusals} times in {elapsed:?} without being closed"));
         }
         if refusals_without_ref > seconds {
@@ -97,6 +96,14 @@ impl RateModel {
             return Err(format!("refused after only {frames} frames with {bytes} bytes"));
         }
         Ok(())
+    }
+
+    /// Most refusals that came after the wait of the refusal before: something else has taken at least one token meanwhile.
+    fn waited(&self, usage: &Usage) -> u128 {
+        let Usage { elapsed, tier, .. } = *usage;
+        let messages = [tier.or(self.message), tier.or(self.user_message)];
+        let rates = messages.into_iter().chain([self.byte, self.user_byte, self.control]).flatten();
+        rates.map(|rate| most_tokens(rate, elapsed)).sum::<u128>() + 1
     }
 
     /// Whether everything that the client sent is within the bursts.
@@ -131,4 +138,9 @@ impl RateModel {
         let frames = bytes_sent / 6;
         self.may_refuse && frames > self.max_strikes
     }
+}
+
+/// Most tokens that a bucket can give in `elapsed`.
+fn most_tokens(rate: Rate, elapsed: Duration) -> u128 {
+    u128::from(rate.burst()) + u128::from(rate.count()) * elapsed.as_micros() / rate.period().as_micros() + 1
 }

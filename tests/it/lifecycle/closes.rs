@@ -171,7 +171,7 @@ fn rows() -> Vec<(CloseReason, Cause)> {
             Reason::RateLimited,
             Script(
                 with(|config| (config.messages_per_second, config.max_rate_strikes) = (none, 0)),
-                "ann > {\"type\":\"ping\"}\nann < goodbye, close 4009 rate_limited",
+                "ann > {\"type\":\"ping\"}\nann > {\"type\":\"ping\"}\nann < error, goodbye, close 4009 rate_limited",
             ),
         ),
         (

@@ -133,7 +133,7 @@ const HIT: &[(&[(&str, &str)], &str)] = &[
     (
         &[("max_rate_strikes", "1"), ("messages_per_second", "1"), ("message_burst", "1")],
         "ann > connect a, ann < upgrade; welcome; presence_state, ann > {\"type\":\"ping\"}, ann > {\"type\":\"ping\"}, \
-         ann > {\"type\":\"ping\"}, ann < pong; error code=rate_limited; goodbye; close 4009 rate_limited",
+         ann > {\"type\":\"ping\"}, ann > {\"type\":\"ping\"}, ann < pong; error code=rate_limited; goodbye; close 4009 rate_limited",
     ),
     (
         &[("max_strikes", "1")],

@@ -7,7 +7,7 @@ use lobbyd::config::{ByteSize, Limit};
 use lobbyd::{App, CloseReason, Config, Reject};
 use serde_json::Value;
 
-use super::{no_rates, one_a_second};
+use super::{MINUTE, no_rates, one_a_second};
 use crate::common::scenario::{World, check};
 
 /// Returns the `retry_after_ms` of an `error rate_limited`, or `None` for another answer.
@@ -173,7 +173,8 @@ fn too_many_refused_messages_close_the_connection() {
         bob < message
         "#,
     );
-    for n in 0..32 {
+    // The first one is refused without a strike: nobody had told it to wait.
+    for n in 0..33 {
         world.run(&format!("ann > {{\"type\":\"move\",\"ref\":{n}}}\nann < error ref={n} code=rate_limited"));
     }
     world.run(
@@ -182,15 +183,17 @@ fn too_many_refused_messages_close_the_connection() {
         advance 1s
         ann > {"type":"broadcast","data":1}
         bob < message
-        ann > {"type":"move","ref":32}
-        ann < error ref=32 code=rate_limited
         ann > {"type":"move","ref":33}
+        ann < error ref=33 code=rate_limited
+        ann > {"type":"move","ref":34}
+        ann < error ref=34 code=rate_limited
+        ann > {"type":"move","ref":35}
         ann < goodbye code=4009 reason=rate_limited reconnect=false, close 4009 rate_limited
         bob < presence_diff -ann:kicked
         "#,
     );
     assert_eq!(world.engine.stats().counters.closed(CloseReason::RateLimited), 1);
-    // With no strikes allowed, the first refused message closes the connection.
+    // With no strikes allowed, the first refused message that did not wait closes the connection.
     check(
         Config { max_rate_strikes: 0, ..one_a_second() },
         r#"
@@ -199,9 +202,35 @@ fn too_many_refused_messages_close_the_connection() {
         ann > {"type":"ping"}
         ann < pong
         ann > {"type":"ping","ref":1}
+        ann < error ref=1 code=rate_limited
+        ann > {"type":"ping","ref":2}
         ann < goodbye, close 4009 rate_limited
         "#,
     );
+}
+
+/// A client that sends the next message as soon as one is answered, and waits when it is told to, is served at its rate for
+/// ever.
+#[test]
+fn a_client_that_waits_as_it_is_told_is_never_closed() {
+    let config =
+        Config { messages_per_second: Limit::at_most(60), message_burst: 10, max_rate_strikes: 0, ..no_rates() };
+    let mut world = World::new(config, Relay::default());
+    world.run("ann joins chess");
+    let (mut served, mut refused) = (0, 0);
+    let end = world.now + MINUTE;
+    while world.now < end {
+        world.act("ann", r#"{"type":"ping","ref":1}"#);
+        world.flush();
+        match denied(&mut world, "ann") {
+            None => served += 1,
+            Some(wait) => {
+                refused += 1;
+                world.advance(Duration::from_millis(wait));
+            }
+        }
+    }
+    assert!((3300..=3611).contains(&served) && refused > 3000, "{served} served, {refused} refused");
 }
 
 #[test]
@@ -217,9 +246,10 @@ fn a_raw_application_sends_no_error() {
         bob < one
         ann > text two
         ann > binary three
+        ann > text four
         ann < nothing
         bob < nothing
-        ann > text four
+        ann > text five
         ann < close 4009 rate_limited
         "#,
     );

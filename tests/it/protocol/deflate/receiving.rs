@@ -171,7 +171,7 @@ fn rates_count_decompressed_bytes() {
     world.send("ann", &wire::text(r#"{"type":"move","ref":1}"#));
     world.flush();
     world.steps("ann < ack ref=1");
-    for _ in 0..4 {
+    for _ in 0..5 {
         world.send("ann", &text(&message));
     }
     world.flush();
@@ -250,7 +250,7 @@ fn rates_count_blocks() {
     world.send("ann", &message);
     world.flush();
     world.steps("ann < error code=rate_limited");
-    for _ in 0..2 {
+    for _ in 0..3 {
         world.send("ann", &message);
     }
     world.flush();

@@ -11,6 +11,7 @@ use super::turn_frames::TurnFrames;
 use crate::base::arena::Key;
 use crate::base::distribution::Distribution;
 use crate::base::id::{ConnId, ConnKey, LobbyKey};
+use crate::base::time::Time;
 use crate::config::{Config, Flush};
 use crate::ws::deflate::Compressor;
 
@@ -34,6 +35,8 @@ pub(crate) struct Egress {
     pub(super) compressor: Compressor,
     /// Work of all compression so far, in bytes of messages that take as long.
     pub(super) compression_work: usize,
+    /// Time of the turn, as last told.
+    pub(super) turn_time: Time,
     pub(super) wants_flush: bool,
     /// Connections with output to write, in the order in which the output was queued.
     pub(super) dirty: VecDeque<ConnId>,
@@ -164,6 +167,7 @@ impl Egress {
             outboxes: Outboxes::default(),
             compressor: Compressor::default(),
             compression_work: 0,
+            turn_time: Time::default(),
             wants_flush: false,
             dirty: VecDeque::new(),
             lobbies_to_flush: VecDeque::new(),

@@ -8,6 +8,7 @@ use super::output::{Egress, Feed};
 use super::results::{Dropped, LatestQueued, Pressure, Priority, QueueFull, Queued};
 use crate::base::arena::Key;
 use crate::base::id::{ConnId, ConnKey, LobbyKey};
+use crate::base::time::Time;
 use crate::ws::deflate::{COMPRESSOR, CompressionTotals, Compressor, compression_work};
 use crate::ws::frame::{Frame, Outgoing};
 
@@ -223,6 +224,15 @@ impl Egress {
     #[inline]
     pub(crate) fn compression_work(&self) -> usize {
         if COMPRESSOR.is_some() { self.compression_work } else { 0 }
+    }
+
+    /// Tells the time of the turn, which may have been told before.
+    #[inline]
+    pub(crate) fn note_turn(&mut self, now: Time) {
+        if COMPRESSOR.is_some() && self.turn_time != now {
+            self.turn_time = now;
+            self.compressor.begin_turn();
+        }
     }
 
     /// Whether anything was compressed since the last call of [`take_compression_totals`](Self::take_compression_totals).

@@ -121,6 +121,8 @@ impl<A: App> Engine<A> {
     /// Returns the next connection with output to write, for [`write_to`](Self::write_to).
     pub(crate) fn poll_writable(&mut self) -> Option<ConnId> {
         self.core.record_flush();
+        // A turn may write several times, if its output would exceed a bound.
+        self.core.egress.note_turn(self.core.clock.now());
         self.flush_presence_and_events();
         let next = self.core.egress.poll_writable(&self.core.directory);
         if next.is_none() {

@@ -42,6 +42,9 @@ const MIN_BYTES: usize = 256;
 const COMPRESSION_BYTE_WORK: usize = 16;
 /// The same for a message besides its bytes: resetting the compressor takes 4 to 6 µs.
 const COMPRESSION_MESSAGE_WORK: usize = 8 * 1024;
+/// Most work of compression in one turn: some 40 ms if nothing repeats, and usually a third of that. What the rest of the turn sends is
+/// not compressed. So the messages of many members that wait for one tick do not hold up everybody.
+const MAX_WORK_PER_TURN: usize = 64 << 20;
 
 /// What was compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,16 +69,20 @@ pub(crate) fn compression_work(frame_len: usize) -> usize {
 pub(crate) struct Compressor {
     deflater: Deflater,
     totals: CompressionTotals,
+    /// Work in this turn.
+    work: usize,
 }
 
 impl Compressor {
-    /// Appends a message in one frame, as servers send it, to `to`: compressed if that makes it smaller, and otherwise as it
-    /// is.
+    /// Appends a message in one frame, as servers send it, to `to`: compressed if that makes it smaller and the turn has work left
+    /// for it, and otherwise as it is.
     pub(crate) fn append(&mut self, frame: &[u8], to: &mut Vec<u8>) {
         let (header, payload) = frame.split_at(header_length(frame));
-        if payload.len() < MIN_BYTES {
+        let work = compression_work(frame.len());
+        if payload.len() < MIN_BYTES || work > MAX_WORK_PER_TURN - self.work {
             return to.extend_from_slice(frame);
         }
+        self.work += work;
         let (start, at) = (to.len(), to.len() + header.len());
         to.resize(at + room_for(payload), 0);
         match self.deflater.deflate(payload, &mut to[at..]) {
@@ -105,6 +112,11 @@ impl Compressor {
         }
         bytes.shrink_to_fit();
         Frame::from_encoded(bytes)
+    }
+
+    /// A new turn begins.
+    pub(crate) fn begin_turn(&mut self) {
+        self.work = 0;
     }
 
     /// Takes the totals since the last call.

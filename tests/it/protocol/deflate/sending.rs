@@ -170,6 +170,27 @@ fn output_that_waits_for_a_tick_is_compressed() {
     );
 }
 
+/// The messages of many members wait for one tick. Compressing all of them would take a third of a second.
+#[test]
+fn a_tick_compresses_no_more_than_takes_a_few_milliseconds() {
+    let rates = Config { bytes_per_second: Limit::UNLIMITED, messages_per_second: Limit::UNLIMITED, ..on() };
+    let limits = Config { max_inbox_bytes: ByteSize(64 << 20), ..rates };
+    let config = Config { tick_hz: Some(10), max_outbound_bytes: ByteSize(64 << 20), ..limits };
+    let mut world = World::new(config, Relay::default());
+    join(&mut world, "chess", &["ann", "bob"]);
+    world.steps("advance 1s");
+    ["ann", "bob"].iter().for_each(|name| drop(world.take(name)));
+    let data = long(60_000);
+    for round in 1..=2 {
+        (0..100).for_each(|_| world.send("ann", &broadcast(&data)));
+        world.steps("advance 1s");
+        let texts = world.take("bob");
+        assert_eq!(texts.iter().filter(|text| text.contains(&data)).count(), 100, "each one arrives");
+        let decompressed = world.client("bob").reader.decompressed();
+        assert!((75 * round..85 * round).contains(&decompressed), "{decompressed} of {round} ticks");
+    }
+}
+
 /// The server's compressor needs a window of 4 KiB.
 #[test]
 fn clients_with_a_small_window_get_plain_messages() {

@@ -44,6 +44,15 @@ CONTENTS = {
 ARGUMENTS = ["--max-connections", 1000, "--max-per-lobby", 500, "--max-pending", 256, "--log", "warn,lobbyd=info"]
 
 
+def core_of_server():
+    return min(os.sched_getaffinity(0))
+
+
+def core_of_clients():
+    """Another core than that of the server, if this process may use two."""
+    return max(os.sched_getaffinity(0))
+
+
 def build():
     package = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../benches/peers/flood")
     subprocess.run(["cargo", "build", "--quiet", "--release", "--manifest-path", os.path.join(package, "Cargo.toml")],
@@ -98,11 +107,11 @@ def round_trips(ann, bob, seconds):
     return sorted(times)
 
 
-def measure(binary, flood, kind, clients, seconds, arguments):
-    """Returns the round trips in ms (median, 99th percentile, maximum) and their number, the server's peak memory and its bound in
-    MiB, and the output of the flooding clients."""
+def measure(binary, flood, kind, clients, seconds, arguments, cores):
+    """`cores`: that of the server, that of the clients. Returns the round trips in ms (median, 99th percentile, maximum) and their
+    number, the server's peak memory and its bound in MiB, and the output of the flooding clients."""
     with Lobbyd(binary, *ARGUMENTS, *arguments) as server:
-        os.sched_setaffinity(server.pid, {0})
+        os.sched_setaffinity(server.pid, {cores[0]})
         bound = int(server.wait_for_log(r"worst-case memory with these limits: (\d+) MiB", 5).group(1))
         # Before the flood: connections without a seat can displace others of the same address, and all share one address here.
         ann, bob = Member(server.port, "ann"), Member(server.port, "bob")
@@ -110,7 +119,7 @@ def measure(binary, flood, kind, clients, seconds, arguments):
         if kind != "none":
             name = "compressed" if kind in CONTENTS else kind
             command = [flood, name, clients, server.port, CROWD, int(seconds) + 2]
-            flooders = subprocess.Popen(["nice", "-n", "19", "taskset", "-c", "1", *map(str, command)],
+            flooders = subprocess.Popen(["nice", "-n", "19", "taskset", "-c", str(cores[1]), *map(str, command)],
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             assert flooders.stdout.readline() == b"ready\n"
             if kind in CONTENTS:
@@ -139,7 +148,8 @@ def main():
     parser.add_argument("lobbyd", nargs="?", default=default_binary())
     options = parser.parse_args()
     flood = build()
-    os.sched_setaffinity(0, {1})
+    cores = core_of_server(), core_of_clients()
+    os.sched_setaffinity(0, {cores[1]})
     kinds = options.kinds.split(",") if options.kinds else ["none", *CONTENTS] if options.deflate else KINDS
     arguments = ["--deflate", "on"] if options.deflate else []
     print(f"{'flood':17} {'clients':>7} {'p50 ms':>8} {'p99 ms':>8} {'max ms':>8} {'trips':>6} {'peak MiB':>9}  flooders")
@@ -147,7 +157,7 @@ def main():
     for kind in kinds:
         for clients in options.clients.split(",") if kind != "none" else ["0"]:
             median, p99, longest, count, peak, bound, output = \
-                measure(options.lobbyd, flood, kind, clients, options.seconds, arguments)
+                measure(options.lobbyd, flood, kind, clients, options.seconds, arguments, cores)
             print(f"{kind:17} {clients:>7} {median:8.2f} {p99:8.2f} {longest:8.2f} {count:6} {peak:4} /{bound:4}  {output}",
                   flush=True)
             if p99 >= MAX_P99_MS or peak >= bound:

@@ -5,8 +5,9 @@
 
 Opens the connections in lobbies of 8; none may be refused. Measures the resident memory per connection, and the server's CPU
 while it pings them and they answer. Then cuts them all while a probe opens further connections one after the other, and
-reports the longest wait of those. A second lobbyd without connections is probed alternately with the first: its waits show the
-machine's part of the latency. Exit 0 only if every check passes.
+reports the longest wait of those. If that is too long, a new crowd is opened and cut, twice at most. A second lobbyd without
+connections is probed alternately with the first: its waits show the machine's part of the latency. Exit 0 only if every check
+passes.
 
 Standard library only. The connections are in a forked process, so that closing them does not stop the probe.
 """
@@ -21,6 +22,7 @@ import struct
 import sys
 import time
 
+from attempts import attempts
 from frames import CLOSE, PING, PONG, frame, frames, request
 from lobbyd import Lobbyd, default_binary
 
@@ -180,6 +182,29 @@ def fork_crowd(port, count, reset):
         os._exit(status)
 
 
+class CrowdProcess:
+    """The crowd's process, with a connection for each of `args.conns`."""
+
+    def __init__(self, port, args):
+        self.begun, self.is_there = time.monotonic(), True
+        self.pid, self.commands, self.answers = fork_crowd(port, args.conns, args.reset)
+
+    def check_welcomed(self, bounds, args):
+        welcomed, lost, why = self.answers.readline().rstrip("\n").split(" ", 2)
+        took = time.monotonic() - self.begun
+        bounds.check(f"{welcomed} of {args.conns} connections welcomed in {took:.1f} s, {lost} refused or lost {why}".rstrip(),
+                     int(welcomed) == args.conns and lost == "0")
+
+    def end(self):
+        if self.is_there:
+            self.is_there = False
+            try:
+                os.kill(self.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            os.waitpid(self.pid, 0)
+
+
 def connect_once(port, name):
     """Opens one connection in its own lobby, reads its welcome and resets it. Returns an error message, "" on success."""
     with socket.socket() as sock:
@@ -269,6 +294,42 @@ class Bounds:
         print(f"{'ok    ' if ok else 'FAILED'} {text}", flush=True)
         self.passed &= ok
 
+    def attempts(self):
+        """Yields attempts as attempts.attempts() does, and checks that one is within its bounds."""
+        try:
+            for attempt in attempts():
+                yield attempt
+        except AssertionError as error:
+            self.check(str(error), False)
+        else:
+            self.check("; ".join(attempt.figures), True)
+
+
+def cut_and_probe(bounds, crowd, server, empty, args):
+    """Cuts the crowd while a probe connects. Returns the probe's longest wait in ms."""
+    probe, control = Probe(server.port), Probe(empty.port)
+    crowd.commands.write("cut\n")
+    cut_at = time.monotonic()
+    closed_after = None
+    while (now := time.monotonic() - cut_at) < PROBE_SECONDS or closed_after is None and now < 30:
+        probe.connect()
+        control.connect()
+        # Counting descriptors takes time itself, so it is not done for every probe.
+        if closed_after is None and len(probe.waits) % 100 == 99 and descriptors(server.pid) < 100:
+            closed_after = time.monotonic() - cut_at
+        time.sleep(PROBE_EVERY)
+    pings, lost, cut_seconds = crowd.answers.readline().split()
+    crowd.end()
+    bounds.check(f"{pings} pings answered, {lost} connections lost while idle", lost == "0")
+    bounds.check(f"{args.conns} connections cut within {float(cut_seconds) * 1000:.0f} ms; "
+                 + (f"all closed {closed_after:.1f} s later at the latest" if closed_after is not None else "not all closed within 30 s"),
+                 closed_after is not None)
+    print(f"       {probe.longest_ms():.1f} ms longest wait of {len(probe.waits)} new connections during the cut (median "
+          f"{probe.median_ms():.2f} ms); at the server without connections {control.longest_ms():.1f} ms", flush=True)
+    errors = probe.errors + control.errors
+    bounds.check(f"{len(errors)} of them refused or lost" + (f", the first: {errors[0]}" if errors else ""), not errors)
+    return probe.longest_ms()
+
 
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -299,13 +360,9 @@ def main():
             sys.exit(f"idle.py: the first connection failed: {error}")
         time.sleep(0.5)
         before = resident_bytes(server.pid)
-        begun = time.monotonic()
-        crowd, commands, answers = fork_crowd(server.port, args.conns, args.reset)
+        crowd = CrowdProcess(server.port, args)
         try:
-            welcomed, lost, why = answers.readline().rstrip("\n").split(" ", 2)
-            took = time.monotonic() - begun
-            bounds.check(f"{welcomed} of {args.conns} connections welcomed in {took:.1f} s, {lost} refused or lost {why}".rstrip(),
-                         int(welcomed) == args.conns and lost == "0")
+            crowd.check_welcomed(bounds, args)
             after = resident_bytes(server.pid)
             each = (after - before) / args.conns
             bounds.check(f"{each:.0f} bytes of resident memory a connection ({before // 1024} -> {after // 1024} KiB), "
@@ -317,33 +374,15 @@ def main():
             bounds.check(f"{percent:.2f} % CPU over {args.seconds:g} s with a ping every {ping_interval:g} s, "
                          f"below {MAX_CPU_PERCENT:g} %", percent < MAX_CPU_PERCENT)
 
-            probe, control = Probe(server.port), Probe(empty.port)
-            commands.write("cut\n")
-            cut_at = time.monotonic()
-            closed_after = None
-            while (now := time.monotonic() - cut_at) < PROBE_SECONDS or closed_after is None and now < 30:
-                probe.connect()
-                control.connect()
-                # Counting descriptors takes time itself, so it is not done for every probe.
-                if closed_after is None and len(probe.waits) % 100 == 99 and descriptors(server.pid) < 100:
-                    closed_after = time.monotonic() - cut_at
-                time.sleep(PROBE_EVERY)
-            pings, lost, cut_seconds = answers.readline().split()
-            bounds.check(f"{pings} pings answered, {lost} connections lost while idle", lost == "0")
-            bounds.check(f"{args.conns} connections cut within {float(cut_seconds) * 1000:.0f} ms; "
-                         + (f"all closed {closed_after:.1f} s later at the latest" if closed_after is not None else "not all closed within 30 s"),
-                         closed_after is not None)
-            bounds.check(f"{probe.longest_ms():.1f} ms longest wait of {len(probe.waits)} new connections during the cut "
-                         f"(median {probe.median_ms():.2f} ms), at most {MAX_PAUSE_MS:g} ms; "
-                         f"at the server without connections {control.longest_ms():.1f} ms", probe.longest_ms() <= MAX_PAUSE_MS)
-            errors = probe.errors + control.errors
-            bounds.check(f"{len(errors)} of them refused or lost" + (f", the first: {errors[0]}" if errors else ""), not errors)
+            # One wait of about 2,000 that is too long may be the machine's: then another crowd is cut.
+            for attempt in bounds.attempts():
+                if not crowd.is_there:
+                    crowd = CrowdProcess(server.port, args)
+                    crowd.check_welcomed(bounds, args)
+                longest = cut_and_probe(bounds, crowd, server, empty, args)
+                attempt.check(longest <= MAX_PAUSE_MS, f"{longest:.1f} ms longest wait during the cut, at most {MAX_PAUSE_MS:g} ms")
         finally:
-            try:
-                os.kill(crowd, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            os.waitpid(crowd, 0)
+            crowd.end()
         server.terminate()
         code = server.exit_code()
         bounds.check(f"exit code {code} after SIGTERM", code == 0)

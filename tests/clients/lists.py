@@ -6,7 +6,8 @@
 Each lobby has one member, which changes its name in turn: so many changes a second over all lobbies. So many clients follow the
 list meanwhile; before and after, nobody does. The processor time of the server with them, less the mean of that without them,
 must be at most 5 % of a core, and each client must receive at most 20 KB a second. At the end every client must know exactly
-what `GET /lobbies` says. Exit 0 only if all of this holds. Standard library only.
+what `GET /lobbies` says. Exit 0 only if all of this holds; figures that do not are measured again, twice at most. Standard library
+only.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import socket
 import sys
 import time
 
+from attempts import attempts
 from frames import PING, PONG, TEXT, frame, frames, request
 from lobbyd import Lobbyd, default_binary
 
@@ -133,8 +135,8 @@ class Site:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def follow(site, count, options):
-    """Lets so many clients follow the list. Returns whether the figures and the views are right."""
+def follow(site, count, options, attempt):
+    """Lets so many clients follow the list, and checks the figures. Returns whether the views are right."""
     before, _ = site.change(options.changes, options.seconds)
     watchers = [site.open("~lobbies", None) for _ in range(count)]
     site.wait(lambda: all(watcher.lists for watcher in watchers))
@@ -155,11 +157,22 @@ def follow(site, count, options):
     after, _ = site.change(options.changes, options.seconds)
     base = (before + after) / 2
     # The time is counted in ticks of 10 ms.
-    is_cheap = share - base <= MAX_CORE + 0.02 / options.seconds and rate <= MAX_BYTES
+    attempt.check(share - base <= MAX_CORE + 0.02 / options.seconds, f"{(share - base) * 100:.2f} % of a core")
+    attempt.check(rate <= MAX_BYTES, f"{rate / 1000:.2f} KB/s for a client")
+    attempt.check(diffs >= options.seconds / 2, f"{diffs:.1f} updates for a client in {options.seconds:g} s")
     print(f"{count:4} watchers: {(share - base) * 100:5.2f} % of a core ({share * 100:.2f} %, without them {before * 100:.2f} % "
           f"and {after * 100:.2f} %), {rate / 1000:.2f} KB/s each, {diffs:.1f} updates each, {made} changes, "
           f"{'right' if is_right else 'WRONG'}", flush=True)
-    return is_right and is_cheap and diffs >= options.seconds / 2
+    return is_right
+
+
+def passes(site, count, options):
+    try:
+        # Views that are wrong once are wrong.
+        return all([follow(site, count, options, attempt) for attempt in attempts()])
+    except AssertionError as error:
+        print(f"     FAILED: {error}", flush=True)
+        return False
 
 
 def main():
@@ -178,7 +191,7 @@ def main():
     with Lobbyd(options.binary, *flags) as server:
         site = Site(server, options.lobbies)
         counts = [int(count) for count in options.watchers.split(",")]
-        results = [follow(site, count, options) for count in counts]
+        results = [passes(site, count, options) for count in counts]
     print(f"{sum(results)} passed, {len(results) - sum(results)} failed")
     sys.exit(0 if all(results) else 1)
 

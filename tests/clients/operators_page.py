@@ -14,6 +14,7 @@ import json
 
 from websockets.exceptions import ConnectionClosed
 
+from attempts import attempts
 from lobbyd import Lobbyd
 from operators_commands import COMMANDS
 from operators_events import EVENTS
@@ -147,49 +148,58 @@ async def ten_thousand_lobbies_do_not_freeze_the_page(rig):
             answer = server.ask("/lobbies", {"code": f"L{number:05}", "ttl_ms": 600_000})
             assert "epoch" in answer, answer
         member = await server.join("L07777", "ann")
-        tab = await rig.open(server)
-        await shown(tab, "#count", "10,000")
-        # The longest time in which the page handles nothing else.
-        await tab.evaluate("""globalThis.longest = 0; let last = performance.now();
-            setInterval(() => { const now = performance.now(); longest = Math.max(longest, now - last - 20); last = now; }, 20); true""")
-        seen = set()
-        for page in range(1, 6):
-            await shown(tab, "#pages", f"page {page}")
-            await tab.until("document.querySelectorAll('#lobbies tbody tr').length === 50")
-            found = await rows(tab, "#lobbies")
-            assert not seen & set(found), "a lobby is on two pages"
-            seen |= set(found)
-            await press(tab, "#pages", "Next")
-            await shown(tab, "#pages", f"page {page + 1}")
-            await tab.until(f"document.querySelector('#lobbies tbody a').textContent !== {json.dumps(found[0])}")
-        await press(tab, "#pages", "Previous")
-        await shown(tab, "#pages", "page 5")
-        await rig.show(tab, "many")
-        for text, expected in [("l0777", 10), ("L09999", 1), ("nothing", 0)]:
-            await tab.evaluate(f"document.querySelector('#text').value = {json.dumps(text)}, document.querySelector('#search').requestSubmit()")
-            await tab.until(f"document.querySelectorAll('#lobbies tbody tr').length === {expected}")
-            assert all(text.upper() in code for code in await rows(tab, "#lobbies"))
-        await shown(tab, "#no-lobbies", "No such lobby.")
-        await rig.show(tab, "many-none")
-        await tab.evaluate("document.querySelector('#text').value = '', document.querySelector('#text').dispatchEvent(new Event('input')), true")
+        # A stall of the machine is one of the page too, but hardly of three pages.
+        for attempt in attempts():
+            await use_with_ten_thousand_lobbies(rig, server, member, attempt)
+
+
+async def use_with_ten_thousand_lobbies(rig, server, member, attempt):
+    # Another text each time: the member keeps what it has heard.
+    to_all = f"all {len(member.heard)}"
+    tab = await rig.open(server)
+    await shown(tab, "#count", "10,000")
+    # The longest time in which the page handles nothing else.
+    await tab.evaluate("""globalThis.longest = 0; let last = performance.now();
+        setInterval(() => { const now = performance.now(); longest = Math.max(longest, now - last - 20); last = now; }, 20); true""")
+    seen = set()
+    for page in range(1, 6):
+        await shown(tab, "#pages", f"page {page}")
         await tab.until("document.querySelectorAll('#lobbies tbody tr').length === 50")
-        # Every lobby is told, a few at a time.
-        await press(tab, "#all", "Publish to all…")
-        await confirm(tab, message=MESSAGE)
-        await tab.until("!document.querySelector('#job').hidden")
-        await press(tab, "#job", "Stop")
-        await noted(tab, "stopped; ")
-        await press(tab, "#all", "Publish to all…")
-        await confirm(tab, message='"all"')
-        await shown(tab, "#job", "Published to 1,")
-        await rig.show(tab, "many-job")
-        await tab.until(f"{text_of('#done ol li')}.includes('10,000 lobbies')", 60)
-        await noted(tab, "1 queued, 0 dropped")
-        await member.hears("message", '"data":"all"')
-        longest = await tab.evaluate("longest")
-        assert longest < 500, f"the page stood still for {longest} ms"
-        await tab.check()
-        await tab.close()
+        found = await rows(tab, "#lobbies")
+        assert not seen & set(found), "a lobby is on two pages"
+        seen |= set(found)
+        await press(tab, "#pages", "Next")
+        await shown(tab, "#pages", f"page {page + 1}")
+        await tab.until(f"document.querySelector('#lobbies tbody a').textContent !== {json.dumps(found[0])}")
+    await press(tab, "#pages", "Previous")
+    await shown(tab, "#pages", "page 5")
+    await rig.show(tab, "many")
+    for text, expected in [("l0777", 10), ("L09999", 1), ("nothing", 0)]:
+        await tab.evaluate(f"document.querySelector('#text').value = {json.dumps(text)}, document.querySelector('#search').requestSubmit()")
+        await tab.until(f"document.querySelectorAll('#lobbies tbody tr').length === {expected}")
+        assert all(text.upper() in code for code in await rows(tab, "#lobbies"))
+    await shown(tab, "#no-lobbies", "No such lobby.")
+    await rig.show(tab, "many-none")
+    await tab.evaluate("document.querySelector('#text').value = '', document.querySelector('#text').dispatchEvent(new Event('input')), true")
+    await tab.until("document.querySelectorAll('#lobbies tbody tr').length === 50")
+    # Every lobby is told, a few at a time.
+    await press(tab, "#all", "Publish to all…")
+    await confirm(tab, message=MESSAGE)
+    await tab.until("!document.querySelector('#job').hidden")
+    await press(tab, "#job", "Stop")
+    await noted(tab, "stopped; ")
+    await press(tab, "#all", "Publish to all…")
+    await confirm(tab, message=f'"{to_all}"')
+    await shown(tab, "#job", "Published to 1,")
+    await rig.show(tab, "many-job")
+    await tab.until(f"{text_of('#done ol li')}.includes('10,000 lobbies')", 60)
+    await noted(tab, "1 queued, 0 dropped")
+    await member.hears("message", f'"data":"{to_all}"')
+    longest = await tab.evaluate("longest")
+    print(f"       the page stood still for {longest:.0f} ms at most", flush=True)
+    attempt.check(longest < 500, f"the page stood still for {longest:.0f} ms")
+    await tab.check()
+    await tab.close()
 
 
 async def lists_are_sorted_by_their_headers(rig):
@@ -272,7 +282,11 @@ async def hostile_names_are_text(rig):
         await tab.close()
 
 
-COUNT = """globalThis.asked = []; const ask = fetch; globalThis.fetch = (path, ...rest) => { asked.push(String(path)); return ask(path, ...rest); }; true"""
+COUNT = """globalThis.asked = []; globalThis.askedAt = []; const ask = fetch; globalThis.fetch = (path, ...rest) => {
+    asked.push(String(path));
+    if (path === "stats") askedAt.push(performance.now());
+    return ask(path, ...rest);
+}; true"""
 
 
 async def a_hidden_page_asks_nothing(rig):
@@ -297,11 +311,12 @@ async def the_page_waits_longer_and_longer_for_a_server_that_is_away(rig):
         await tab.evaluate(COUNT)
         server.terminate()
         server.exit_code()
-        await shown(tab, "#state", "asked again after 4 s")
-        await shown(tab, "#state", "asked again after 8 s")
-        await tab.evaluate("asked.length = 0, true")
-        await asyncio.sleep(5)
-        assert await tab.evaluate("asked") == []
+        for seconds in 4, 8:
+            count = await tab.until(f"{text_of('#state')}.includes('asked again after {seconds} s') && askedAt.length")
+            await tab.until(f"askedAt.length > {count}", 30)
+            # The clock of the page and that of its timers differ by a little.
+            pause = await tab.evaluate(f"askedAt[{count}] - askedAt[{count - 1}]")
+            assert pause > seconds * 1000 - 50, f"asked again after {pause} ms"
         again = Lobbyd(rig.binary, "--admin", f"127.0.0.1:{server.admin}")
         try:
             await tab.click("#retry")

@@ -11,8 +11,9 @@ import tempfile
 from lobbyd import Lobbyd
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-# Switches off the lookups and connections that Chromium makes by itself: the tests use this machine only.
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+# Switches off the lookups and connections that Chromium makes by itself: the tests use this machine only. The tests read numbers
+# and times as pages in English show them.
+FLAGS = ["--headless", "--lang=en-US", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 PAGE_SECONDS = 60
 
@@ -54,7 +55,7 @@ def chromium(address, *flags):
     with tempfile.TemporaryDirectory(prefix="lobbyd-chromium-", ignore_cleanup_errors=True) as profile:
         browser = subprocess.Popen(["chromium", *FLAGS, *flags, f"--user-data-dir={profile}", address],
                                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                   start_new_session=True)
+                                   env=os.environ | {"LANGUAGE": "en_US"}, start_new_session=True)
         try:
             yield profile
         finally:

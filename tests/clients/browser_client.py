@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """The browser client src/client/browser: its size and package, the conformance vectors, and pages in Chromium against a real server.
 
-    tests/clients/run --browser-client [--seconds 300] [path/to/lobbyd]
+    tests/clients/run --browser-client [--seconds 300] [--seed N] [path/to/lobbyd]
 
-`--seconds` is the time that pages spend behind a proxy that cuts their connections. Prints a line per claim; exit 0 if all hold.
+`--seconds` is the time that pages spend behind a proxy that cuts their connections, and `--seed` repeats its faults. Prints a line per claim; exit 0 if all hold.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from suite import Tally
 CLIENT = os.path.normpath(os.path.join(HERE, "../../src/client/browser"))
 # Fast enough for a test: a connection without a sign of life is closed after about two seconds.
 SERVER_ARGS = ["--ping-interval", "1s", "--pong-timeout", "500ms", "--messages-per-second", "unlimited"]
-HEAP_GROWTH, RECONNECTS = 200_000, 200
+HEAP_GROWTH, RECONNECTS, READINGS = 200_000, 200, 8
 PAGE_SECONDS = 90
 
 
@@ -156,14 +156,18 @@ async def heap_does_not_grow(pages, server):
     await tab.join("ann", "heap")
     await tab.evaluate("page.reconnect(20)")
 
-    async def used():
-        for _ in range(3):
+    async def lowest():
+        """A single reading varies: code is compiled and thrown away again. What is kept for ever is in each of several."""
+        readings = []
+        for _ in range(READINGS):
+            await tab.evaluate("page.reconnect(5)")
             await tab.call("HeapProfiler.collectGarbage")
-        return (await tab.call("Runtime.getHeapUsage"))["usedSize"]
+            readings.append((await tab.call("Runtime.getHeapUsage"))["usedSize"])
+        return min(readings)
 
-    before = await used()
+    before = await lowest()
     await tab.evaluate(f"page.reconnect({RECONNECTS})")
-    growth = await used() - before
+    growth = await lowest() - before
     print(f"heap growth after {RECONNECTS} reconnects: {growth} bytes")
     assert growth < HEAP_GROWTH, f"{growth} bytes"
 
@@ -312,12 +316,13 @@ async def main(options):
     if options.seconds:
         tally.count(f"pages behind a proxy that cuts their connections, for {options.seconds:g} s", run(
             sys.executable, "-B", os.path.join(HERE, "sessions.py"), "--seconds", str(options.seconds), "--members", "10",
-            "--pages", "8", options.lobbyd))
+            "--pages", "8", *(["--seed", options.seed] if options.seed else []), options.lobbyd))
     return tally.finish()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--seed", help="default: another one each time")
     parser.add_argument("lobbyd", nargs="?", default=default_binary())
     sys.exit(asyncio.run(main(parser.parse_args())))

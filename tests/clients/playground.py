@@ -445,7 +445,9 @@ async def a_party_game_is_played_by_two(rig):
         await ann.call("Page.reload")
         await ann.until(f"globalThis.players && {points}[1]?.startsWith('Bob <b>: 1')")
         await answer(ann)
-        await ann.until(f"{points}[0].startsWith('★ Ann: 1')")
+        # Both know it: else bob would answer what is answered.
+        for tab in ann, bob:
+            await tab.until(f"{points}[0].startsWith('★ Ann: 1')")
         for number in 2, 3:
             await answer(bob)
             if number == 2:

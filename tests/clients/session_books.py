@@ -392,7 +392,7 @@ class Books:
 
     def check_requests(self, places):
         again = self.counts["direct messages that a newer page received again"]
-        if again > 1 + self.counts["direct messages"] / self.directs_for_one_again:
+        if again > 3 + self.counts["direct messages"] / self.directs_for_one_again:
             self.problem(f"newer pages received {again} direct messages again")
         unknown = 0
         for message_id, request in self.requests.items():

@@ -365,6 +365,8 @@ def haproxy_tcp(binary, folder):
                 text = replace(
                     read("haproxy-tcp.cfg"), ("maxconn 20000", "maxconn 1000"), ("bind :::443 v4v6", f"bind 127.0.0.1:{port}"),
                     ("127.0.0.1:9001", at), (f"/etc/ssl/{SITE}.pem", both), ("inter 2s", "inter 50ms"),
+                    # Without it a whole check must be over within the interval.
+                    ("timeout connect 5s", "timeout connect 5s\n    timeout check 5s"),
                     ("send-proxy-v2 proxy-v2-options crc32c", header), *[(line, "") for line in left_out])
                 conf = os.path.join(folder, "haproxy-tcp.cfg")
                 with open(conf, "w", encoding="utf-8") as file:
@@ -484,9 +486,13 @@ class Generation:
             ["sh", "-c", command, os.path.abspath(binary)], env={**os.environ, "LISTEN_FDS": "1"}, stdin=subprocess.DEVNULL,
             stdout=self.log, stderr=self.log, pass_fds=[3], preexec_fn=lambda: os.dup2(fd, 3))
 
+    async def listens(self):
+        """Waits until it is ready: a signal that came before would kill it."""
+        await asyncio.to_thread(wait_until, lambda: "listening on" in self.text())
+
     def text(self):
-        self.log.seek(0)
-        return self.log.read().decode(errors="replace")
+        # The process writes at the file's position, which stays where it is.
+        return os.pread(self.log.fileno(), 1 << 20, 0).decode(errors="replace")
 
 
 async def connect_all_the_time(port, user, outcomes, end):
@@ -512,11 +518,13 @@ def restart(binary, folder):
         generation = Generation(binary, listener)
         talkers = [asyncio.create_task(connect_all_the_time(port, f"user-{n}", outcomes, end)) for n in range(20)]
         for _ in range(3):
+            await generation.listens()
             await asyncio.sleep(0.7)
             generation.process.send_signal(signal.SIGTERM)
             code = await asyncio.to_thread(generation.process.wait, 20)
             assert code == 0, f"it ended with {code}:\n{generation.text()[-2000:]}"
             generation = Generation(binary, listener)
+        await generation.listens()
         await asyncio.sleep(0.7)
         end.set()
         await asyncio.gather(*talkers)

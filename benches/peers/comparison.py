@@ -12,11 +12,13 @@ import sys
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "tests/clients"))
+from lobbyd import free_port  # noqa: E402
+
 
 def start(command, core, **options):
     """Starts a server. Returns the process, once it accepts connections, and its port, which replaces {port} in the command."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     argv = ["taskset", "-c", str(core), *shlex.split(command.replace("{port}", str(port)))]
     process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, **options)
     deadline = time.monotonic() + 20

@@ -21,7 +21,7 @@ import urllib.request
 
 from websockets.exceptions import InvalidStatus
 
-from lobbyd import Lobbyd, default_binary
+from lobbyd import Lobbyd, default_binary, free_port
 from peers import Python
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -42,13 +42,6 @@ def replace(text, *pairs):
         assert old in text, f"the file has no {old!r}"
         text = text.replace(old, new)
     return text
-
-
-def free_port():
-    """A free port. Another program could take it before it is used; the proxies cannot choose one themselves."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def run(*command):

@@ -32,7 +32,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from lobbyd import Lobbyd, default_binary
+from lobbyd import Lobbyd, default_binary, free_port
 from peers import Python
 from suite import Tally
 
@@ -47,11 +47,6 @@ def command(name, port, secret_file):
         "backend.mjs": ["node", path, str(port), secret_file],
         "backend.php": ["php", "-S", f"127.0.0.1:{port}", path],
     }[name]
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 class Backend:

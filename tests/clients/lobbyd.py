@@ -2,7 +2,9 @@
 
 import os
 import re
+import secrets
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -72,6 +74,24 @@ class Lobbyd:
 
     def __exit__(self, *_):
         self.close()
+
+
+def free_port():
+    """A port for a program that cannot choose one itself. It is none of those that the kernel gives to port 0 and to connections,
+    so nothing takes it before the program does."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
+        first, last = map(int, file.read().split())
+    ports = [*range(10_000, first), *range(last + 1, 65_536)] or range(first, last + 1)
+    while True:
+        port = secrets.choice(ports)
+        with socket.socket() as probe:
+            # As servers do: a port of connections that have just ended is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
 
 
 def default_binary():

@@ -19,7 +19,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,7 +27,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-from lobbyd import Lobbyd, default_binary
+from lobbyd import Lobbyd, default_binary, free_port
 from peers import Python
 from redis_process import Redis
 from suite import Tally, close_all, enter
@@ -341,9 +340,7 @@ class Prometheus:
                     "authorization": {"credentials_file": server.token_file},
                 }],
             }, file)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self._log = open(os.path.join(folder, "prometheus.log"), "w+", encoding="utf-8")
         self._process = subprocess.Popen(
             ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",

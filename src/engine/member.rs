@@ -238,7 +238,8 @@ pub enum Message<'a> {
     /// A text message, with [`Protocol::Raw`].
     Text(&'a str),
     /// A JSON object whose `type` is not defined by the protocol, with [`Protocol::Json`]. Strict parsers read it: it is
-    /// nested at most `max_json_depth` levels, and its strings have no escape for half of a surrogate pair.
+    /// nested at most `max_json_depth` levels, its strings have no escape for half of a surrogate pair, and its numbers are
+    /// not beyond the largest finite double.
     Json {
         /// Value of its `type`.
         kind: &'a str,

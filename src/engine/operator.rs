@@ -197,8 +197,9 @@ pub enum OperatorRefusal {
     NotJson,
     /// The payload is longer than `max_message_bytes`.
     TooLong,
-    /// The payload is not valid JSON, is nested deeper than `max_json_depth` allows in a member's `broadcast`, or has a
-    /// string with an escape for half of a surrogate pair. Only with [`Protocol::Json`](super::member::Protocol::Json).
+    /// The payload is not valid JSON, is nested deeper than `max_json_depth` allows in a member's `broadcast`, has a
+    /// string with an escape for half of a surrogate pair, or a number beyond the largest finite double. Only with
+    /// [`Protocol::Json`](super::member::Protocol::Json).
     BadMessage,
     /// The idempotency key is empty or longer than 64 bytes.
     BadKey,
@@ -251,7 +252,7 @@ impl fmt::Display for OperatorRefusal {
             OperatorRefusal::TooLong => "that is more than max_message_bytes",
             OperatorRefusal::BadMessage => {
                 "some members could not read this JSON: it is invalid, nested deeper than max_json_depth, or has half of a \
-                 surrogate pair"
+                 surrogate pair or a number beyond the largest double"
             }
             OperatorRefusal::BadKey => "idempotency_key must have 1 to 64 bytes",
             OperatorRefusal::KeyReused => "another message was published to this lobby under this idempotency_key",

@@ -234,6 +234,7 @@ fn malformed(reference: Option<u32>, end: &str, random: &mut Random) -> (Request
     let text = match (reference, random.below(9)) {
         // Strict parsers would not read it, or a client would take it for the server's.
         (_, 6) => format!("{{\"type\":\"move\",\"pad\":\"\\ud83d\"{end}"),
+        (Some(reference), 7) if reference % 2 == 0 => format!("{{\"type\":\"move\",\"at\":[-1E+309]{end}"),
         (_, 7) => format!("{{\"type\":\"move\",\"at\":{{\"\\ude00\\ud83d\":0}}{end}"),
         (_, 8) => {
             const TYPES: [&str; 4] = ["goodbye", "welcome", "message", "health_ping"];

@@ -128,12 +128,43 @@ fn half_of_a_surrogate_pair_is_a_bad_message() {
     }
 }
 
+/// Returns numbers beyond the largest finite double.
+fn numbers_beyond_doubles() -> Vec<String> {
+    let nines = "9".repeat(309);
+    let written = ["1e309", "-1E+309", "1.8e308", "0.1e310", "1e00309", "12345e99999999999999999999"].map(String::from);
+    let long = [nines.clone(), format!("-{nines}.5"), format!("{nines}e-0"), "7".repeat(5000)];
+    let shifted = [format!("{}e250", "1".repeat(60)), format!("{}e-1", "1".repeat(400))];
+    written.into_iter().chain(long).chain(shifted).collect()
+}
+
+#[test]
+fn a_number_beyond_the_largest_double_is_a_bad_message() {
+    let mut world = world("128");
+    for number in numbers_beyond_doubles() {
+        check_refused(&mut world, &format!(r#"{{"type":"broadcast","data":{number},"ref":7}}"#), "ref=7");
+        check_refused(&mut world, &format!(r#"{{"type":"broadcast","data":[{{"x":[0,{number}]}}],"ref":7}}"#), "ref=7");
+        check_refused(&mut world, &format!(r#"{{"type":"direct","to":"bob","data":[{number} ],"ref":7}}"#), "ref=7");
+        check_refused(&mut world, &format!(r#"{{"type":"move","at":["1e3",{number}],"ref":7}}"#), "ref=7");
+        check_refused(&mut world, &format!(r#"{{"extra":{number},"type":"ping","ref":7}}"#), "ref=7");
+        // In a string it is text.
+        let text = format!(r#"["{number}",{{"{number}":0}}]"#);
+        check_relayed(&mut world, &format!(r#"{{"type":"broadcast","data":{text},"ref":7}}"#), &text);
+    }
+    let tiny = format!("-0.{}1", "0".repeat(5000));
+    let long = [format!("{}e-310", "9".repeat(600)), "9".repeat(308), format!("1{}", "0".repeat(308)), tiny];
+    let written = ["1.7976931348623157e308", "1e308", "1e-999", "0e999", "-0.0E+5000", "1e3"].map(String::from);
+    for number in written.iter().chain(&long) {
+        let data = format!(r#"[{number},{{"a":{number}}}]"#);
+        check_relayed(&mut world, &format!(r#"{{"type":"broadcast","data":{data},"ref":7}}"#), &data);
+    }
+}
+
 /// A malformed answer to a health check is an error and no strike, also for these reasons.
 #[test]
 fn a_health_pong_that_strict_parsers_refuse_is_no_strike() {
     let mut world = World::new(Config { max_strikes: 0, ..config("3") }, Relay::default());
     world.run("ann joins chess");
-    for extra in [r#""\ud800""#, "[[[]]]"] {
+    for extra in [r#""\ud800""#, "[[[]]]", "1e999"] {
         world.act("ann", &format!(r#"{{"type":"health_pong","timestamp":1,"extra":{extra}}}"#));
         world.flush();
         world.run("ann < error code=bad_message");
@@ -159,7 +190,7 @@ fn what_operators_publish_is_json_for_strict_parsers_too() {
     let lone = LONE.iter().map(|text| format!("[\"{text}\"]"));
     // Deeper than in a member's broadcast; and what is no JSON would end the envelope.
     let others = ["[[[]]]", r#"{"a":[{}]}"#, "", "1} ,", "{", "nul", "1 2", "[1,]"].map(String::from);
-    for json in lone.chain(others) {
+    for json in lone.chain(others).chain(numbers_beyond_doubles()) {
         for command in [publish(json.clone()), send(json.clone())] {
             let answer = world.engine.handle_operator(world.now, command);
             assert_eq!(answer, Err(OperatorRefusal::BadMessage), "{json}");

@@ -41,6 +41,8 @@ pub(super) struct Client {
     /// Whether the client was answered by the last [`work`](super::AdminConns::work). No write has been attempted yet.
     pub(super) is_just_answered: bool,
     pub(super) deadline: Time,
+    /// Bytes received and discarded in [`ClientState::Lingering`].
+    pub(super) lingering_bytes: usize,
     /// The stream of events that the client reads.
     pub(super) stream: Option<Box<Stream>>,
 }
@@ -89,6 +91,7 @@ impl Client {
             is_new: true,
             is_just_answered: false,
             deadline,
+            lingering_bytes: 0,
             stream: None,
         }
     }
@@ -137,6 +140,10 @@ impl Client {
     pub(super) fn wrote(&mut self, now: Time, bytes: usize, timeout: Duration, linger: Duration) {
         self.written += bytes;
         if self.written < self.output.len() {
+            // Unlike an answer, a stream has no end. Its client only has to read on.
+            if self.state == ClientState::Streaming && bytes > 0 {
+                self.deadline = now + timeout;
+            }
             return;
         }
         self.output = Vec::new();
@@ -177,5 +184,41 @@ impl Client {
             }
             _ => self.close(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::event_kind::EventKinds;
+    use crate::events::reader::Start;
+
+    #[test]
+    fn a_stream_of_events_ends_when_nothing_of_it_is_read_for_the_timeout() {
+        let at = |seconds| Time::ZERO + Duration::from_secs(seconds);
+        let times = |seconds| AnswerTimes { date: DateLine::NONE, deadline: at(seconds) };
+        let (timeout, linger) = (Duration::from_secs(30), Duration::from_secs(1));
+        let mut client = Client::new(1, ([127, 0, 0, 1], 5000).into(), at(30));
+        let query = EventQuery { kinds: EventKinds::ALL, lobby: None, start: Start::Now };
+        client.begin_stream(query, &EventLog::new(1, None, 10), times(30));
+        for seconds in [29, 58, 87] {
+            client.wrote(at(seconds), 1, timeout, linger);
+            assert_eq!(client.deadline, at(seconds + 30));
+        }
+        client.wrote(at(100), 0, timeout, linger);
+        assert_eq!(client.deadline, at(117));
+        client.expire(times(147));
+        assert!(client.is_closed());
+    }
+
+    /// An answer has an end, so a client that reads it byte by byte has no more time than others.
+    #[test]
+    fn the_deadline_of_an_answer_does_not_move() {
+        let deadline = Time::ZERO + Duration::from_secs(30);
+        let times = AnswerTimes { date: DateLine::NONE, deadline };
+        let mut client = Client::new(1, ([127, 0, 0, 1], 5000).into(), Time::ZERO);
+        client.answer(&JsonResponse::error(404, "not_found", "nothing is here"), true, false, times);
+        client.wrote(Time::ZERO + Duration::from_secs(29), 1, Duration::from_secs(30), Duration::from_secs(1));
+        assert_eq!(client.deadline, deadline);
     }
 }

@@ -11,6 +11,7 @@
 //! Reading --GET /events--> Streaming, until the client ends its stream
 //! Reading, Lingering, Streaming --end of the stream--> Closed
 //! Reading without input, Writing, Lingering --deadline--> Closed
+//! Lingering --more than max_linger_bytes--> Closed
 //! any state --socket error, or another client gets the slot--> Closed: the driver drops the socket
 //! ```
 //!
@@ -91,6 +92,7 @@ pub struct AdminConns {
     accepted: u64,
     timeout: std::time::Duration,
     linger: std::time::Duration,
+    max_linger_bytes: usize,
     clients: Slab<Client>,
 }
 
@@ -116,6 +118,7 @@ impl AdminConns {
             accepted: 0,
             timeout: config.admin_timeout,
             linger: config.linger_timeout,
+            max_linger_bytes: config.max_linger_bytes.0,
             clients: Slab::new(),
         }
     }
@@ -160,7 +163,14 @@ impl AdminConns {
         let max_request = self.bounds.max_head + self.bounds.max_body;
         let Some(client) = self.clients.get_mut(client) else { return };
         match client.state {
-            ClientState::Lingering | ClientState::Streaming | ClientState::Closed => {}
+            ClientState::Lingering => {
+                client.lingering_bytes = client.lingering_bytes.saturating_add(bytes.len());
+                if client.lingering_bytes > self.max_linger_bytes {
+                    debug!("admin: {} sends on after its last answer", client.peer);
+                    client.close();
+                }
+            }
+            ClientState::Streaming | ClientState::Closed => {}
             _ if client.input.len() + bytes.len() > max_request.saturating_mul(2) => {
                 debug!("admin: {} sends too many requests ahead of their answers", client.peer);
                 client.close();

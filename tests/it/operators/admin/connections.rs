@@ -139,3 +139,21 @@ fn a_client_that_pipelines_too_much_is_closed() {
     operator.conns.work(world.now, &mut world.engine);
     assert!(operator.is_closed());
 }
+
+/// Bytes after the last answer are read only so that no reset destroys it.
+#[test]
+fn a_client_that_sends_on_after_its_last_answer_is_closed() {
+    let config = Config { max_linger_bytes: ByteSize(1000), ..config() };
+    let (mut world, mut operator) = (World::new(config.clone(), Relay::default()), operator(&config));
+    let request = get("/health/live").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    assert_eq!(operator.ask(&mut world, &request).status, 200);
+    assert!(operator.conns.is_finished(operator.client));
+    for _ in 0..10 {
+        assert!(!operator.is_closed());
+        operator.conns.handle_bytes(operator.client, &[b'x'; 100]);
+    }
+    operator.turn(&mut world);
+    assert!(!operator.is_closed());
+    operator.conns.handle_bytes(operator.client, b"x");
+    assert!(operator.is_closed());
+}

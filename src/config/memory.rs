@@ -46,14 +46,25 @@ const TLS_BYTES: u128 = 64 << 10;
 /// Bytes of a connection that follows the list of lobbies with a filter of its own: the filter, and the codes that it was
 /// told.
 const LIST_WATCHER_BYTES: u128 = 16 << 10;
-/// Bytes of the remembered rates of one user or address: the longest name, and the entries in the map and in the order.
-const REMEMBERED_BYTES: u128 = 360;
+/// Bytes of the remembered rates of one user: the longest name, and the entries in the map and in the order.
+const REMEMBERED_USER_BYTES: u128 = 360;
+/// Bytes of one remembered rate of an address, with its entries in the map, which may have twice the capacity, and in the order.
+const REMEMBERED_ADDRESS_BYTES: u128 = 240;
 
 /// Bytes of an event that is kept: a user id of 128 bytes, each byte perhaps escaped as six, and the other fields.
 const EVENT_BYTES: u128 = 6 * 128 + 448;
 /// Bytes of the set of keys at `jwt_jwks_url`: the last one of up to 1 MiB, another one that arrives, and what is read from
 /// both.
 const KEY_SET_BYTES: u128 = 4 << 20;
+/// Bytes of one call of the hook or of `jwt_jwks_url`: an answer of 64 KiB in a buffer that may have twice the capacity, the
+/// buffers of its connection, a session of TLS, and the stack of its thread. The keys themselves are in [`KEY_SET_BYTES`].
+const CALL_BYTES: u128 = (128 << 10) + CALL_CONNECTION_BYTES + (128 << 10);
+/// Bytes of a connection to the hook: a buffer of 128 KiB for each direction, and a session of TLS.
+const CALL_CONNECTION_BYTES: u128 = (2 * 128 + 64) << 10;
+/// Bytes of the body of a call with events, which may have twice the capacity.
+const BATCH_BYTES: u128 = 2 * (256 << 10);
+/// Most connections to the hook and to `jwt_jwks_url` that are kept open between calls.
+pub(crate) const MAX_IDLE_CALL_CONNECTIONS: u32 = 16;
 /// Bytes of output of one reader of events, in a buffer that may have twice the capacity.
 const EVENT_READER_BYTES: u128 = 2 * (64 << 10);
 /// Most bytes that a newcomer on the admin port may send ahead of its answers, in addition to two request heads.
@@ -168,6 +179,50 @@ impl Config {
         u128::from(self.most_lobbies()) * (history + KICKED_BYTES) + u128::from(seats) * (directs + SESSION_BYTES)
     }
 
+    /// Returns the largest number of calls at the same time: those with a question and one with events, if there is a hook,
+    /// and one to `jwt_jwks_url`.
+    fn most_calls(&self) -> u32 {
+        let of_hook = if self.hook.is_some() { self.max_hook_calls.saturating_add(1) } else { 0 };
+        of_hook.saturating_add(u32::from(self.jwt_jwks_url.is_some()))
+    }
+
+    /// Returns the largest number of connections to the hook and to `jwt_jwks_url` that wait for another call.
+    fn most_idle_call_connections(&self) -> u32 {
+        self.most_calls().min(MAX_IDLE_CALL_CONNECTIONS)
+    }
+
+    /// Returns the largest number of sockets of the hook and of `jwt_jwks_url`.
+    pub(crate) fn most_call_sockets(&self) -> u64 {
+        u64::from(self.most_calls()) + u64::from(self.most_idle_call_connections())
+    }
+
+    /// Returns the worst-case bytes of the calls of the hook and of `jwt_jwks_url`.
+    fn calls_memory(&self) -> u128 {
+        // In one queue the questions with their bodies, in another one tokens that wait for a key.
+        let queues = u128::from(self.hook.is_some()) + u128::from(self.jwt_jwks_url.is_some());
+        let asked = if self.hook.is_some() { self.max_hook_calls } else { 0 };
+        let bodies = queues * u128::from(self.max_hook_questions) + u128::from(asked);
+        bodies * 7 * self.max_header_bytes.0 as u128
+            + u128::from(self.most_calls()) * CALL_BYTES
+            + u128::from(self.most_idle_call_connections()) * CALL_CONNECTION_BYTES
+            + if self.hook.is_some() { BATCH_BYTES } else { 0 }
+            + if self.jwt_jwks_url.is_some() { KEY_SET_BYTES } else { 0 }
+    }
+
+    /// Returns the worst-case bytes of the rates that are remembered: of users, and of addresses their attempts, with lobby
+    /// control also their guesses and requests for the list of lobbies, and their attempts on each port with TLS.
+    fn remembered_memory(&self) -> u128 {
+        let is_used = [
+            self.attempts_per_minute.bound().is_some(),
+            self.lobby_control && self.guesses_per_minute.bound().is_some(),
+            self.lobby_control && self.lists_per_minute.bound().is_some(),
+            self.attempts_per_minute.bound().is_some() && self.listen.has_tls(),
+            self.attempts_per_minute.bound().is_some() && self.admin.as_ref().is_some_and(Listen::has_tls),
+        ];
+        let of_addresses = is_used.into_iter().filter(|&is_used| is_used).count() as u128;
+        u128::from(self.max_remembered_rates) * (REMEMBERED_USER_BYTES + of_addresses * REMEMBERED_ADDRESS_BYTES)
+    }
+
     /// Returns the largest number of clients' sockets that are open at the same time, without operators' connections.
     ///
     /// `None` if `max_connections` is `unlimited`. Each of them needs a file descriptor.
@@ -247,20 +302,16 @@ impl Config {
         // Of a socket beyond max_pending only the request head is read.
         let overflow = u128::from(overflow) * (2 * max_header + RESPONSE_BYTES + CONNECTION_BYTES + tls);
         let waiting = u128::from(waiting) * AWAITING_HEADER_BYTES;
-        let remembered = 2 * u128::from(self.max_remembered_rates) * REMEMBERED_BYTES;
-        // The events that are kept, the questions with their bodies, and what readers of events have not read.
+        // The events that are kept, and what readers of events have not read.
         let has_events = self.admin.is_some() || self.hook.is_some();
         let events = if has_events { u128::from(self.max_kept_events) * EVENT_BYTES } else { 0 };
-        // In one queue those for the hook, in another one tokens that wait for a key.
-        let queues = u128::from(self.hook.is_some()) + u128::from(self.jwt_jwks_url.is_some());
-        let questions = queues * u128::from(self.max_hook_questions) * 7 * max_header
-            + if self.jwt_jwks_url.is_some() { KEY_SET_BYTES } else { 0 };
-        let events = events + questions + connections(self.max_event_readers, EVENT_READER_BYTES);
-        let fixed = remembered
+        let events = events + connections(self.max_event_readers, EVENT_READER_BYTES);
+        let fixed = self.remembered_memory()
             + operators
             + overflow
             + waiting
             + events
+            + self.calls_memory()
             + self.compression_memory()
             + 4 * receive_buffer
             + (4 << 20);
@@ -307,18 +358,46 @@ mod tests {
     }
 
     #[test]
-    fn questions_and_tokens_that_wait_count_with_the_set_of_keys() {
-        let memory = |hook: Option<&str>, keys: Option<&str>| {
+    fn calls_of_urls_count_with_what_waits_for_them() {
+        let config = |hook: Option<&str>, keys: Option<&str>, max_hook_calls| {
             let url = |url: &str| url.parse().expect("a URL");
             // On the operators' port, so that events are kept in any case.
             let admin = Some("127.0.0.1:2".parse().expect("an address"));
-            let config = Config { admin, hook: hook.map(url), jwt_jwks_url: keys.map(url), ..Config::default() };
-            config.worst_case_memory().expect("nothing is unlimited")
+            let (hook, jwt_jwks_url) = (hook.map(url), keys.map(url));
+            Config { admin, hook, jwt_jwks_url, max_hook_calls, ..Config::default() }
         };
-        let (none, queue) = (memory(None, None), 256 * 7 * 8 * 1024);
-        assert_eq!(memory(Some("http://a/"), None) - none, queue);
-        assert_eq!(memory(None, Some("http://b/")) - none, queue + (4 << 20));
-        assert_eq!(memory(Some("http://a/"), Some("http://b/")) - none, 2 * queue + (4 << 20));
+        let memory = |config: Config| config.worst_case_memory().expect("nothing is unlimited");
+        let (hook, keys) = (Some("http://a/"), Some("http://b/"));
+        let (none, kib) = (memory(config(None, None, 8)), 1024);
+        let (body, call, connection) = (7 * 8 * kib, (128 + 320 + 128) * kib, 320 * kib);
+        let of_hook = (256 + 8) * body + 9 * (call + connection) + 512 * kib;
+        let of_keys = 256 * body + call + connection + 4096 * kib;
+        assert_eq!(memory(config(hook, None, 8)) - none, of_hook);
+        assert_eq!(memory(config(None, keys, 8)) - none, of_keys);
+        assert_eq!(memory(config(hook, keys, 8)) - none, of_hook + of_keys);
+        // With more than 16 calls, 16 connections are kept open.
+        let of_many = (256 + 256) * body + 257 * call + 16 * connection + 512 * kib;
+        assert_eq!(memory(config(hook, None, 256)) - none, of_many);
+        let sockets = |hook, keys, calls| config(hook, keys, calls).most_call_sockets();
+        assert_eq!([sockets(None, None, 8), sockets(hook, None, 8), sockets(None, keys, 8)], [0, 18, 2]);
+        assert_eq!(sockets(hook, keys, 256), 258 + 16);
+    }
+
+    #[test]
+    fn remembered_rates_count_for_each_purpose_that_the_configuration_has() {
+        let memory = |config: &Config| config.remembered_memory() / u128::from(config.max_remembered_rates);
+        assert_eq!(memory(&Config::default()), 360);
+        let plain = Config { attempts_per_minute: Limit::at_most(60), ..Config::default() };
+        assert_eq!(memory(&plain), 360 + 240);
+        let control = Config { lobby_control: true, ..plain.clone() };
+        assert_eq!(memory(&control), 360 + 3 * 240);
+        let address = |text: &str| text.parse().expect("an address");
+        let (listen, admin) = (address("tls:127.0.0.1:1"), Some(address("tls:127.0.0.1:2")));
+        let all = Config { listen, admin, ..control };
+        assert_eq!(memory(&all), 360 + 5 * 240);
+        let none = Limit::UNLIMITED;
+        let unlimited = Config { attempts_per_minute: none, guesses_per_minute: none, lists_per_minute: none, ..all };
+        assert_eq!(memory(&unlimited), 360);
     }
 
     #[test]

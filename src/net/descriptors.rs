@@ -74,7 +74,7 @@ pub fn worst_case_descriptors(config: &Config) -> Option<u64> {
 
 /// Returns the largest number of descriptors of a server with so many listeners; `None` if `max_connections` is `unlimited`.
 fn needed(config: &Config, listeners: usize) -> Option<u64> {
-    Some(config.worst_case_sockets()? + operators(config) + own(listeners))
+    Some(config.worst_case_sockets()? + operators(config) + config.most_call_sockets() + own(listeners))
 }
 
 /// Logs a warning if the limit of open files is lower than the number of descriptors that the configuration allows.
@@ -91,13 +91,17 @@ pub(super) fn warn_if_limit_is_low(config: &Config, listeners: usize) {
             ),
             Shortage::Needed(needed) => warn!(
                 "the limit of open files is {limit}, but the configuration needs {needed}: one for each of \
-                 max_connections, max_pending{}, max_overflow, max_closing and accept_per_turn{}, and {} for the process; \
+                 max_connections, max_pending{}, max_overflow, max_closing and accept_per_turn{}{}, and {} for the process; \
                  raise the limit (ulimit -n, LimitNOFILE), or lower max_connections",
                 if config.proxy_protocol.is_some() { " (twice, with proxy_protocol)" } else { "" },
                 if config.admin.is_some() {
                     ", one for each of max_admin_connections and max_admin_pending"
                 } else {
                     ""
+                },
+                match config.most_call_sockets() {
+                    0 => String::new(),
+                    most => format!(", {most} for calls of the hook and of jwt_jwks_url"),
                 },
                 own(listeners)
             ),
@@ -120,7 +124,9 @@ enum Shortage {
 
 fn shortage(config: &Config, listeners: usize, limit: u64) -> Shortage {
     match needed(config, listeners) {
-        None => Shortage::Unbounded(limit.saturating_sub(operators(config) + own(listeners))),
+        None => {
+            Shortage::Unbounded(limit.saturating_sub(operators(config) + config.most_call_sockets() + own(listeners)))
+        }
         Some(needed) if needed > limit => Shortage::Needed(needed),
         Some(_) => Shortage::None,
     }
@@ -160,6 +166,11 @@ mod tests {
         assert_eq!(shortage(&hundred, 1, 130 + 34), Shortage::Needed(165));
         assert_eq!(shortage(&hundred, 2, 130 + 35), Shortage::Needed(168));
         assert_eq!(shortage(&config(Limit::at_most(100), "127.0.0.1:0"), 2, 165), Shortage::Needed(175));
+        let hook = Some("http://127.0.0.1/".parse().expect("a URL"));
+        let with_hook = Config { hook: hook.clone(), ..hundred.clone() };
+        assert_eq!(shortage(&with_hook, 1, 165), Shortage::Needed(165 + 18));
+        let unlimited = Config { hook, ..config(Limit::UNLIMITED, "off") };
+        assert_eq!(shortage(&unlimited, 1, 1024), Shortage::Unbounded(1024 - 35 - 18));
         assert_eq!(shortage(&config(Limit::UNLIMITED, "off"), 1, 1024), Shortage::Unbounded(1024 - 35));
         assert_eq!(shortage(&config(Limit::UNLIMITED, "off"), 1, 10), Shortage::Unbounded(0));
         assert!(matches!(shortage(&config(Limit::at_most(u32::MAX), "off"), 1, 1 << 20), Shortage::Needed(_)));

@@ -17,6 +17,7 @@ use super::files::read_file;
 use super::handle::Handle;
 use super::http_report::HttpReport;
 use super::system_certificates::system_certificates;
+use crate::config::memory::MAX_IDLE_CALL_CONNECTIONS;
 use crate::config::{Config, HttpUrl};
 use crate::hook::signature::{SIGNATURE, TIMESTAMP, read_secret, signed_bytes};
 use crate::hook::{CallId, HttpCall, HttpFault, HttpResult};
@@ -138,7 +139,7 @@ impl Performer {
             hook: config.hook.clone(),
             keys: config.jwt_jwks_url.clone(),
             secret,
-            agent: agent(roots.clone(), 16),
+            agent: agent(roots.clone(), MAX_IDLE_CALL_CONNECTIONS as usize),
             fresh: agent(roots, 0),
         })
     }

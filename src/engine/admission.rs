@@ -141,9 +141,12 @@ impl<A: App> Engine<A> {
             }
         };
         let wanted = Wanted { requested: &requested, claim, entry, reserved: None };
-        if let Acceptance::Post(_) = form {
-            self.core.check_post(key, &page, &requested)?;
-        }
+        let stream = if let Acceptance::Post(_) = form {
+            let was_asked = request.is_none() && decisions.authorization.is_some();
+            Some(self.core.check_post(key, &page, &requested, was_asked)?)
+        } else {
+            None
+        };
         if request.is_none() && decisions.authorization.is_none() && self.core.config.max_per_ip != Limit::UNLIMITED {
             // Earlier builds judged max_per_ip here, before they asked the application. In the journals of this build an
             // authorization follows.
@@ -153,11 +156,12 @@ impl<A: App> Engine<A> {
             None => {}
             Some(Authorization::Pending { user }) => {
                 self.core.wait_for_authorization(key, form, page, wanted, user.as_deref());
+                stream.into_iter().for_each(|stream| self.core.posts.ask(key, stream));
             }
             Some(answer) => {
                 let identity = self.core.check_authorization(answer, &requested);
                 if let Acceptance::Post(head) = form {
-                    return self.core.judge_post(key, (head, page), &requested, identity);
+                    return self.core.judge_post(key, (head, page), &requested, identity, false);
                 }
                 if let Ok(identity) = &identity
                     && self.core.must_ask_cluster(&requested)

@@ -73,6 +73,22 @@ impl Core {
         }
     }
 
+    /// Returns whether `count` bytes, with those that are owed, would be within the byte rate now. Takes no tokens.
+    pub(super) fn has_bytes(&mut self, key: ConnKey, count: usize) -> bool {
+        let now = self.clock.own();
+        let Core { conns, directory, rates, .. } = self;
+        let slot = &mut conns[key];
+        let shared = slot.seat().map(|seat| (seat, directory.meter_of(seat).bytes));
+        let own = slot.meter.bytes;
+        let has =
+            take_bytes(slot, directory, rates, now, slot.meter.owed.saturating_add(saturating_u32(count))).is_ok();
+        slot.meter.bytes = own;
+        if let Some((seat, shared)) = shared {
+            directory.meter_of(seat).bytes = shared;
+        }
+        has
+    }
+
     /// Charges `count` bytes that a message contains beyond the `received` bytes of its frame.
     ///
     /// If they are refused, the wait is long enough for the whole message: `received` was charged before, and is charged

@@ -10,6 +10,7 @@ use crate::base::close::CloseKind;
 use crate::base::id::ConnKey;
 use crate::base::limit::{MAX_FILE_BYTES, MAX_LIST_BYTES};
 use crate::ws::connection::Connection;
+use crate::ws::handshake::Acceptance;
 
 /// Size of an outbox beyond its bound: the bookkeeping of the last frame, a pong, a goodbye and a close frame.
 const OUTBOX_OVERRUN: usize = 1024;
@@ -82,10 +83,7 @@ impl Core {
             self.conns.get(conn).is_some_and(|slot| slot.seat().is_some())
         });
         self.egress.check_all();
-        let wire = |conn| self.conns.by_key(conn).filter(|slot| !slot.is_closed()).map(|slot| &slot.wire);
-        // The stream of a session is no stream any more while it closes.
-        let is_post = |conn| wire(conn).is_some_and(Connection::is_reading_body);
-        self.posts.check(|conn| wire(conn).is_some(), is_post);
+        self.check_posts();
         assert_eq!(self.egress.is_corking(), self.should_cork(), "output waits for ticks only while they run");
         let mut with_data = self.identity_data.keys();
         assert!(
@@ -94,6 +92,15 @@ impl Core {
         );
         self.check_addresses();
         self.check_counters(seats);
+    }
+
+    fn check_posts(&self) {
+        let wire = |conn| self.conns.by_key(conn).filter(|slot| !slot.is_closed()).map(|slot| &slot.wire);
+        // The stream of a session is no stream any more while it closes.
+        let is_post = |conn| wire(conn).is_some_and(Connection::is_reading_body);
+        let is_asked =
+            |conn| wire(conn).is_some_and(|wire| matches!(wire.pending_request(), Some(Acceptance::Post(_))));
+        self.posts.check(|conn| wire(conn).is_some(), is_asked, is_post);
     }
 
     fn check_cluster(&self) {

@@ -49,31 +49,51 @@ impl<A: App> Engine<A> {
 }
 
 impl Core {
-    /// Checks a POST before the application is asked who sent it.
+    /// Checks a POST before the application is asked who sent it. `was_asked`: a replay, whose recording has the answer.
+    /// Returns a stream that the POST may be for.
     ///
     /// # Errors
     ///
     /// HTTP 400 without a session; 404 if no user has an open stream of the session in this lobby. HTTP 429 if the address
     /// has no attempt left, and a POST for the stream was refused before: no POST is an attempt, but a refused one counts as
     /// one. Otherwise a client could guess tokens by POSTs to its own stream.
+    ///
+    /// HTTP 409 if each of these streams has a POST already, and 429 if those without one have no bytes left. So the
+    /// questions of a client are limited by its byte rate.
     pub(super) fn check_post(
         &mut self,
         key: ConnKey,
         page: &Page,
         requested: &RequestedLobby,
-    ) -> Result<(), PlainResponse> {
+        was_asked: bool,
+    ) -> Result<ConnKey, PlainResponse> {
         let Some(session) = page.session else {
             return Err(PlainResponse::new(400, "name the session of your event stream: ?session="));
         };
-        let Some(stream) = self.posts.streams_of(session).find(|&stream| self.is_at(stream, requested)) else {
-            return Err(no_stream());
-        };
+        let streams: Vec<ConnKey> =
+            self.posts.streams_of(session).filter(|&stream| self.is_at(stream, requested)).collect();
+        let Some(&stream) = streams.first() else { return Err(no_stream()) };
         let (now, address) = (self.now(), self.address_of(key));
         let may_be_refused = self.rates.attempt.is_none_or(|rate| self.addresses.has_attempt(address, now, rate));
-        if may_be_refused || !self.posts.is_suspect(stream) {
-            return Ok(());
+        if !may_be_refused && self.posts.is_suspect(stream) {
+            self.charge_attempt(key).map_err(|(response, _)| response)?;
         }
-        self.charge_attempt(key).map_err(|(response, _)| response)
+        let free: Vec<ConnKey> = streams.into_iter().filter(|&stream| !self.posts.is_busy(stream)).collect();
+        match free.iter().find(|&&stream| self.has_bytes(stream, POST_BYTES)) {
+            Some(&stream) => Ok(stream),
+            // Earlier builds asked about each POST.
+            None if was_asked => Ok(stream),
+            None if free.is_empty() => Err(busy()),
+            None => Err(beyond_rate()),
+        }
+    }
+
+    /// The client has ended the connection of a POST while the application was asked about it. It counts as a refused one, or a
+    /// client could cause questions without end.
+    pub(super) fn note_given_up(&mut self, key: ConnKey, session: SessionHash) {
+        self.posts.note_refused(session);
+        // Without a token left, the next POST is refused.
+        let _ = self.charge_attempt(key);
     }
 
     fn is_at(&self, stream: ConnKey, requested: &RequestedLobby) -> bool {
@@ -81,17 +101,23 @@ impl Core {
         seat.is_some_and(|seat| requested.may_be(&self.directory.lobby_ref(seat.lobby).code))
     }
 
-    /// Decides about a POST when the application has answered who sent it.
+    /// Decides about a POST when the application has answered who sent it. `has_waited`: the authorization was pending.
     pub(super) fn judge_post(
         &mut self,
         key: ConnKey,
         post: (PostHead, Page),
         requested: &RequestedLobby,
         decision: Result<Identity, CloseReason>,
+        has_waited: bool,
     ) -> Result<(), PlainResponse> {
         let session = post.1.session;
         let begun = decision.map_err(refusal_of).and_then(|identity| self.begin_post(key, post, requested, &identity));
-        if begun.as_ref().is_err_and(|refusal| matches!(refusal.status(), 401 | 403 | 404)) {
+        // 409 and 429 are known before the application is asked, unless the client changes that while it waits.
+        let counts = |refusal: &PlainResponse| match refusal.status() {
+            409 | 429 => has_waited,
+            status => matches!(status, 401 | 403 | 404),
+        };
+        if begun.as_ref().is_err_and(counts) {
             session.into_iter().for_each(|session| self.posts.note_refused(session));
             self.charge_attempt(key).map_err(|(response, _)| response)?;
         }
@@ -105,10 +131,11 @@ impl Core {
         requested: &RequestedLobby,
         decision: Result<Identity, CloseReason>,
     ) -> Vec<u8> {
+        self.posts.end_question(key);
         let (form, page, early) = self.conns[key].wire.take_pending();
         let Acceptance::Post(head) = form else { unreachable!("the caller has seen a POST") };
         let cors = page.cors.clone();
-        if let Err(refusal) = self.judge_post(key, (head, page), requested, decision) {
+        if let Err(refusal) = self.judge_post(key, (head, page), requested, decision, true) {
             self.close_with_http(key, CloseReason::HttpRefused, &refusal.with_cors(cors));
         }
         early
@@ -131,13 +158,13 @@ impl Core {
         };
         let post = Post { stream, cors, keep_alive: head.keep_alive, has_lost: false };
         let conn = self.conns[key].id;
-        self.posts.begin(conn, post).map_err(|Busy| PlainResponse::new(409, "one POST at a time for each session"))?;
+        self.posts.begin(conn, post).map_err(|Busy| busy())?;
         // A POST without messages costs a request, too.
         self.charge_bytes(stream.key(), POST_BYTES);
         if self.conns[stream.key()].meter.over().is_some() {
             self.message_ended(stream.key(), 0);
             self.posts.end(conn);
-            return Err(PlainResponse::new(429, "you send more than your rate"));
+            return Err(beyond_rate());
         }
         if head.length == 0 {
             self.end_post(conn);
@@ -196,6 +223,14 @@ impl Core {
         let refusal = refusal.with_cors(post.and_then(|post| post.cors));
         self.close_with_http(key, CloseReason::HttpRefused, &refusal);
     }
+}
+
+fn busy() -> PlainResponse {
+    PlainResponse::new(409, "one POST at a time for each session")
+}
+
+fn beyond_rate() -> PlainResponse {
+    PlainResponse::new(429, "you send more than your rate")
 }
 
 fn no_stream() -> PlainResponse {

@@ -83,6 +83,10 @@ impl Core {
                     self.directory.cancel(reservation, self.now());
                 }
                 self.forget_waiting(id);
+                let session = self.posts.end_question(key);
+                if let Some(session) = session.filter(|_| reason == CloseReason::Hangup) {
+                    self.note_given_up(key, session);
+                }
             }
             &mut ConnState::Seated(seat) => {
                 if self.is_clustered() {

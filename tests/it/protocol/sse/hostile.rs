@@ -2,14 +2,90 @@
 
 use std::time::Duration;
 
-use lobbyd::Config;
 use lobbyd::config::{ByteSize, Limit};
 use lobbyd::sim::wire;
+use lobbyd::{Authorization, Config};
 
 use super::{ANN, BOB, Site, post};
 
 fn target() -> String {
     format!("/sse/chess?token=ann&session={ANN}")
+}
+
+/// Sends a POST about which the application is asked. Returns the status, or `None` while no answer is there.
+fn ask(site: &mut Site, name: &str, user: &str) -> Option<u16> {
+    site.post(name, &format!("/sse/chess?token={user}&auth=later&session={ANN}"), &[], "");
+    site.statuses(name).first().copied()
+}
+
+fn allow(site: &mut Site, name: &str, user: &str) -> u16 {
+    site.engine.handle_authorized(site.now, site.conns[name], Authorization::allow(user));
+    site.turn();
+    site.status(name)
+}
+
+#[test]
+fn one_post_of_a_session_is_asked_about_at_a_time() {
+    let mut site = Site::new();
+    site.join("ann", ANN);
+    assert_eq!(ask(&mut site, "first", "ann"), None);
+    assert_eq!(ask(&mut site, "second", "ann"), Some(409));
+    assert_eq!(allow(&mut site, "first", "ann"), 202);
+    assert_eq!(ask(&mut site, "third", "ann"), None);
+    site.engine.handle_authorized(site.now, site.conns["third"], Authorization::Refuse(lobbyd::CloseReason::Banned));
+    site.turn();
+    assert_eq!(site.status("third"), 403);
+    // While the body of one is received, the application is not asked about another.
+    let whole = post(&target(), &[], "{}");
+    site.send("body", &whole.as_bytes()[..whole.len() - 1]);
+    assert_eq!(ask(&mut site, "fourth", "ann"), Some(409));
+    site.hangup("body");
+    // One that is given up makes room.
+    assert_eq!(ask(&mut site, "gone", "ann"), None);
+    site.hangup("gone");
+    assert_eq!(ask(&mut site, "fifth", "ann"), None);
+    // Each stream of a name that two users have chosen has a POST of its own.
+    site.join("bob", ANN);
+    assert_eq!(ask(&mut site, "of bob", "bob"), None);
+    assert_eq!(ask(&mut site, "one more", "bob"), Some(409));
+    assert_eq!((allow(&mut site, "of bob", "bob"), allow(&mut site, "fifth", "ann")), (202, 202));
+    // The stream ends while the application is asked.
+    assert_eq!(ask(&mut site, "late", "ann"), None);
+    site.hangup("ann");
+    assert_eq!(allow(&mut site, "late", "ann"), 404);
+}
+
+#[test]
+fn posts_beyond_the_byte_rate_are_not_asked_about() {
+    let config = Config {
+        bytes_per_second: Limit::at_most(1000),
+        byte_burst: ByteSize(2000),
+        max_message_bytes: ByteSize(1000),
+        ..Config::default()
+    };
+    let mut site = Site::with(config, |_, _, _| {});
+    site.join("ann", ANN);
+    site.advance(Duration::from_secs(5));
+    for n in 0..7 {
+        assert_eq!(ask(&mut site, "post", "ann"), None, "{n}");
+        assert_eq!(allow(&mut site, "post", "ann"), 202, "{n}");
+    }
+    assert_eq!(ask(&mut site, "post", "ann"), Some(429));
+    site.advance(Duration::from_millis(300));
+    assert_eq!(ask(&mut site, "post", "ann"), None, "the check has cost nothing");
+    assert_eq!(allow(&mut site, "post", "ann"), 202);
+}
+
+#[test]
+fn posts_that_are_given_up_count_as_attempts() {
+    let config = Config { attempts_per_minute: Limit::at_most(1), attempt_burst: 4, ..Config::default() };
+    let mut site = Site::with(config, |_, _, _| {});
+    site.join("ann", ANN);
+    for n in 0..3 {
+        assert_eq!(ask(&mut site, "post", "ann"), None, "{n}");
+        site.hangup("post");
+    }
+    assert_eq!(ask(&mut site, "post", "ann"), Some(429), "the application is not asked without end");
 }
 
 #[test]

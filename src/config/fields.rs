@@ -378,8 +378,8 @@ config! {
     hook_timeout: Duration = "1s";
     /// Answer to a client when the hook does not answer: `retry` closes its connection with 4101 `auth_timeout`, after which it comes back; `refuse` with 4001 `unauthorized`.
     hook_on_failure: OnHookFailure = "retry";
-    /// Questions of the hook that wait for a call, and tokens that wait for a key; with a further one, the oldest of the address that has most of them is answered by `hook_on_failure`.
-    max_hook_questions: u32 = "256";
+    /// Questions of the hook that wait for a call, and tokens that wait for a key; with a further one, the oldest of the address that has most of them is answered by `hook_on_failure`. Together with `max_hook_calls` less than `max_pending`.
+    max_hook_questions: u32 = "128";
     /// Questions of the hook that are asked at the same time, each by a thread of its own.
     max_hook_calls: u32 = "8";
     /// Most events in one call of the hook.

@@ -18,6 +18,14 @@ impl Rules<'_> {
         ] {
             self.require((1..=most).contains(&count), field, format!("must be from 1 to {most}"));
         }
+        let is_used = config.hook.is_some() || config.jwt_jwks_url.is_some();
+        let most = u64::from(config.max_hook_questions) + u64::from(config.max_hook_calls);
+        let rule = format!(
+            "must with max_hook_calls ({}) be less than max_pending ({}): each question is a pending connection, and when so many \
+             wait, one of them gives way to that of another address",
+            config.max_hook_calls, config.max_pending
+        );
+        self.require(!is_used || most < u64::from(config.max_pending), "max_hook_questions", rule);
         let minute = Duration::from_secs(60);
         let is_possible = (Duration::from_millis(10)..=minute).contains(&config.hook_timeout);
         self.require(is_possible, "hook_timeout", "must be from 10ms to 60s");
@@ -36,6 +44,22 @@ impl Rules<'_> {
 mod tests {
     use super::*;
     use crate::config::Config;
+
+    #[test]
+    fn the_queue_of_questions_is_full_before_max_pending_is_reached() {
+        let problems = |max_hook_questions, max_hook_calls, is_used: bool| {
+            let hook = is_used.then(|| "http://127.0.0.1:8080/".parse().expect("a URL"));
+            let hook_secret_file = hook.as_ref().map(|_| "secret".into());
+            let config = Config { hook, hook_secret_file, max_hook_questions, max_hook_calls, ..Config::default() };
+            let problems = config.check().err();
+            problems.iter().flat_map(|problems| problems.iter()).map(|problem| problem.field).collect::<Vec<_>>()
+        };
+        assert_eq!(Config::default().max_pending, 256);
+        assert_eq!(problems(247, 8, true), [""; 0]);
+        assert_eq!(problems(248, 8, true), ["max_hook_questions"]);
+        assert_eq!(problems(240, 16, true), ["max_hook_questions"]);
+        assert_eq!(problems(1 << 20, 8, false), [""; 0], "nobody is asked");
+    }
 
     #[test]
     fn a_question_can_wait_and_be_asked_before_auth_timeout() {

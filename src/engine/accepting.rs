@@ -8,12 +8,14 @@ use super::Engine;
 use super::app::App;
 use super::core::Core;
 use super::driver::Full;
-use super::state::conn::ConnState;
+use super::event_streams::BUSY_WAIT;
+use super::state::conn::{ConnState, Slot};
 use crate::base::close::CloseReason;
 use crate::base::id::{ConnId, ConnKey};
 use crate::base::network::displaced_by;
 use crate::base::peer::Peer;
 use crate::http::PlainResponse;
+use crate::ws::handshake::Acceptance;
 
 impl<A: App> Engine<A> {
     /// Returns whether the socket is one beyond `max_pending`, which further ones displace.
@@ -71,13 +73,13 @@ impl Core {
     }
 
     /// Decides whether the request of a connection may be served. That of a socket beyond `max_pending` is served only if
-    /// there is room by now.
-    pub(super) fn admit_overflow(&mut self, key: ConnKey) -> Result<(), PlainResponse> {
+    /// there is room by now, or if another one gives way to the client with this address.
+    pub(super) fn admit_overflow(&mut self, key: ConnKey, address: IpAddr) -> Result<(), PlainResponse> {
         if !matches!(self.conns[key].state, ConnState::Overflow) {
             return Ok(());
         }
-        let is_full = self.conns.pending_count() >= self.config.max_pending as usize && !self.displace_idle();
-        if is_full || !self.make_room() {
+        let is_full = self.conns.pending_count() >= self.config.max_pending as usize;
+        if is_full && !self.displace_idle() && !self.displace_waiting(address) || !self.make_room() {
             return Err(busy());
         }
         self.conns.set_pending(key);
@@ -123,7 +125,7 @@ impl Core {
     /// Aborts the oldest pending socket of the address that has most of them, if it has more than `address` would then
     /// have. So a client that opens sockets and sends nothing can only displace its own sockets.
     fn displace_pending(&mut self, address: IpAddr) -> bool {
-        // Behind a proxy all sockets come from the same address, as far as is known before the request.
+        // Behind a proxy all sockets come from the same address, as far as is known before the request: see displace_waiting().
         if self.config.trusted_proxies > 0 {
             return false;
         }
@@ -134,6 +136,40 @@ impl Core {
             self.abort(oldest.key(), CloseReason::HttpRefused);
         }
         displaced.is_some()
+    }
+
+    /// Makes room for a request from `address` behind a proxy when `max_pending` is reached. Returns whether there is room now.
+    ///
+    /// The same as [`displace_pending`](Self::displace_pending) among the connections that wait for their authorization: of
+    /// these the proxy has named the address.
+    fn displace_waiting(&mut self, address: IpAddr) -> bool {
+        if self.config.trusted_proxies == 0 {
+            // accept() has compared the addresses of all pending sockets.
+            return false;
+        }
+        let is_waiting = |slot: &Slot| slot.close_kind.is_none() && matches!(slot.state, ConnState::Pending(Some(_)));
+        let waiting = self.conns.pending().filter(|id| is_waiting(&self.conns[id.key()]));
+        let displaced = displaced_by(address, waiting.map(|id| (self.conns.address(id.key()), id)));
+        if let Some((oldest, most)) = displaced {
+            debug!("conn={oldest} displaced: its address has {most} clients that wait for their authorization");
+            self.refuse_waiting(oldest.key());
+        }
+        displaced.is_some()
+    }
+
+    /// Refuses a request that waits for its authorization. It is answered, because a proxy may count a connection that ends
+    /// without an answer as a failure of the server. Counts as closing, as after [`refuse_unread`](Self::refuse_unread).
+    fn refuse_waiting(&mut self, key: ConnKey) {
+        let is_stream = matches!(self.conns[key].wire.pending_request(), Some(Acceptance::Events));
+        let reason = if is_stream { CloseReason::ServerFull } else { CloseReason::HttpRefused };
+        self.record_close_reason(key, reason);
+        self.leave_seat(key, reason);
+        self.set_closing(key);
+        if is_stream {
+            self.send_close(key, reason, Some(BUSY_WAIT));
+        } else {
+            self.refuse_http(key, &busy());
+        }
     }
 
     /// Whether a further socket needs the room of one that is closing.

@@ -80,7 +80,7 @@ impl<A: App> Engine<A> {
         if self.core.is_draining() {
             return self.core.refuse_early(key, &facts, shutting_down(), CloseReason::ServerShutdown, None);
         }
-        if let Err(response) = self.core.admit_overflow(key) {
+        if let Err(response) = self.core.admit_overflow(key, facts.address) {
             return self.core.refuse_early(key, &facts, response, CloseReason::ServerFull, Some(BUSY_WAIT));
         }
         if let Some(fault) = request.and_then(Request::forwarded_fault) {

@@ -138,6 +138,39 @@ fn silent_sockets_of_one_address_do_not_block_others() {
     engine.check();
 }
 
+/// All sockets come from the proxy, so the addresses that it names are compared when the request is read.
+#[test]
+fn behind_a_proxy_the_address_with_most_waiting_clients_gives_way() {
+    let config = Config { max_pending: 4, max_overflow: 1, trusted_proxies: 1, ..Config::default() };
+    let mut engine =
+        Engine::new(config.check().expect("the configuration is valid"), START, Witness::<true>::default());
+    let mut sockets = MemorySockets::default();
+    let mut request = |client: &str, target: &str| {
+        let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");
+        let forwarded = format!("X-Forwarded-For: {client}");
+        engine.handle_bytes(Time::ZERO, conn, &wire::upgrade_request(target, &[&forwarded]));
+        engine.end_turn(Time::ZERO, &mut sockets).expect("nothing is recorded");
+        engine.check();
+        (conn, engine.stats().pending, engine.stats().total_connections)
+    };
+    let waits = "/ws/chess?token=eve&auth=later";
+    let flood: Vec<_> = (0..4).map(|_| request("192.0.2.9", waits).0).collect();
+    let (_, pending, seated) = request("192.0.2.1", "/ws/chess?token=ann");
+    assert_eq!((pending, seated), (3, 1), "the oldest of the flood made room");
+    assert_eq!(request("192.0.2.9", waits).1, 4);
+    let (last, _, _) = request("192.0.2.9", waits);
+    request("192.0.2.2", waits);
+    let (bob, _, _) = request("192.0.2.2", waits);
+    let (third, _, _) = request("192.0.2.2", waits);
+    let mut status = |conn| String::from_utf8_lossy(&sockets.written(conn)).chars().skip(9).take(3).collect::<String>();
+    assert_eq!([flood[0], flood[1], flood[2], flood[3]].map(&mut status), ["503", "503", "503", ""]);
+    assert_eq!(
+        [last, bob, third].map(status),
+        ["503", "", "503"],
+        "it displaces none of its own; then both addresses have two"
+    );
+}
+
 /// A load balancer must not take the server out of service because strangers hold all sockets without a seat.
 #[test]
 fn health_checks_are_answered_beyond_max_pending() {

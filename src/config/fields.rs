@@ -372,7 +372,7 @@ config! {
     hook_ca_file: Option<PathBuf> = "off";
     /// Events that the backend is sent, separated by commas: `server_started`, `joined`, `rejoined`, `away`, `back`, `left`, `lobby_opened`, `lobby_closed`, `host`, `started`, `draining`, `server_stopped`; or `all`.
     hook_events: EventKinds = "all";
-    /// Headers of the client's request that the backend is sent with a question, separated by commas, such as `cookie`.
+    /// Headers of the client's request that the backend is sent with a question, separated by commas, such as `cookie`. A request that repeats one of them is refused with HTTP status 400; only several `cookie` are joined.
     hook_headers: HeaderNames = "off";
     /// Longest duration of a call of the hook. A question waits for as long at most until its call begins. If either takes longer, the question is answered by `hook_on_failure`. Must be shorter than half of `auth_timeout`.
     hook_timeout: Duration = "1s";

@@ -41,7 +41,11 @@ impl Context<'_> {
     /// }
     /// ```
     pub fn ask_hook(&mut self, request: &Request<'_>) -> Authorization {
-        let header = |name: &String| request.header(name).map(|value| (name.clone(), value.to_owned()));
+        let value = |name: &str| {
+            let is_cookie = name.eq_ignore_ascii_case("cookie");
+            if is_cookie { request.cookies() } else { request.header(name).map(str::to_owned) }
+        };
+        let header = |name: &String| value(name).map(|value| (name.clone(), value));
         let path = request.path();
         let lobby = path.strip_prefix("/ws/").or_else(|| path.strip_prefix("/sse/"));
         let question = ConnectQuestion {

@@ -26,6 +26,7 @@ impl Core {
             Err(answer) if answer.status() == 204 => Err(answer.clone()),
             _ => request.list_query().map_err(|why| PlainResponse::new(400, why)),
         });
+        let form = form.and_then(|form| self.check_hook_headers(request).map(|()| form));
         let is_cross_origin = request.is_for_events || request.is_for_list;
         Facts {
             probe: request.probe,
@@ -38,6 +39,16 @@ impl Core {
             form: if is_forbidden { Err(refusal_of(CloseReason::ForbiddenOrigin)) } else { form },
             file: file.map(Box::new),
             list: list.map(Box::new),
+        }
+    }
+
+    /// Checks that a header of a question occurs once. Proxies may append a line to that of the client, and it is not known
+    /// which of them the backend means. Several `Cookie` lines are one (RFC 9113 section 8.2.3).
+    fn check_hook_headers(&self, request: &Request<'_>) -> Result<(), PlainResponse> {
+        let mut headers = self.config.hook_headers.listed.iter().filter(|_| self.config.hook.is_some());
+        match headers.find(|name| !name.eq_ignore_ascii_case("cookie") && request.repeats_header(name)) {
+            Some(name) => Err(PlainResponse::new(400, format!("the header {name} occurs more than once"))),
+            None => Ok(()),
         }
     }
 

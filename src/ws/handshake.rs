@@ -166,6 +166,17 @@ impl Request<'_> {
         }
     }
 
+    /// Returns whether there are several header lines `name` (in any case).
+    pub(crate) fn repeats_header(&self, name: &str) -> bool {
+        self.headers.values(name).nth(1).is_some()
+    }
+
+    /// Returns the cookies of all `Cookie` lines that are UTF-8, as one line would have them (RFC 9113 section 8.2.3).
+    pub(crate) fn cookies(&self) -> Option<String> {
+        let lines: Vec<&str> = self.headers.values("cookie").filter_map(|value| str::from_utf8(value).ok()).collect();
+        (!lines.is_empty()).then(|| lines.join("; "))
+    }
+
     /// Returns the value of the first header line `name` (in any case) that is UTF-8.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.values(name).find_map(|value| str::from_utf8(value).ok())

@@ -1,6 +1,7 @@
 //! The hook of a server on real sockets, with backends of this test that answer, hang, lie, die and are flooded.
 
 mod crowds;
+mod headers;
 #[cfg(feature = "jwt")]
 mod keys;
 mod metrics;

@@ -11,6 +11,7 @@ const CONTROL_TYPES: Array[String] = ["data", "host", "settings", "countdown", "
 # Transcripts that are not run, and why.
 const SKIPPED := {
 	"event-stream": "there is no fallback to server-sent events",
+	"event-stream-ends": "the same",
 	"event-stream-fails-too": "the same",
 	"event-stream-given-up": "the same",
 	"leave-in-a-listener": "a signal is emitted to all that are connected to it",

@@ -7,6 +7,8 @@
 // Bytes of requests that are kept, and of what a connection may buffer before volatile messages are dropped.
 const MAX_BYTES = 65_536;
 const MAX_UNREAD = 1_000;
+// Requests without an answer. The server allows no more in a session.
+const MAX_SENT = 16;
 // Events that are no types of messages. Without lobby control the second ones are the game's.
 const EVENTS = "join leave away back members gap connection error message direct binary".split(" ");
 const CONTROL_EVENTS = "data host settings countdown start".split(" ");
@@ -102,6 +104,9 @@ export class Lobby {
   // Requests without an answer by `ref`, among them those that have timed out.
   #sent = new Map();
   #ref = 0;
+  // When the server has refused a message with `rate_limited`, and when the last message of the application was sent.
+  #limitedAt = -Infinity;
+  #sentAt = -Infinity;
 
   #samples = [];
   #offset = performance.timeOrigin;
@@ -239,7 +244,15 @@ export class Lobby {
     if (this.#isTooLarge(data)) throw new LobbyError("too_large");
     const { socket, isStream } = this.#link ?? {};
     const isBlocked = this.#timers.has("pause") || socket?.bufferedAmount > MAX_BYTES || (isStream && typeof data !== "string");
-    return !isBlocked && this.#say(data);
+    // With this distance they do not exceed the rate again.
+    const rate = this.welcome?.limits?.messages_per_second;
+    const isEarly = rate > 0 && this.#window() < MAX_SENT && performance.now() - this.#sentAt < 1_000 / rate;
+    return !isBlocked && !isEarly && this.#sayOwn(data);
+  }
+
+  // Most requests without an answer. Few after a refusal: those that are sent together would exceed the rate again.
+  #window() {
+    return Math.min(MAX_SENT, 1 + Math.floor((performance.now() - this.#limitedAt) / 1_000));
   }
 
   // A message above the server's limit would end the connection for good. 24 bytes are for a `ref`.
@@ -254,11 +267,16 @@ export class Lobby {
     return true;
   }
 
+  #sayOwn(data) {
+    const isSent = this.#say(data);
+    if (isSent) this.#sentAt = performance.now();
+    return isSent;
+  }
+
   #flush() {
     for (const request of this.#kept) {
-      // The server allows 16 unanswered requests of a session.
       // Without a position a late attempt could make it forget what it has executed.
-      if (!this.#link?.isWelcome || !this.#position || this.#sent.size >= 16 || this.#timers.has("pause")) return;
+      if (!this.#link?.isWelcome || !this.#position || this.#sent.size >= this.#window() || this.#timers.has("pause")) return;
       if (request.ref) continue;
       // Without lobby control it would be a message to the other members.
       const code = request.isControl && !this.welcome.control ? "no_control" : this.#isTooLarge(request.text) && "too_large";
@@ -272,7 +290,7 @@ export class Lobby {
   }
 
   #sayRequest({ text, ref }) {
-    this.#say(`${text.slice(0, -1)},"ref":${ref}}`);
+    this.#sayOwn(`${text.slice(0, -1)},"ref":${ref}}`);
   }
 
   #settle(request, code, answer) {
@@ -744,7 +762,10 @@ export class Lobby {
     const code = type === "error" && (answer.code ?? "error");
     const isLimited = code === "rate_limited";
     const { retry_after_ms } = answer;
-    if (isLimited) this.#after("pause", Number.isFinite(retry_after_ms) ? retry_after_ms : 1_000, () => this.#flush());
+    if (isLimited) {
+      this.#limitedAt = performance.now();
+      this.#after("pause", Number.isFinite(retry_after_ms) ? retry_after_ms : 1_000, () => this.#flush());
+    }
     // Without a `ref` it answers a volatile message.
     if (!request) return code && ref == null && this.#emit("error", new LobbyError(code, answer));
     this.#sent.delete(ref);

@@ -84,6 +84,15 @@ const claims = {
     delete globalThis.reportError;
   },
 
+  async "a component that a server renders for two users is two lobbies"() {
+    const { createElement } = await import("react");
+    const { renderToString } = await import("react-dom/server");
+    const { useLobby } = await import("lobbyd/react");
+    const Seat = ({ user }) => createElement("p", null, useLobby(url("rendered"), { token: user }).lobby.options.token);
+    const rendered = ["ann", "bob"].map((user) => renderToString(createElement(Seat, { user })));
+    equal(rendered, ["<p>ann</p>", "<p>bob</p>"], "what is rendered");
+  },
+
   async "a component under StrictMode opens one socket, and two components share it"() {
     for (const name of ["window", "document", "navigator"]) {
       Object.defineProperty(globalThis, name, { value: name === "window" ? dom.window : dom.window[name], configurable: true, writable: true });

@@ -43,6 +43,7 @@ function seatAt(key, options) {
   lobby.on("connection", (state) => state === "closed" && forget());
   for (const name of ["connection", "members", "data", "host", "settings", "countdown", "start"]) lobby.on(name, update);
   update();
-  seats.set(key, seat);
+  // A server renders for many users, and nothing removes their lobbies.
+  if (globalThis.window) seats.set(key, seat);
   return seat;
 }

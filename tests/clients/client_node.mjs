@@ -1,4 +1,5 @@
 // The package in Node.js with npm's `ws`, and its hook in React with jsdom: `node client_node.mjs PORT`. Prints a JSON line per claim.
+import { getEventListeners } from "node:events";
 import { JSDOM } from "jsdom";
 import { WebSocket } from "ws";
 
@@ -82,6 +83,17 @@ const claims = {
     equal(await codeOf(listing()), "bad_url", "the code of a list without a page");
     equal(await codeOf(Lobby.find("nowhere")), "bad_url", "the code of a search");
     delete globalThis.reportError;
+  },
+
+  async "a listener that was removed leaves nothing in its signal"() {
+    const { Lobby } = await import("lobbyd");
+    const lobby = new Lobby(url("signals"), { token: "ann", WebSocket });
+    const { signal } = new AbortController();
+    const remove = lobby.on("move", () => {}, { signal });
+    lobby.once("binary", () => {}, { signal })();
+    equal(getEventListeners(signal, "abort").length, 1, "the number of listeners of the signal");
+    remove();
+    equal(getEventListeners(signal, "abort").length, 0, "the number of listeners of the signal");
   },
 
   async "a component that a server renders for two users is two lobbies"() {

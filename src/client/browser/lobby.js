@@ -310,7 +310,10 @@ export class Lobby {
       if (once) off();
       return listener(...values);
     };
-    const off = () => listeners.delete(call);
+    const off = () => {
+      signal?.removeEventListener("abort", off);
+      return listeners.delete(call);
+    };
     const listeners = this.#listeners.get(name) ?? new Set();
     this.#listeners.set(name, listeners);
     if (!signal?.aborted) listeners.add(call);

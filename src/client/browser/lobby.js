@@ -717,9 +717,9 @@ export class Lobby {
   // Tells what differs.
   #replace(target, name, now, ...about) {
     const before = target[name];
-    const keys = Object.keys({ ...before, ...now }).filter((key) => JSON.stringify(before[key]) !== JSON.stringify(now[key]));
+    const keys = Object.keys({ ...before, ...now }).filter((key) => JSON.stringify(own(before, key)) !== JSON.stringify(own(now, key)));
     target[name] = now;
-    if (keys.length) this.#tell(name, Object.fromEntries(keys.map((key) => [key, now[key] ?? null])), ...about);
+    if (keys.length) this.#tell(name, Object.fromEntries(keys.map((key) => [key, own(now, key) ?? null])), ...about);
   }
 
   #hosted({ conn }) {
@@ -856,6 +856,8 @@ function filtered(url, { tags, ...filters } = {}) {
   return addTo(absolute(url), { ...filters, ...Object.fromEntries(ofTags) });
 }
 
+// Every object inherits names such as `constructor`.
+const own = (object, key) => (Object.hasOwn(object, key) ? object[key] : undefined);
 const isHidden = () => globalThis.document?.hidden;
 const report = (error) => (globalThis.reportError ?? console.error)(error);
 const base64url = (text) =>

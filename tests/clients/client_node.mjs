@@ -1,5 +1,6 @@
 // The package in Node.js with npm's `ws`, and its hook in React with jsdom: `node client_node.mjs PORT`. Prints a JSON line per claim.
-import { getEventListeners } from "node:events";
+import { getEventListeners, once } from "node:events";
+import { createServer } from "node:http";
 import { JSDOM } from "jsdom";
 import { WebSocket } from "ws";
 
@@ -94,6 +95,15 @@ const claims = {
     equal(getEventListeners(signal, "abort").length, 1, "the number of listeners of the signal");
     remove();
     equal(getEventListeners(signal, "abort").length, 0, "the number of listeners of the signal");
+  },
+
+  async "find fails if the answer is no list"() {
+    const { Lobby } = await import("lobbyd");
+    const server = createServer((request, response) => response.end("<p>Hello</p>")).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const error = await Lobby.find(`ws://127.0.0.1:${server.address().port}/ws/~lobbies`).catch((error) => error);
+    equal([error.code, error.details?.status], ["unavailable", 200], "the error");
+    server.close();
   },
 
   async "a component that a server renders for two users is two lobbies"() {

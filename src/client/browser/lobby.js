@@ -130,8 +130,9 @@ export class Lobby {
     address.pathname = address.pathname.replace("/ws/~", "/");
     const answer = await fetch(address).catch(({ message }) => ({ message, status: 0 }));
     const { ok, status, message } = answer;
-    if (!ok) throw new LobbyError({ 404: "no_control", 429: "rate_limited" }[status] ?? "unavailable", { status, message });
-    return answer.json();
+    const found = ok && (await answer.json().catch(() => null));
+    if (!found?.lobbies) throw new LobbyError({ 404: "no_control", 429: "rate_limited" }[status] ?? "unavailable", { status, message });
+    return found;
   }
 
   constructor(url, options = {}) {

@@ -60,12 +60,14 @@ impl Session {
         }
         let id = self.requests.add(text, is_control)?;
         self.timers.set(Timer::Request(id), now + self.options.request_timeout);
-        self.flush();
+        self.flush(now);
         Ok(id)
     }
 
     /// Sends a message now or never. Returns whether it was sent: not without a connection, with more than 64 KiB unsent, or
-    /// after `rate_limited`.
+    /// when the rate asks for it. After `rate_limited` none is sent until the server's wait is over, and for 15 s none until
+    /// 1 / [`messages_per_second`](crate::client::Welcome::messages_per_second) has passed since the last message. A game sends
+    /// its position on a timer, such as 20 times per second, and not in each frame.
     ///
     /// What soon is obsolete, such as cursors and positions, is sent as a `broadcast` with the payload
     /// `{"data": {"type": "cursor", …}, "volatile": true}`, and is heard as `cursor`. Other messages the relay numbers and keeps
@@ -74,10 +76,10 @@ impl Session {
     /// # Errors
     ///
     /// `too_large` or `bad_payload`.
-    pub fn send(&mut self, kind: &str, payload: impl Serialize) -> Result<bool, LobbyError> {
+    pub fn send(&mut self, now: Time, kind: &str, payload: impl Serialize) -> Result<bool, LobbyError> {
         let text = encode(kind, &payload)?;
         check_text(&text, self.max_message_bytes())?;
-        Ok(!self.is_blocked() && self.say(Outgoing::Text(text)))
+        Ok(self.say_volatile(now, Outgoing::Text(text)))
     }
 
     /// The same for a binary message.
@@ -85,9 +87,9 @@ impl Session {
     /// # Errors
     ///
     /// `too_large`.
-    pub fn bytes(&mut self, bytes: Vec<u8>) -> Result<bool, LobbyError> {
+    pub fn bytes(&mut self, now: Time, bytes: Vec<u8>) -> Result<bool, LobbyError> {
         check_length(bytes.len(), self.max_message_bytes())?;
-        Ok(!self.is_blocked() && self.say(Outgoing::Binary(bytes)))
+        Ok(self.say_volatile(now, Outgoing::Binary(bytes)))
     }
 
     // ---- lobby control ----
@@ -181,10 +183,11 @@ impl Session {
     // ---- shared by the parts ----
 
     /// Sends what may be sent. Without a position a late attempt could make the server forget which requests it has executed.
-    pub(super) fn flush(&mut self) {
+    pub(super) fn flush(&mut self, now: Time) {
         let is_welcome = self.link.as_ref().is_some_and(|link| link.is_welcome);
+        let window = self.pacing.window(now);
         while is_welcome && self.position.is_some() && !self.timers.is_set(Timer::Pause) {
-            let Some((id, text, is_control)) = self.requests.next_to_send() else { return };
+            let Some((id, text, is_control)) = self.requests.next_to_send(window) else { return };
             // Without lobby control it would be a message to the other members.
             if is_control && !self.has_control() {
                 let why = "the server has lobby control off";
@@ -192,9 +195,23 @@ impl Session {
             } else if let Err(error) = check_text(text, self.max_message_bytes()) {
                 self.settle(id, Err(error));
             } else if let Some(text) = self.requests.number(id) {
-                self.say(Outgoing::Text(text));
+                self.say_own(now, Outgoing::Text(text));
             }
         }
+    }
+
+    /// Sends a message of the application. Returns whether it was sent.
+    pub(super) fn say_own(&mut self, now: Time, message: Outgoing) -> bool {
+        let is_sent = self.say(message);
+        if is_sent {
+            self.pacing.sent(now);
+        }
+        is_sent
+    }
+
+    fn say_volatile(&mut self, now: Time, message: Outgoing) -> bool {
+        let rate = self.welcome.as_ref().and_then(|welcome| welcome.messages_per_second);
+        !self.is_blocked() && self.pacing.permits_volatile(now, rate) && self.say_own(now, message)
     }
 
     pub(super) fn settle(&mut self, id: RequestId, result: Result<Ack, LobbyError>) {

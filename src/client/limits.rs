@@ -4,7 +4,7 @@
 pub(super) const MAX_KEPT: usize = 64;
 /// Most bytes of the requests that are not settled, unless it is a single one.
 pub(super) const MAX_KEPT_BYTES: usize = 64 << 10;
-/// Most requests without an answer: the server allows no more in a session.
+/// Most requests without an answer: the server allows no more in a session. Fewer after `rate_limited`.
 pub(super) const MAX_IN_FLIGHT: usize = 16;
 /// Volatile messages are not sent while more bytes than this wait to be written.
 pub(super) const MAX_UNSENT_BYTES: usize = 64 << 10;

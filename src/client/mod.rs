@@ -125,6 +125,7 @@ mod list;
 mod net;
 mod options;
 mod ordered;
+mod pacing;
 mod payload;
 mod queue;
 mod receiving;

@@ -42,7 +42,7 @@ impl Session {
         }
         let has_control = self.has_control();
         match kind {
-            "presence_state" => self.listed(message),
+            "presence_state" => self.listed(now, message),
             "presence_diff" => self.view.change(message, &mut self.events),
             // A text is the `ref` of the session's own pings.
             "pong" if message.text("ref").is_some() => self.sampled(now, message),
@@ -82,24 +82,24 @@ impl Session {
         }
         for (id, fate) in self.requests.fates(is_same_seat, &settlement) {
             match fate {
-                Fate::Again(text) => drop(self.say(Outgoing::Text(text))),
+                Fate::Again(text) => drop(self.say_own(now, Outgoing::Text(text))),
                 Fate::Executed => self.settle(id, Ok(Ack::default())),
                 Fate::Refused => self.settle(id, Err(LobbyError::new("refused"))),
                 Fate::Unknown => self.settle(id, Err(LobbyError::new("unknown"))),
             }
         }
         self.ping(now);
-        self.flush();
+        self.flush(now);
     }
 
     // ---- the lobby ----
 
     /// The list replaces what was known. With lobby control the state of the lobby follows it.
-    fn listed(&mut self, message: &Fields<'_>) {
+    fn listed(&mut self, now: Time, message: &Fields<'_>) {
         let Some(welcome) = &self.welcome else { return };
         let watches = self.address.watches();
         self.view.list(message, &welcome.conn, &welcome.user, watches, &mut self.events);
-        self.flush();
+        self.flush(now);
         if !self.has_control() {
             self.stated(None);
         }
@@ -160,6 +160,7 @@ impl Session {
         if is_limited {
             let pause = message.number("retry_after_ms").unwrap_or(USUAL_PAUSE_MS);
             self.timers.set(Timer::Pause, now + Duration::from_millis(pause));
+            self.pacing.limited(now);
         }
         let answer = || message.values_without(&["type", "ref"]);
         let Some(id) = message.number("ref").and_then(|number| self.requests.answered(number)) else {
@@ -176,7 +177,7 @@ impl Session {
         } else {
             self.settle(id, Ok(Ack { fields: answer() }));
         }
-        self.flush();
+        self.flush(now);
     }
 
     fn sampled(&mut self, now: Time, pong: &Fields<'_>) {

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use super::error::LobbyError;
 use super::event::RequestId;
-use super::limits::{MAX_IN_FLIGHT, MAX_KEPT, MAX_KEPT_BYTES};
+use super::limits::{MAX_KEPT, MAX_KEPT_BYTES};
 use super::welcome::Settlement;
 
 #[derive(Debug)]
@@ -74,11 +74,11 @@ impl Requests {
         self.kept.keys().copied().collect()
     }
 
-    /// Returns the next request without a number, unless too many have no answer: its message, and whether it needs lobby
-    /// control.
-    pub(super) fn next_to_send(&self) -> Option<(RequestId, &str, bool)> {
+    /// Returns the next request without a number, unless `window` requests or more have no answer: its message, and whether it
+    /// needs lobby control.
+    pub(super) fn next_to_send(&self, window: usize) -> Option<(RequestId, &str, bool)> {
         let mut unsent = self.kept.iter().filter(|(_, kept)| kept.number.is_none());
-        let next = unsent.next().filter(|_| self.sent.len() < MAX_IN_FLIGHT);
+        let next = unsent.next().filter(|_| self.sent.len() < window);
         next.map(|(id, kept)| (*id, &*kept.text, kept.is_control))
     }
 

@@ -13,6 +13,7 @@ use super::error::LobbyError;
 use super::event::{Ack, Closed, Event, LobbyMember, RequestId, State};
 use super::list::{ListedLobby, Lobbies};
 use super::options::Options;
+use super::pacing::Pacing;
 use super::queue::EventQueue;
 use super::requests::Requests;
 use super::round_trips::RoundTrips;
@@ -72,6 +73,7 @@ pub struct Session {
     /// Messages were missed, and the application has not been told.
     pub(super) has_gap: bool,
     pub(super) requests: Requests,
+    pub(super) pacing: Pacing,
     pub(super) round_trips: RoundTrips,
     pub(super) view: View,
     /// `Some` in a follower of the list.
@@ -139,6 +141,7 @@ impl Session {
             n: 0,
             has_gap: false,
             requests: Requests::default(),
+            pacing: Pacing::default(),
             round_trips: RoundTrips::default(),
             view: View::default(),
             lobbies,
@@ -214,7 +217,7 @@ impl Session {
                 Timer::Heartbeat => self.beat(now),
                 Timer::Stable => self.backoff.reset(),
                 Timer::Retry => self.open(now),
-                Timer::Pause => self.flush(),
+                Timer::Pause => self.flush(now),
                 Timer::Request(id) => {
                     self.settle(id, Err(LobbyError::new("timeout")));
                     self.probe(now);

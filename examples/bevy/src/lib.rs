@@ -1,6 +1,8 @@
 //! A Bevy plugin for lobbies: a resource with the client, and a message for each thing that happens.
 //!
 //! ```no_run
+//! use std::time::{Duration, Instant};
+//!
 //! use bevy_app::{App, Update};
 //! use bevy_ecs::prelude::*;
 //! use lobbyd::client::{Lobby, LobbyOptions};
@@ -12,8 +14,12 @@
 //!     y: f32,
 //! }
 //!
-//! fn tell(mut lobby: ResMut<LobbyClient>) {
-//!     let _ = lobby.send("position", Position { x: 1.0, y: 2.0 });
+//! /// Sends 20 times a second: a fast display has more frames than the server accepts messages.
+//! fn tell(mut lobby: ResMut<LobbyClient>, mut last_sent: Local<Option<Instant>>) {
+//!     if last_sent.is_none_or(|sent| sent.elapsed() >= Duration::from_millis(50)) {
+//!         *last_sent = Some(Instant::now());
+//!         let _ = lobby.send("position", Position { x: 1.0, y: 2.0 });
+//!     }
 //! }
 //!
 //! fn hear(mut positions: MessageReader<Said<Position>>) {

@@ -55,7 +55,7 @@ impl Lobby {
     ///
     /// As there.
     pub fn send(&mut self, kind: &str, payload: impl Serialize) -> Result<bool, LobbyError> {
-        self.command(|session, _| session.send(kind, payload))
+        self.command(|session, now| session.send(now, kind, payload))
     }
 
     /// See [`Session::bytes`](crate::client::Session::bytes).
@@ -64,7 +64,7 @@ impl Lobby {
     ///
     /// As there.
     pub fn bytes(&mut self, bytes: Vec<u8>) -> Result<bool, LobbyError> {
-        self.command(|session, _| session.bytes(bytes))
+        self.command(|session, now| session.bytes(now, bytes))
     }
 
     /// See [`Session::set`](crate::client::Session::set).

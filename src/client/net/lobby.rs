@@ -44,13 +44,14 @@ const FOREVER: Duration = Duration::MAX;
 /// one of them often. A game calls `turn(Duration::ZERO)`, which never blocks, in each frame:
 ///
 /// ```no_run
-/// use std::time::Duration;
+/// use std::time::{Duration, Instant};
 ///
 /// use lobbyd::client::{Event, Lobby, LobbyOptions, State};
 ///
 /// let options = LobbyOptions { token: "ann".into(), ..LobbyOptions::default() };
 /// let mut lobby = Lobby::connect("ws://game.example/ws/chess", options)?;
 /// # fn frame() -> bool { false }
+/// let mut last_sent = Instant::now();
 /// while frame() {
 ///     lobby.turn(Duration::ZERO);
 ///     while let Some(event) = lobby.poll_event() {
@@ -60,7 +61,11 @@ const FOREVER: Duration = Duration::MAX;
 ///             _ => {}
 ///         }
 ///     }
-///     lobby.send("position", [17, 4])?;
+///     // 20 times a second: a fast display has more frames than the server accepts messages.
+///     if last_sent.elapsed() >= Duration::from_millis(50) {
+///         last_sent = Instant::now();
+///         lobby.send("position", [17, 4])?;
+///     }
 /// }
 /// lobby.leave();
 /// # Ok::<(), lobbyd::client::LobbyError>(())

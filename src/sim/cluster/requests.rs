@@ -21,7 +21,7 @@ impl World {
                 let payload = json!({"to": self.users[to], "data": id});
                 self.request(at, (id, Kind::Direct(to)), "direct", payload);
             }
-            70..78 => drop(self.pages[at].session.send("presence", ())),
+            70..78 => drop(self.pages[at].session.send(now, "presence", ())),
             78..83 => {
                 let repeated = self.pages[at].repeat(&mut self.random);
                 self.send(at, &repeated.unwrap_or_default());
@@ -48,7 +48,8 @@ impl World {
 
     /// Sends a message without a number, if there is a connection.
     fn say(&mut self, at: usize, (id, kind): (u64, Kind), payload: Value) {
-        if self.pages[at].session.send("broadcast", payload) == Ok(true) {
+        let now = Time::from_micros(self.now);
+        if self.pages[at].session.send(now, "broadcast", payload) == Ok(true) {
             self.books.sent(self.pages[at].book, id, kind, self.now);
         }
     }

@@ -111,8 +111,8 @@ fn requests_are_bounded() {
     let (mut session, _) = joined();
     let now = Time::ZERO;
     assert_eq!(code(session.request(now, "move", "x".repeat(65_536))), "too_large");
-    assert_eq!(code(session.send("move", "x".repeat(65_536))), "too_large");
-    assert_eq!(code(session.bytes(vec![0; 65_537])), "too_large");
+    assert_eq!(code(session.send(Time::ZERO, "move", "x".repeat(65_536))), "too_large");
+    assert_eq!(code(session.bytes(Time::ZERO, vec![0; 65_537])), "too_large");
     assert_eq!(code(session.request(now, "move", json!({"type": "leave"}))), "bad_payload");
     for _ in 0..64 {
         session.request(now, "move", 1).expect("there is room");
@@ -190,7 +190,7 @@ fn the_servers_clock_is_known_after_the_welcome() {
 fn a_refused_volatile_message_is_an_event() {
     let (mut session, id) = joined();
     events(&mut session);
-    assert_eq!(session.send("cursor", json!({"x": 1})), Ok(true));
+    assert_eq!(session.send(Time::ZERO, "cursor", json!({"x": 1})), Ok(true));
     session.handle_text(Time::ZERO, id, r#"{"type":"error","code":"not_allowed","message":"watchers only watch"}"#);
     let [Event::Error(error)] = &events(&mut session)[..] else { panic!("an error") };
     assert_eq!((error.code(), &*error.to_string()), ("not_allowed", "not_allowed: watchers only watch"));

@@ -157,7 +157,7 @@ fn step(session: &mut Session, now: &mut Time, books: &mut Books, random: &mut R
         }
         (8, _) => books.started.extend(session.set(*now, Of::Me, json!({"ready": true}))),
         (9, _) => books.started.extend(session.hand_over(*now, "s2")),
-        (10, _) => drop(session.send("cursor", json!({"x": 1}))),
+        (10, _) => drop(session.send(*now, "cursor", json!({"x": 1}))),
         (11..=15, _) => {
             let wait = if random.percent(90) { random.below(20_000_000) } else { random.below(1 << 60) };
             *now = session
@@ -399,7 +399,7 @@ fn a_server_that_asks_without_reading_gets_no_answers_without_an_end() {
     session.handle_unwritten(id, 65_537);
     session.handle_text(Time::ZERO, id, r#"{"type":"health_ping","timestamp":1}"#);
     assert_eq!(
-        (session.poll_action(), session.send("cursor", 1)),
+        (session.poll_action(), session.send(Time::ZERO, "cursor", 1)),
         (None, Ok(false)),
         "the driver has as much unwritten"
     );

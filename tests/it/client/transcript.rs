@@ -234,7 +234,8 @@ impl Run {
             "find" => self.find(step)?,
             "leave" => self.session().leave(),
             "send" => {
-                let sent = self.session().send(text(step, "type"), &step["payload"]);
+                let now = self.now;
+                let sent = self.session().send(now, text(step, "type"), &step["payload"]);
                 equal(sent.map_err(|error| error.to_string())?, &step["sent"], "send()")?;
             }
             _ => {

@@ -54,8 +54,9 @@ impl<'a> Fields<'a> {
         Some(list.into_iter().filter_map(|entry| serde_json::from_str(entry.get()).ok()).collect())
     }
 
+    /// Returns the values of an object. One that cannot be parsed, such as a number above the largest float, is left out.
     pub(super) fn map(&self, name: &str) -> Option<Map<String, Value>> {
-        serde_json::from_str(self.json(name)?).ok()
+        Some(self.object(name)?.values_without(&[]))
     }
 
     /// Returns all fields except the named ones. A value that cannot be parsed is left out.
@@ -93,6 +94,13 @@ mod tests {
         assert_eq!(fields.json("data"), Some(&*deep));
         assert_eq!((fields.json("from"), fields.text("half"), fields.map("data")), (None, None, None));
         assert_eq!(fields.values_without(&["type"]).len(), 2, "seq and from");
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_read_does_not_hide_the_others() {
+        let fields = Fields::read(r#"{"data":{"far":1e400,"near":[1e400],"round":2,"gone":null}}"#).expect("an object");
+        let map = fields.map("data").expect("an object");
+        assert_eq!(Value::from(map), serde_json::json!({"round": 2, "gone": null}));
     }
 
     #[test]

@@ -129,6 +129,10 @@ async def a_game_and_a_page_talk(page):
     await page.browser_hears("bob", ["binary", 1_000])
     await page.browser("bob.bytes(new Uint8Array([0, 1, 255]))")
     await page.game.hears("ann", ["bytes", 3, "0001ff"])
+    rubbish = "".join(map(chr, range(1, 32))) + '\\v \\\v"'
+    asked = await page.game.do("request", "ann", "chat", {rubbish: rubbish})
+    assert asked["ok"], asked
+    await page.browser_hears("bob", ["chat", {rubbish: rubbish}])
     refused = await page.game.do("request", "ann", "direct", {"to": "nobody", "data": 0})
     equal((refused["ok"], refused["error"]), (False, "user_not_found"), "a refused request")
     await page.game.do("leave", "ann")

@@ -92,6 +92,9 @@ const KEEP_SEAT := """(() => {
 })()"""
 const PAGE_EVENTS: Array[String] = ["pagehide", "pageshow", "online", "visibilitychange", "resume"]
 
+# What `JSON.stringify` may have written that is no JSON.
+static var _no_json := RegEx.create_from_string("[\\x01-\\x1f]|\\\\v")
+
 
 ## The outcome of a request.
 class Result:
@@ -1399,7 +1402,19 @@ static func _encode(type: String, payload: Variant) -> String:
 		fields = payload
 	if fields.has("type") or fields.has("ref"):
 		return ""
-	return JSON.stringify(_exact(_merged({"type": type}, fields)), "", false, true)
+	return _json(_exact(_merged({"type": type}, fields)))
+
+
+# Some versions of Godot write a vertical tab as `\v`, and most other control characters as they
+# are. Neither is JSON: https://github.com/godotengine/godot/issues/109482.
+static func _json(value: Variant) -> String:
+	var text := JSON.stringify(value, "", false, true)
+	if _no_json.search(text) == null:
+		return text
+	for control in range(1, 32):
+		text = text.replace(char(control), "\\u%04x" % control)
+	# The backslash of `\\v` is kept by a character that the text cannot have now.
+	return text.replace("\\\\", char(1)).replace("\\v", "\\u000b").replace(char(1), "\\\\")
 
 
 # Integral numbers as integers, so that they are written without a fraction, and are the same keys.

@@ -72,10 +72,16 @@ class World:
 	var answer: Variant = null
 	var problem := ""
 	var fraction := RegEx.create_from_string("[:\\[,]-?\\d+\\.0*[,}\\]]")
+	# What Godot's own parser accepts in a text, but JSON does not.
+	var no_json := RegEx.create_from_string(
+		"[\\x01-\\x1f]|(?<!\\\\)(\\\\\\\\)*\\\\[^\"\\\\/bfnrtu]"
+	)
 
 	func hear(text: String) -> void:
 		if fraction.search(text):
 			problem = "a whole number with a fraction: " + text
+		if no_json.search(text):
+			problem = "no JSON: " + text.c_escape()
 		var message: Dictionary = whole(JSON.parse_string(text))
 		if message.type == "ping" and message.get("ref") is String:
 			pings.append(message.ref)

@@ -444,5 +444,5 @@ func _ready() -> void:
 		run.tree = self
 		var error := run.run(vector.steps)
 		run.end()
-		print("REPORT ", JSON.stringify({"name": vector.name, "error": error}))
+		print("REPORT ", Lobby._json({"name": vector.name, "error": error}))
 	print("REPORT ", JSON.stringify({"done": true}))

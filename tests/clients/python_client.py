@@ -283,6 +283,18 @@ async def lists_of_an_address_that_can_never_work_are_refused(server):
             raise AssertionError(f"{start.__name__}() is not refused")
 
 
+async def numbers_of_thousands_of_digits_hide_no_message(server):
+    ann, bob = await join(server.url("digits"), token="ann"), await join(server.url("digits"), token="bob")
+    heard = heard_by(bob, "n", "gap")
+    # What `json.dumps` does not write.
+    digits = "1" * 5_000
+    for text in f'{{"type":"n","n":{digits}}}', f'{{"type":"n","n":-{digits}}}', '{"type":"n","n":%d}' % 2**64:
+        assert ann._say(text.encode())
+    await until("all messages", lambda: len(heard) == 3)
+    equal([entry[1]["n"] for entry in heard], [float("inf"), -float("inf"), 2**64], "what bob hears")
+    await asyncio.gather(ann.leave(), bob.leave())
+
+
 async def a_full_connection_is_given_up(server):
     """Pings wait for room in the socket, and so does the close."""
     async with Network(server.port) as network:
@@ -523,6 +535,7 @@ CLAIMS = [members_talk, lobby_control_and_lists, callbacks_that_fail_are_reporte
           a_program_that_is_restarted_comes_back_to_its_seat, a_silent_connection_is_given_up_and_the_seat_kept, a_full_connection_is_given_up,
           a_quiet_connection_is_kept, parts_of_a_large_message_on_a_slow_line_are_signs_of_life,
           lists_of_an_address_that_can_never_work_are_refused,
+          numbers_of_thousands_of_digits_hide_no_message,
           a_request_on_a_closing_connection_gets_no_number, a_blocked_event_loop_ends_no_connection,
           retry_after_of_a_refused_upgrade_is_respected, join_can_be_cancelled_and_misses_no_event, iterators_end, volatile_messages_are_dropped_when_nothing_is_read, wss_checks_the_certificate, compression_is_the_users_choice,
           the_bot_of_the_guide_answers]

@@ -715,8 +715,8 @@ class Lobby:
             if not isinstance(frame, str):
                 self._emit("binary", frame)
             else:
-                with contextlib.suppress(json.JSONDecodeError):
-                    message = json.loads(frame)
+                with contextlib.suppress(ValueError):
+                    message = _decode(frame)
             if isinstance(message, dict) and isinstance(message.get("type"), str):
                 self._handle(message)
         except Exception as error:
@@ -1174,8 +1174,16 @@ def _encode(kind: str, payload: Any) -> bytes:
     return json.dumps({"type": kind, **fields}, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
+def _integer(digits: str) -> int | float:
+    """Python refuses to read integers of thousands of digits. Those larger than any float are infinite, as in browsers."""
+    return int(digits) if len(digits) < 309 else float(digits)
+
+
+_decode = json.JSONDecoder(parse_int=_integer).decode
+
+
 def _is_wait(value: Any) -> TypeGuard[float]:
-    """Whether it is a time in milliseconds. Python also reads `NaN` and integers of a thousand digits."""
+    """Whether it is a time in milliseconds. Python also reads `NaN` and `Infinity`."""
     return isinstance(value, (int, float)) and 0 <= value < 1e15
 
 

@@ -295,6 +295,22 @@ async def numbers_of_thousands_of_digits_hide_no_message(server):
     await asyncio.gather(ann.leave(), bob.leave())
 
 
+async def iterators_yield_each_message_once(server):
+    ann, bob = await join(server.url("once"), token="ann"), await join(server.url("once"), token="bob")
+    messages = aiter(bob)
+    first = asyncio.ensure_future(anext(messages))
+    await asyncio.sleep(0)
+    # Types that might be the name of an event of the client's own.
+    types = ["any message", "_ANY", "None", "*", "last"]
+    for name in types:
+        await ann.request(name)
+    heard = [await first]
+    while heard[-1][1].type != "last":
+        heard.append(await asyncio.wait_for(anext(messages), SECONDS))
+    equal([meta.type for _, meta in heard], types, "what bob hears")
+    await asyncio.gather(ann.leave(), bob.leave())
+
+
 async def a_full_connection_is_given_up(server):
     """Pings wait for room in the socket, and so does the close."""
     async with Network(server.port) as network:
@@ -535,7 +551,7 @@ CLAIMS = [members_talk, lobby_control_and_lists, callbacks_that_fail_are_reporte
           a_program_that_is_restarted_comes_back_to_its_seat, a_silent_connection_is_given_up_and_the_seat_kept, a_full_connection_is_given_up,
           a_quiet_connection_is_kept, parts_of_a_large_message_on_a_slow_line_are_signs_of_life,
           lists_of_an_address_that_can_never_work_are_refused,
-          numbers_of_thousands_of_digits_hide_no_message,
+          numbers_of_thousands_of_digits_hide_no_message, iterators_yield_each_message_once,
           a_request_on_a_closing_connection_gets_no_number, a_blocked_event_loop_ends_no_connection,
           retry_after_of_a_refused_upgrade_is_respected, join_can_be_cancelled_and_misses_no_event, iterators_end, volatile_messages_are_dropped_when_nothing_is_read, wss_checks_the_certificate, compression_is_the_users_choice,
           the_bot_of_the_guide_answers]

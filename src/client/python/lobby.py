@@ -46,8 +46,8 @@ EVENTS = frozenset("join leave away back members gap connection error message di
 CONTROL_EVENTS = frozenset("data host settings countdown start".split())
 # Fields of a goodbye.
 GOODBYE = {"code": (int,), "reason": (str,), "url": (str,), "reconnect": (bool,), "retry_after_ms": (int, float)}
-# The event of every message, for iterators.
-_ANY = "any message"
+# The event of every message, for iterators. No text: that could be the type of a message.
+_ANY: Any = object()
 _log = logging.getLogger("lobbyd")
 
 Json = dict[str, Any]

@@ -390,7 +390,12 @@ async def retry_after_of_a_refused_upgrade_is_respected(server):
         begun = time.monotonic()
         await lobby.ready
         assert time.monotonic() - begun >= 1 and states[0][1] == "waiting" and "503" in str(states[0][2].error), states
-        await lobby.leave()
+        await until("it is open", lambda: lobby.state == "open")
+        # A refused attempt cannot have replaced the connection, so there is a newer login.
+        newer = await join(server.url("busy"), token="ann")
+        await until("it is replaced", lambda: lobby.state == "closed")
+        equal([entry[1] for entry in states], ["waiting", "connecting", "open", "closed"], "the states until a newer login")
+        await newer.leave()
 
 
 async def join_can_be_cancelled_and_misses_no_event(server):

@@ -1072,6 +1072,8 @@ class _Link:
             options = {"create_connection": functools.partial(_Connection, self.heard), **options}
             self.ws = await lobby._connect(url, subprotocols=subprotocols, **options)
         except InvalidStatus as error:
+            # It is answered, so it cannot reach the server later.
+            self.is_tried = False
             after = error.response.headers.get("Retry-After", "")
             return Closed(1006, "", error=error), float(after) if after.isdecimal() else 0.0
         except Exception as error:

@@ -1173,7 +1173,11 @@ def _encode(kind: str, payload: Any) -> bytes:
         fields = dict(payload)
     else:
         fields = {} if payload is None else {"data": payload}
-    return json.dumps({"type": kind, **fields}, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    text = json.dumps({"type": kind, **fields}, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise LobbyError("bad_message", "a text has half of a surrogate pair") from None
 
 
 def _integer(digits: str) -> int | float:

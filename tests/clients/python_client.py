@@ -74,6 +74,8 @@ class Network:
     async def serve(self, reader, writer):
         self.opened += 1
         if self.first_answer:
+            # Unread bytes would reset the connection.
+            await reader.readuntil(b"\r\n\r\n")
             writer.write(self.first_answer)
             self.first_answer = None
             return writer.close()
@@ -322,6 +324,18 @@ async def iterators_yield_each_message_once(server):
     await asyncio.gather(ann.leave(), bob.leave())
 
 
+async def a_list_from_another_server_is_unavailable(_server):
+    answers = [(b"200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body), 200) for body in (b"<html>", b"\xff", b"", b"[]", b"{}")]
+    answers += [(b"200 OK\r\nContent-Length: 99\r\n\r\n{", 0), (b"two hundred\r\n\r\n", 0)]
+    for answer, status in answers:
+        async with Network(0) as network:
+            network.first_answer = b"HTTP/1.1 " + answer
+            try:
+                raise AssertionError(await Lobby.find(network.url("~lobbies")))
+            except LobbyError as error:
+                equal((error.code, error.details), ("unavailable", {"status": status}), f"the error after {answer}")
+
+
 async def a_full_connection_is_given_up(server):
     """Pings wait for room in the socket, and so does the close."""
     async with Network(server.port) as network:
@@ -566,7 +580,7 @@ async def the_bot_of_the_guide_answers(server):
 CLAIMS = [members_talk, lobby_control_and_lists, callbacks_that_fail_are_reported, a_callback_may_leave, a_cut_connection_loses_and_doubles_nothing,
           a_program_that_is_restarted_comes_back_to_its_seat, a_silent_connection_is_given_up_and_the_seat_kept, a_full_connection_is_given_up,
           a_quiet_connection_is_kept, parts_of_a_large_message_on_a_slow_line_are_signs_of_life,
-          lists_of_an_address_that_can_never_work_are_refused,
+          lists_of_an_address_that_can_never_work_are_refused, a_list_from_another_server_is_unavailable,
           numbers_of_thousands_of_digits_hide_no_message, iterators_yield_each_message_once,
           a_request_on_a_closing_connection_gets_no_number, a_blocked_event_loop_ends_no_connection,
           retry_after_of_a_refused_upgrade_is_respected, join_can_be_cancelled_and_misses_no_event, iterators_end, volatile_messages_are_dropped_when_nothing_is_read, wss_checks_the_certificate, compression_is_the_users_choice,

@@ -351,9 +351,9 @@ func find(address: String, filters: Dictionary = {}) -> Result:
 		var codes := {404: "no_control", 429: "rate_limited"}
 		return Result.new(codes.get(answer[0], "unavailable"), {"status": answer[0]})
 	var body: Variant = _parse(answer[1])
-	return (
-		Result.new("", body) if body is Dictionary else Result.new("unavailable", {"status": 200})
-	)
+	if body is Dictionary and body.get("lobbies") is Array:
+		return Result.new("", body)
+	return Result.new("unavailable", {"status": 200})
 
 
 ## Gives the seat up. Without a connection it is kept until its time is over. Nothing more is told.

@@ -13,6 +13,7 @@ import base64
 import collections
 import contextlib
 import functools
+import http.client
 import inspect
 import json
 import logging
@@ -252,7 +253,11 @@ class Lobby:
         status, body = await asyncio.to_thread(cls._get, address, ssl)
         if status != 200:
             raise LobbyError({404: "no_control", 429: "rate_limited"}.get(status, "unavailable"), details={"status": status})
-        answer: Json = json.loads(body)
+        answer: Any = None
+        with contextlib.suppress(ValueError):
+            answer = json.loads(body)
+        if not isinstance(answer, dict) or not isinstance(answer.get("lobbies"), list):
+            raise LobbyError("unavailable", "the answer is no list of lobbies", {"status": 200})
         return answer
 
     # ---- joining and leaving ----
@@ -988,7 +993,7 @@ class Lobby:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             return error.code, b""
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return 0, b""
 
     def _random(self) -> float:

@@ -327,6 +327,20 @@ func claim_an_address_that_can_never_work_is_refused_and_another_one_is_not() ->
 		world.sockets.clear()
 
 
+func claim_a_list_from_another_server_is_unavailable() -> void:
+	var results := []
+	var find := func() -> void: results.append(await lobby.find("ws://lobby.example/ws/~lobbies"))
+	for text in ["<!doctype html>", "", "[]", "{}", '{"lobbies":{}}', '{"lobbies":[]}']:
+		world.answer = {"url": "http://lobby.example/lobbies", "text": text}
+		find.call()
+	_equal(
+		results.map(func(result: Lobby.Result) -> String: return result.error),
+		["unavailable", "unavailable", "unavailable", "unavailable", "unavailable", ""],
+		"errors"
+	)
+	_equal(results[0].fields, {"status": 200}, "fields")
+
+
 func claim_a_heartbeat_can_be_turned_off() -> void:
 	lobby.heartbeat = 0.0
 	lobby.join("ws://lobby.example/ws/chess")

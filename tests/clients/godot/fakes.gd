@@ -147,4 +147,4 @@ class FakeLobby:
 			return [0, ""]
 		var given: Dictionary = world.answer
 		world.answer = null
-		return [given.get("status", 200), JSON.stringify(given.get("body"))]
+		return [given.get("status", 200), given.get("text", JSON.stringify(given.get("body")))]

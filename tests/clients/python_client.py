@@ -336,6 +336,27 @@ async def a_list_from_another_server_is_unavailable(_server):
                 equal((error.code, error.details), ("unavailable", {"status": status}), f"the error after {answer}")
 
 
+async def a_token_function_that_raises_is_no_token(server):
+    reported = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
+    failures = [KeyError("of the store"), OSError("of the network")]
+
+    def token():
+        if failures:
+            raise failures.pop(0)
+        return "ann"
+
+    lobby = Lobby(server.url("tokens"), token=token).connect()
+    states = heard_by(lobby, "connection")
+    await lobby.ready
+    await until("it is open", lambda: lobby.state == "open")
+    asyncio.get_running_loop().set_exception_handler(None)
+    waits = [entry[2] for entry in states if entry[1] == "waiting"]
+    equal([(why.code, why.reason, type(why.error)) for why in waits], [(1006, "no_token", KeyError), (1006, "no_token", OSError)], "why it waited")
+    equal([type(error) for error in reported], [KeyError, OSError], "what was reported")
+    await lobby.leave()
+
+
 async def a_full_connection_is_given_up(server):
     """Pings wait for room in the socket, and so does the close."""
     async with Network(server.port) as network:
@@ -581,7 +602,7 @@ CLAIMS = [members_talk, lobby_control_and_lists, callbacks_that_fail_are_reporte
           a_program_that_is_restarted_comes_back_to_its_seat, a_silent_connection_is_given_up_and_the_seat_kept, a_full_connection_is_given_up,
           a_quiet_connection_is_kept, parts_of_a_large_message_on_a_slow_line_are_signs_of_life,
           lists_of_an_address_that_can_never_work_are_refused, a_list_from_another_server_is_unavailable,
-          numbers_of_thousands_of_digits_hide_no_message, iterators_yield_each_message_once,
+          numbers_of_thousands_of_digits_hide_no_message, iterators_yield_each_message_once, a_token_function_that_raises_is_no_token,
           a_request_on_a_closing_connection_gets_no_number, a_blocked_event_loop_ends_no_connection,
           retry_after_of_a_refused_upgrade_is_respected, join_can_be_cancelled_and_misses_no_event, iterators_end, volatile_messages_are_dropped_when_nothing_is_read, wss_checks_the_certificate, compression_is_the_users_choice,
           the_bot_of_the_guide_answers]

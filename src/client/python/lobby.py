@@ -1065,9 +1065,13 @@ class _Link:
             token = lobby.token() if callable(lobby.token) else lobby.token
             if inspect.isawaitable(token):
                 token = await token
-            # Without one the server would refuse the client for good.
-            if token is None and callable(lobby.token):
-                return Closed(1006, "no_token"), 0.0
+        except Exception as error:
+            lobby._report("no token", error)
+            return Closed(1006, "no_token", error=error), 0.0
+        # Without one the server would refuse the client for good.
+        if token is None and callable(lobby.token):
+            return Closed(1006, "no_token"), 0.0
+        try:
             subprotocols = ["lobby.v1.json"]
             if token:
                 subprotocols.append("base64url.bearer.lobby." + base64.urlsafe_b64encode(token.encode()).decode().rstrip("="))
@@ -1082,7 +1086,7 @@ class _Link:
             after = error.response.headers.get("Retry-After", "")
             return Closed(1006, "", error=error), float(after) if after.isdecimal() else 0.0
         except Exception as error:
-            # Of the token, of an option, or of this client. Others are failures of the network.
+            # Of an option, or of this client. Others are failures of the network.
             if not isinstance(error, (OSError, EOFError, WebSocketException)):
                 lobby._report("an attempt to connect failed", error)
             return Closed(1006, "", error=error), 0.0

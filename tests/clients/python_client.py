@@ -516,6 +516,24 @@ async def volatile_messages_are_dropped_when_nothing_is_read(server):
         await ann.leave()
 
 
+async def a_program_that_is_too_fast_is_slowed_down_and_not_closed(server):
+    with Lobbyd(server.binary, "--messages-per-second", 60, "--message-burst", 60) as slow:
+        ann = await join(slow.url("fast"), token="ann")
+        heard = heard_by(ann, "connection", "error")
+        for _ in range(4):
+            await asyncio.gather(*(ann.request("n", timeout=30) for _ in range(60)))
+        assert ann._ref > 240, "no request was refused"
+        sent, until_then = 0, time.monotonic() + 3
+        while time.monotonic() < until_then:
+            # As in the frames of a fast display, several of them in a slow turn.
+            sent += sum(ann.send("n") for _ in range(4))
+            await asyncio.sleep(0.01)
+        await ann.request("n")
+        equal([entry for entry in heard if entry[0] == "connection"], [], "what happened to the connection")
+        assert sent > 60, sent
+        await ann.leave()
+
+
 async def wss_checks_the_certificate(server):
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(os.path.join(CERTIFICATES, "first.pem"), os.path.join(CERTIFICATES, "first.key"))
@@ -604,7 +622,8 @@ CLAIMS = [members_talk, lobby_control_and_lists, callbacks_that_fail_are_reporte
           lists_of_an_address_that_can_never_work_are_refused, a_list_from_another_server_is_unavailable,
           numbers_of_thousands_of_digits_hide_no_message, iterators_yield_each_message_once, a_token_function_that_raises_is_no_token,
           a_request_on_a_closing_connection_gets_no_number, a_blocked_event_loop_ends_no_connection,
-          retry_after_of_a_refused_upgrade_is_respected, join_can_be_cancelled_and_misses_no_event, iterators_end, volatile_messages_are_dropped_when_nothing_is_read, wss_checks_the_certificate, compression_is_the_users_choice,
+          retry_after_of_a_refused_upgrade_is_respected, join_can_be_cancelled_and_misses_no_event, iterators_end, volatile_messages_are_dropped_when_nothing_is_read,
+          a_program_that_is_too_fast_is_slowed_down_and_not_closed, wss_checks_the_certificate, compression_is_the_users_choice,
           the_bot_of_the_guide_answers]
 
 
@@ -645,6 +664,7 @@ async def main(options):
     for name, error in [*the_package(), *the_vectors()]:
         tally.count(name, error)
     with Lobbyd(options.lobbyd, *SERVER_ARGS) as server:
+        server.binary = options.lobbyd
         claims = [(claim.__name__, claim(server)) for claim in CLAIMS]
         claims.append((many_lobbies_are_cheap.__name__, many_lobbies_are_cheap(server, options.members)))
         for name, claim in claims:

@@ -199,6 +199,10 @@ class World:
             def _random(self):
                 return world.random
 
+            def _milliseconds(self):
+                # Sums of seconds are not exact.
+                return round(super()._milliseconds(), 2)
+
         self.Lobby = FakeLobby
 
     def heard(self, message):

@@ -267,6 +267,10 @@ var _kept_bytes := 0
 # Requests without an answer by `ref`, among them those that have timed out.
 var _sent: Dictionary = {}
 var _ref := 0
+# When the server last refused a message for its rate, and when the last request or volatile message
+# was sent. In ticks.
+var _limited_at := -INF
+var _said_at := -INF
 # Requests whose callers are told when the current message or timer was handled: they may send
 # others.
 var _settled: Array[Request] = []
@@ -436,7 +440,10 @@ func send(type: String, payload: Variant = {}) -> bool:
 	if text.is_empty() or _is_too_large(text.to_utf8_buffer().size()):
 		push_error("Lobby: the message is too large, or has a key 'type' or 'ref'")
 		return false
-	return not _is_blocked() and _say(text)
+	var is_sent := not _is_blocked() and _say(text)
+	if is_sent:
+		_said_at = _ticks()
+	return is_sent
 
 
 ## The same for a binary message.
@@ -444,7 +451,10 @@ func send_bytes(bytes: PackedByteArray) -> bool:
 	if _is_too_large(bytes.size()):
 		push_error("Lobby: the message is too large")
 		return false
-	return not _is_blocked() and _link.socket.put_packet(bytes) == OK
+	var is_sent: bool = not _is_blocked() and _link.socket.put_packet(bytes) == OK
+	if is_sent:
+		_said_at = _ticks()
+	return is_sent
 
 
 func _keep(type: String, payload: Variant, timeout: float, is_control: bool) -> Result:
@@ -485,8 +495,23 @@ func _is_blocked() -> bool:
 	return (
 		not _is_welcome()
 		or _timers.has("pause")
+		or _is_too_soon()
 		or _link.socket.get_current_outbound_buffered_amount() > MAX_BYTES
 	)
+
+
+# How many requests may be unanswered: one after a refusal for the rate, and one more with each
+# second since.
+func _window() -> float:
+	return minf(MAX_SENT, 1 + floorf((_ticks() - _limited_at) / 1_000))
+
+
+# Volatile messages keep the distance of the server's rate for some time after a refusal: they need
+# not wait for answers.
+func _is_too_soon() -> bool:
+	var rate: Variant = welcome.get("limits", {}).get("messages_per_second")
+	var is_rate: bool = (rate is int or rate is float) and rate > 0
+	return is_rate and _window() < MAX_SENT and _ticks() - _said_at < 1_000.0 / rate
 
 
 func _is_welcome() -> bool:
@@ -508,7 +533,7 @@ func _flush() -> void:
 			_link == null
 			or not _link.is_welcome
 			or _position < 0
-			or _sent.size() >= MAX_SENT
+			or _sent.size() >= _window()
 			or _timers.has("pause")
 		):
 			return
@@ -528,6 +553,7 @@ func _flush() -> void:
 
 
 func _say_request(kept: Request) -> void:
+	_said_at = _ticks()
 	_say('%s,"ref":%d}' % [kept.text.left(-1), kept.ref])
 
 
@@ -676,6 +702,8 @@ func _reset() -> void:
 	_has_gap = false
 	_sent = {}
 	_ref = 0
+	_limited_at = -INF
+	_said_at = -INF
 	_samples = []
 	_offset = _wall() - _ticks()
 	_early = []
@@ -1283,6 +1311,7 @@ func _answered(message: Dictionary) -> void:
 		answer.erase("code")
 	var is_limited := error == "rate_limited"
 	if is_limited:
+		_limited_at = _ticks()
 		var pause: Variant = answer.get("retry_after_ms")
 		_after("pause", pause if pause is int or pause is float else 1_000, _flush)
 	if kept == null:

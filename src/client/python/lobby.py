@@ -17,6 +17,7 @@ import http.client
 import inspect
 import json
 import logging
+import math
 import random
 import re
 import secrets
@@ -37,6 +38,8 @@ __all__ = ["Change", "Closed", "Lobby", "LobbyError", "Member", "Meta", "join"]
 # Bytes of the requests that are kept, and those that may wait for the socket before volatile messages are dropped.
 MAX_BYTES = 65_536
 MAX_UNREAD = 1_000
+# The server allows 16 unanswered requests of a session.
+MAX_SENT = 16
 # The server itself allows 10 s for authorization. The list may take as long after the welcome.
 CONNECT_SECONDS = 15.0
 CLOSE_SECONDS = 2.0
@@ -219,6 +222,8 @@ class Lobby:
         # Requests without an answer by `ref`, among them those that have timed out.
         self._sent: dict[Any, _Request] = {}
         self._ref = 0
+        # When the server last refused a message for its rate, and when the last request or volatile message was sent. In milliseconds.
+        self._limited_at = self._said_at = -math.inf
 
         # The last ones: (round trip, the server's time minus ours), in milliseconds.
         self._samples: collections.deque[tuple[int, float]] = collections.deque(maxlen=8)
@@ -403,7 +408,21 @@ class Lobby:
         if self._is_too_large(data, is_text):
             raise LobbyError("too_large")
         is_blocked = "pause" in self._timers or (self._link is not None and self._link.unsent_bytes > MAX_BYTES)
-        return not is_blocked and self._say(data, is_text)
+        if is_blocked or self._is_too_soon() or not self._say(data, is_text):
+            return False
+        self._said_at = self._milliseconds()
+        return True
+
+    def _window(self) -> float:
+        """How many requests may be unanswered: one after a refusal for the rate, and one more with each second since."""
+        return min(MAX_SENT, 1 + (self._milliseconds() - self._limited_at) // 1000)
+
+    def _is_too_soon(self) -> bool:
+        """Volatile messages keep the distance of the server's rate for some time after a refusal: they need not wait for answers."""
+        rate = ((self.welcome or {}).get("limits") or {}).get("messages_per_second")
+        if not isinstance(rate, (int, float)) or rate <= 0 or self._window() >= MAX_SENT:
+            return False
+        return self._milliseconds() - self._said_at < 1000 / rate
 
     def _is_too_large(self, data: _Bytes, is_text: bool = True) -> bool:
         """A message above the server's limit would end the connection for good. 24 bytes are for a `ref`."""
@@ -424,8 +443,7 @@ class Lobby:
 
     def _flush(self) -> None:
         for request in tuple(self._kept):
-            # The server allows 16 unanswered requests of a session.
-            if len(self._sent) >= 16 or "pause" in self._timers or not self._can_say():
+            if len(self._sent) >= self._window() or "pause" in self._timers or not self._can_say():
                 return
             # Without a position a late attempt could make the server forget what it has executed.
             if self._position is None:
@@ -451,6 +469,7 @@ class Lobby:
         return bool(self.welcome and self.welcome.get("control"))
 
     def _say_request(self, request: _Request) -> None:
+        self._said_at = self._milliseconds()
         self._say(b'%s,"ref":%d}' % (request.text[:-1], request.ref))
 
     def _settle(self, request: _Request, error: LobbyError | None = None, ack: Json | None = None) -> None:
@@ -941,6 +960,7 @@ class Lobby:
         error = LobbyError(answer.get("code", "error"), answer.get("message"), answer) if message["type"] == "error" else None
         is_limited = error is not None and error.code == "rate_limited"
         if is_limited:
+            self._limited_at = self._milliseconds()
             wait = answer.get("retry_after_ms")
             self._after("pause", wait / 1000 if _is_wait(wait) else 1.0, self._flush)
         if request is None:

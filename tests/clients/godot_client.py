@@ -288,6 +288,16 @@ async def lobby_control_and_lists(page):
         equal((again["ok"], again["error"]), (False, "banned"), "a banned user")
 
 
+async def a_game_that_is_too_fast_is_slowed_down_and_not_closed(page):
+    with Lobbyd(page.server.binary, "--messages-per-second", 20, "--message-burst", 20) as server:
+        page = Page(page.game, server)
+        # A name of its own: the former members of another one go on.
+        await page.joins("eve", "fast")
+        # In each frame one.
+        equal(await page.game.do("count", "eve", 120, 0.1), ["ok"] * 120, "outcomes of the requests")
+        equal([event for event in await page.game.do("heard", "eve") if event[0] == "state"], [["state", "connecting"], ["state", "open"]], "states")
+
+
 async def a_freed_node_leaves(page):
     await page.joins("ann", "freed")
     await page.browser_joins("bob", "freed")
@@ -296,7 +306,7 @@ async def a_freed_node_leaves(page):
 
 
 CLAIMS = [a_game_and_a_page_talk, messages_above_64_kib_arrive, an_operators_reconnect_keeps_the_seat, a_full_buffer_loses_nothing,
-          lobby_control_and_lists, a_freed_node_leaves, a_hidden_page_stays_in_its_lobby, a_reload_of_the_page_comes_back_to_the_seat,
+          lobby_control_and_lists, a_game_that_is_too_fast_is_slowed_down_and_not_closed, a_freed_node_leaves, a_hidden_page_stays_in_its_lobby, a_reload_of_the_page_comes_back_to_the_seat,
           nothing_is_lost_or_doubled_behind_a_faulty_proxy]
 
 

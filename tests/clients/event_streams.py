@@ -195,7 +195,7 @@ def report(condition, seconds):
 def check_chromium(binary):
     # The history is long enough for a browser that comes back late.
     with Lobbyd(binary, "--messages-per-second", "unlimited", "--bytes-per-second", "unlimited", "--history-frames", 4096,
-                "--history-bytes", "1MiB") as server:
+                "--history-bytes", "1MiB", "--max-outbound-bytes", "2MiB") as server:
         proxy = Proxy(server.port)
         Reports.page = PAGE.replace("PORT", str(proxy.port))
         pages = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Reports)

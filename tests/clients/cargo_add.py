@@ -62,6 +62,20 @@ class Crate:
         assert code == 0, f"`{command}` ended with {code}:\n{output}"
         return output
 
+    def take_versions_of(self, lock):
+        """`cargo add` names the newest versions of today; the crate is built with those that the repository is tested with."""
+        with open(lock, encoding="utf-8") as file:
+            versions = dict(re.findall(r'^name = "([^"]+)"\nversion = "([^"]+)"$', file.read(), re.MULTILINE))
+        manifest = os.path.join(self.folder, "race", "Cargo.toml")
+        with open(manifest, encoding="utf-8") as file:
+            text = file.read()
+        # `log = "1"` and `serde = { version = "1", … }`.
+        added = re.compile(r'^([\w-]+)( = (?:\{ version = )?)"[^"]*"', re.MULTILINE)
+        head, dependencies = text.split("[dependencies]\n")
+        with open(manifest, "w", encoding="utf-8") as file:
+            file.write(head + "[dependencies]\n" + added.sub(lambda found: f'{found[1]}{found[2]}"{versions[found[1]]}"', dependencies))
+        shutil.copy(lock, os.path.join(self.folder, "race"))
+
     def write(self, text):
         with open(os.path.join(self.folder, "race", "src", "main.rs"), "w", encoding="utf-8") as file:
             file.write(text)
@@ -121,8 +135,7 @@ def main():
         for command in commands[0].splitlines():
             if command != "cd race":
                 crate.must_run(command.replace("path/to/lobbyd", shlex.quote(REPOSITORY)))
-        # The versions that the repository is tested with.
-        shutil.copy(os.path.join(REPOSITORY, "Cargo.lock"), os.path.join(folder, "race"))
+        crate.take_versions_of(os.path.join(REPOSITORY, "Cargo.lock"))
         crate.write("\n".join(code[:3]))
         crate.must_run("cargo build", RUSTFLAGS="-D warnings")
         print("ok     the crate builds without warnings", flush=True)

@@ -370,13 +370,13 @@ mod tests {
         let (hook, keys) = (Some("http://a/"), Some("http://b/"));
         let (none, kib) = (memory(config(None, None, 8)), 1024);
         let (body, call, connection) = (7 * 8 * kib, (128 + 320 + 128) * kib, 320 * kib);
-        let of_hook = (256 + 8) * body + 9 * (call + connection) + 512 * kib;
-        let of_keys = 256 * body + call + connection + 4096 * kib;
+        let of_hook = (128 + 8) * body + 9 * (call + connection) + 512 * kib;
+        let of_keys = 128 * body + call + connection + 4096 * kib;
         assert_eq!(memory(config(hook, None, 8)) - none, of_hook);
         assert_eq!(memory(config(None, keys, 8)) - none, of_keys);
         assert_eq!(memory(config(hook, keys, 8)) - none, of_hook + of_keys);
         // With more than 16 calls, 16 connections are kept open.
-        let of_many = (256 + 256) * body + 257 * call + 16 * connection + 512 * kib;
+        let of_many = (128 + 256) * body + 257 * call + 16 * connection + 512 * kib;
         assert_eq!(memory(config(hook, None, 256)) - none, of_many);
         let sockets = |hook, keys, calls| config(hook, keys, calls).most_call_sockets();
         assert_eq!([sockets(None, None, 8), sockets(hook, None, 8), sockets(None, keys, 8)], [0, 18, 2]);

@@ -85,7 +85,9 @@ fn session() -> Vec<u8> {
         engine.handle_bytes(now, conn, &wire::text(r#"{"type":"leave"}"#));
         engine.handle_hangup(now, conn);
         // Until the seat of the member is given up, and after that until a segment begins.
-        (0..5).for_each(|_| drop(turn(&mut engine)));
+        for _ in 0..5 {
+            turn(&mut engine);
+        }
     }
     finish::<_, WhenEmpty>(&mut engine).expect("it was recorded").0
 }

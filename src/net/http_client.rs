@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
+use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body};
 
 use super::clock::unix_millis;
 use super::files::read_file;
 use super::handle::Handle;
+use super::host_lookups::HostLookups;
 use super::http_report::HttpReport;
 use super::system_certificates::system_certificates;
 use crate::config::memory::MAX_IDLE_CALL_CONNECTIONS;
@@ -32,6 +34,7 @@ const MAX_IDLE: Duration = Duration::from_secs(3);
 /// The threads. Each one is started when it is first needed.
 pub(super) struct HttpClient {
     performer: Arc<Performer>,
+    lookups: HostLookups,
     handle: Handle,
     threads: Vec<mpsc::Sender<Job>>,
     /// Threads that perform no call.
@@ -60,7 +63,7 @@ struct Performer {
 ///
 /// The name of the option, and the problem.
 pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
-    Performer::new(config).map(drop)
+    Performer::new(config, &HostLookups::new()).map(drop)
 }
 
 impl HttpClient {
@@ -70,8 +73,9 @@ impl HttpClient {
     ///
     /// The name of the option, and the problem.
     pub(super) fn new(config: &Config, handle: Handle) -> Result<HttpClient, (&'static str, String)> {
-        let performer = Arc::new(Performer::new(config)?);
-        Ok(HttpClient { performer, handle, threads: Vec::new(), idle: Vec::new() })
+        let lookups = HostLookups::new();
+        let performer = Arc::new(Performer::new(config, &lookups)?);
+        Ok(HttpClient { performer, lookups, handle, threads: Vec::new(), idle: Vec::new() })
     }
 
     /// Reads the secret and the certificates again, for calls that begin from now on.
@@ -80,7 +84,7 @@ impl HttpClient {
     ///
     /// Errors of [`HttpClient::new`]. The old secret and certificates then stay in force.
     pub(super) fn reload(&mut self, config: &Config) -> Result<(), (&'static str, String)> {
-        self.performer = Arc::new(Performer::new(config)?);
+        self.performer = Arc::new(Performer::new(config, &self.lookups)?);
         Ok(())
     }
 
@@ -128,7 +132,7 @@ impl HttpClient {
 }
 
 impl Performer {
-    fn new(config: &Config) -> Result<Performer, (&'static str, String)> {
+    fn new(config: &Config, lookups: &HostLookups) -> Result<Performer, (&'static str, String)> {
         let is_tls = config.hook.iter().chain(&config.jwt_jwks_url).any(HttpUrl::is_tls);
         let roots = if is_tls { Some(roots(config.hook_ca_file.as_deref())?) } else { None };
         let secret = match config.hook_secret_file.as_deref().filter(|_| config.hook.is_some()) {
@@ -139,8 +143,8 @@ impl Performer {
             hook: config.hook.clone(),
             keys: config.jwt_jwks_url.clone(),
             secret,
-            agent: agent(roots.clone(), MAX_IDLE_CALL_CONNECTIONS as usize),
-            fresh: agent(roots, 0),
+            agent: agent(roots.clone(), MAX_IDLE_CALL_CONNECTIONS as usize, lookups),
+            fresh: agent(roots, 0, lookups),
         })
     }
 
@@ -202,7 +206,7 @@ fn fault(error: ureq::Error) -> HttpFault {
     }
 }
 
-fn agent(roots: Option<RootCerts>, max_idle: usize) -> Agent {
+fn agent(roots: Option<RootCerts>, max_idle: usize, lookups: &HostLookups) -> Agent {
     let config = Agent::config_builder()
         .http_status_as_error(false)
         // What is sent is meant for this URL alone.
@@ -222,7 +226,7 @@ fn agent(roots: Option<RootCerts>, max_idle: usize) -> Agent {
             config.tls_config(tls.unversioned_rustls_crypto_provider(provider).build())
         }
     };
-    config.build().new_agent()
+    Agent::with_parts(config.build(), DefaultConnector::default(), lookups.clone())
 }
 
 fn secret(path: &Path) -> Result<Vec<u8>, String> {

@@ -25,6 +25,8 @@ mod files;
 mod handle;
 mod hook;
 #[cfg(feature = "hook")]
+mod host_lookups;
+#[cfg(feature = "hook")]
 mod http_client;
 mod http_report;
 mod journal_files;

@@ -271,3 +271,42 @@ fn requests_are_executed_exactly_once_over_connections_that_are_cut() {
     assert!(acked > 3000 && cuts > 300, "{acked} acknowledged, {cuts} connections cut");
     assert_eq!((unknown, gaps), (0, 0), "nobody is away for longer than its seat is kept");
 }
+
+/// Lets one client play for half a minute: `act` is called in each millisecond. Returns the number of acknowledged requests.
+#[track_caller]
+fn play(mut act: impl FnMut(&mut World, u64)) -> usize {
+    let mut world = World::new(&["ann"], 1);
+    for millis in 0..30_000 {
+        act(&mut world, millis);
+        world.advance(Duration::from_millis(1));
+        let session = &world.clients[0].session;
+        assert_eq!(session.state(), State::Open, "after {millis} ms: {:?}", session.why());
+    }
+    world.clients[0].acked.len()
+}
+
+/// The server accepts 60 messages a second, and 120 at once.
+#[test]
+fn clients_that_always_have_requests_get_the_rate_of_the_server() {
+    for waiting in [1, 2, 32] {
+        let acked = play(|world, _| {
+            while world.clients[0].requests.len() < waiting {
+                world.request(0);
+            }
+        });
+        assert!((1200..=1920).contains(&acked), "{acked} with {waiting} at a time");
+    }
+}
+
+#[test]
+fn a_game_that_sends_in_each_frame_of_a_fast_display_is_not_closed() {
+    let mut sent = 0;
+    play(|world, millis| {
+        if millis % 7 == 0 {
+            let now = world.now;
+            let is_sent = world.clients[0].session.send(now, "say", json!({"number": 0}));
+            sent += usize::from(is_sent.expect("it is small"));
+        }
+    });
+    assert!((1200..=1920).contains(&sent), "{sent}");
+}

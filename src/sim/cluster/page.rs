@@ -427,7 +427,13 @@ impl Page {
         match message["type"].as_str() {
             Some("welcome") => {
                 let done = message["done"].as_u64().unwrap_or(0);
-                match self.sent.range(..=done).find(|(_, sent)| is_open(sent)) {
+                // A request that was refused for the rate waits for another number, or has one.
+                let has_another = |number: u64, sent: &Sent| {
+                    let mut later = self.sent.range(number + 1..);
+                    self.unsent.contains(&sent.request) || later.any(|(_, later)| later.request == sent.request)
+                };
+                let is_lost = |(number, sent): &(&u64, &Sent)| is_open(sent) && !has_another(**number, sent);
+                match self.sent.range(..=done).find(is_lost) {
                     Some((number, _)) => Err(format!("ref {number} has no outcome")),
                     None => Ok(()),
                 }

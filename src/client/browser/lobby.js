@@ -90,7 +90,7 @@ export class Lobby {
   #notBefore = 0;
   #least = 0;
   #lostAt = null;
-  // Attempts in a row that did not open: after two WebSockets, the next is an event stream. After a stream that has opened, one WebSocket is
+  // Attempts in a row that did not open: after two WebSockets, the next is an event stream. After a stream that was stable, one WebSocket is
   // tried: the server may have been away when the others failed. `NaN`: the network blocks no WebSockets.
   #blocked = 0;
 
@@ -463,7 +463,7 @@ export class Lobby {
   #lost(link, event = { code: 1006, reason: "" }) {
     if (link !== this.#link) return;
     this.#drop();
-    if (link.isStream && link.hasOpened) this.#blocked = 1;
+    if (link.isStream && !this.#attempt) this.#blocked = 1;
     else if (link.socket && !link.hasOpened) this.#blocked = (this.#blocked + 1) % 3;
     const { code, reason, reconnect, retry_after_ms, url } = link.goodbye ?? event;
     // If the server of the lobby cannot be reached, the first address knows where the lobby is then.

@@ -48,7 +48,7 @@ class DevTools:
         number = next(self.numbers)
         self.answers[number] = asyncio.get_running_loop().create_future()
         await self.ws.send(json.dumps({"id": number, "method": method, "params": params} | ({"sessionId": session} if session else {})))
-        answer = await asyncio.wait_for(self.answers[number], 20)
+        answer = await asyncio.wait_for(self.answers[number], 60)
         if "error" in answer:
             raise AssertionError(f"{method}: {answer['error']}")
         return answer["result"]

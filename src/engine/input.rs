@@ -53,18 +53,17 @@ impl<A: App> Engine<A> {
             return self.receive_part(conn, bytes, max_work);
         }
         let mut total = Consumed { bytes: 0, work: 0 };
-        while total.bytes < bytes.len() && total.work < max_work {
+        loop {
             let rest = &bytes[total.bytes..];
             let unconsumed = self.core.slot(conn).map_or(0, |slot| slot.unconsumed as usize);
             let part = &rest[..rest.len().min(unconsumed.saturating_add(most))];
             let consumed = self.receive_part(conn, part, max_work - total.work);
             total.bytes += consumed.bytes;
             total.work = total.work.saturating_add(consumed.work);
-            if consumed.bytes < part.len() {
-                break;
+            if consumed.bytes < part.len() || total.bytes == bytes.len() || total.work >= max_work {
+                return total;
             }
         }
-        total
     }
 
     fn receive_part(&mut self, conn: ConnId, bytes: &[u8], max_work: usize) -> Consumed {

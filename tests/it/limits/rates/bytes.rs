@@ -83,6 +83,24 @@ fn a_long_read_is_charged_in_full() {
     }
 }
 
+/// At least one frame is consumed, also of a read that is longer than the burst.
+#[test]
+fn a_long_read_makes_progress_without_work_left() {
+    let config = Config {
+        max_message_bytes: ByteSize(1000),
+        bytes_per_second: Limit::at_most(5000),
+        byte_burst: ByteSize(10_000),
+        ..no_rates()
+    };
+    let mut world = World::new(config, Witness::<false>::default());
+    world.run("ann > connect chess\nann < upgrade");
+    let message = wire::text(&"x".repeat(1000));
+    let read = message.repeat(20);
+    let conn = world.conn("ann");
+    let consumed = world.engine.handle_bytes_up_to(world.now, conn, &read, 0);
+    assert_eq!(consumed.bytes, message.len());
+}
+
 /// A message that arrives in pieces is charged in full, even if its last piece arrives when the bucket has filled again.
 #[test]
 fn a_message_in_pieces_is_charged_in_full() {

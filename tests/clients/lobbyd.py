@@ -9,6 +9,11 @@ import subprocess
 import tempfile
 import time
 
+from delaying_proxy import DelayingProxy
+
+# Checks run behind a proxy that delays each piece by up to so many milliseconds: to find those that depend on the order of two connections.
+DELAY_MS = float(os.environ.get("LOBBYD_TEST_DELAY_MS", 0))
+
 LISTENING = re.compile(r"listening on 127\.0\.0\.1:(\d+)")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -23,8 +28,12 @@ class Lobbyd:
             [os.path.abspath(binary) if cwd else binary, "--listen", listen, *map(str, args)],
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, cwd=cwd)
         self.pid = self._process.pid
+        self._proxy = None
         try:
             self.port = int(self.wait_for_log(LISTENING, 10).group(1))
+            if DELAY_MS:
+                self._proxy = DelayingProxy(self.port, DELAY_MS)
+                self.port = self._proxy.port
         except BaseException:
             self.close()
             raise
@@ -67,6 +76,8 @@ class Lobbyd:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        if self._proxy:
+            self._proxy.close()
         self._log.close()
 
     def __enter__(self):

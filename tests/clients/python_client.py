@@ -139,6 +139,7 @@ async def members_talk(server):
 
         zoe.on("chat", answer)
         zoe.on("binary", blobs.append)
+        await until("the join", lambda: len(ann.members) == 2)
         equal([who.user for who in ann.members.values()], ["ann", "Zoë 🎲"], "the members")
         equal((await ann.request("chat", "Grüße 👋")).keys(), {"seq"}, "the ack")
         data, meta = await asyncio.wait_for(anext(aiter(ann)), SECONDS)

@@ -8,7 +8,10 @@
 //! - [`client`]: writing a client in another language
 //! - [`configuration`]: all flags, environment variables and fields of [`Config`](crate::Config)
 //! - [`deploying`]: from nothing to a public server, with a proxy, JWT, metrics and alerts
-//! - [`operating`]: starting and stopping, proxies, the log, rates, the admin API
+//! - [`operating`]: starting and stopping, TLS, proxies, health, the log, rates, compression
+//! - [`admin`]: the operators' page and API: look at lobbies, publish, kick, create lobbies for matches
+//! - [`metrics`]: all metrics, for Prometheus
+//! - [`load`]: load tests before launch day
 //! - [`backend`]: questions and events for a backend of your own
 //! - [`cluster`]: more than one machine
 //! - [`security`]: tokens, origins, threats and defences
@@ -45,6 +48,7 @@ macro_rules! pages {
 }
 
 pages! {
+    admin = "admin.md",
     architecture = "architecture.md",
     backend = "backend.md",
     client = "client.md",
@@ -55,7 +59,9 @@ pages! {
     deploying = "deploying.md",
     embedding = "embedding.md",
     forking = "forking.md",
+    load = "load.md",
     lobbies = "lobbies.md",
+    metrics = "metrics.md",
     operating = "operating.md",
     performance = "performance.md",
     protocol = "protocol.md",

@@ -36,7 +36,7 @@ DEPLOY = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)
 DASHBOARD = os.path.join(DEPLOY, "grafana-dashboard.json")
 RULES = os.path.join(DEPLOY, "prometheus-rules.yml")
 RULES_TEST = os.path.join(DEPLOY, "prometheus-rules-test.yml")
-GUIDE = os.path.normpath(os.path.join(DEPLOY, "../../src/guide/operating.md"))
+GUIDE = os.path.normpath(os.path.join(DEPLOY, "../../src/guide/metrics.md"))
 TOKEN = "correct-horse-battery-staple"
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SAMPLE = re.compile(r'([a-z_][a-z0-9_]*)(\{[a-z_]+="[^"\\]*"(?:,[a-z_]+="[^"\\]*")*\})? (\S+)')

@@ -316,7 +316,7 @@ fn documents_list_the_metrics() {
     // The alerts and the dashboard name no other metric, except for those that the guide lists of a cluster, TLS and the
     // hook. `tests/clients/run --metrics` looks for the first in a node, `operators_are_served_with_tls` and
     // `the_guide_lists_the_metrics_of_the_hook` for the others.
-    let guide = include_str!("../../../src/guide/operating.md");
+    let guide = include_str!("../../../src/guide/metrics.md");
     let elsewhere = guide.lines().filter_map(|row| {
         let [_, name, kind, _, _] = row.trim().split('|').map(str::trim).collect::<Vec<_>>()[..] else { return None };
         let name = name.trim_matches('`').split('{').next()?;

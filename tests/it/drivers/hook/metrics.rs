@@ -12,7 +12,7 @@ fn the_guide_lists_the_metrics_of_the_hook() {
     let text = metrics(&mut server);
     let shown = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let mut shown: Vec<(&str, &str)> = shown.filter(|(name, _)| is_of_hook(name)).collect();
-    let rows = include_str!("../../../../src/guide/operating.md").lines().filter_map(|line| {
+    let rows = include_str!("../../../../src/guide/metrics.md").lines().filter_map(|line| {
         let (name, rest) = line.trim().strip_prefix("| `")?.split_once('`')?;
         let kind = rest.strip_prefix(" | ")?.split(' ').next()?;
         Some((name.split('{').next()?, kind))

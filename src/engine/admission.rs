@@ -156,6 +156,8 @@ impl<A: App> Engine<A> {
             None => {}
             Some(Authorization::Pending { user }) => {
                 self.core.wait_for_authorization(key, form, page, wanted, user.as_deref());
+                // The application may have closed the connection: then no answer would end the question.
+                let stream = stream.filter(|_| self.core.conns[key].wire.is_deciding());
                 stream.into_iter().for_each(|stream| self.core.posts.ask(key, stream));
             }
             Some(answer) => {

@@ -20,13 +20,14 @@ impl<A: App> Engine<A> {
     pub(super) fn on_posted(&mut self, conn: ConnId, text: Option<&str>, is_last: bool) {
         let key = conn.key();
         if let Some(text) = text
-            && let Some(stream) = self.core.posts.get_mut(key).map(|post| post.stream)
+            && let Some(stream) = self.core.posts.get(key).map(|post| post.stream)
         {
-            if self.core.member_of(stream).is_some() {
-                self.serve_posted(stream, text);
-            } else if let Some(post) = self.core.posts.get_mut(key) {
-                post.has_lost = true;
+            if self.core.member_of(stream).is_none() {
+                // The rest of the body is not read: it would be lost, too.
+                let refusal = PlainResponse::new(404, "the event stream ended before all messages were read");
+                return self.core.refuse_post(key, refusal);
             }
+            self.serve_posted(stream, text);
         }
         // A message may have closed the connection on which it came.
         if is_last && self.core.slot(conn).is_some_and(|slot| slot.close_kind.is_none()) {
@@ -156,7 +157,7 @@ impl Core {
         let Some(stream) = session.and_then(|session| self.stream_of(&identity.user, requested, session)) else {
             return Err(no_stream());
         };
-        let post = Post { stream, cors, keep_alive: head.keep_alive, has_lost: false };
+        let post = Post { stream, cors, keep_alive: head.keep_alive };
         let conn = self.conns[key].id;
         self.posts.begin(conn, post).map_err(|Busy| busy())?;
         // A POST without messages costs a request, too.
@@ -194,11 +195,7 @@ impl Core {
     /// Answers a POST whose body has ended, and waits for the next request.
     fn end_post(&mut self, conn: ConnId) {
         let key = conn.key();
-        let Some(Post { cors, keep_alive, has_lost, .. }) = self.posts.end(conn) else { return };
-        if has_lost {
-            let refusal = PlainResponse::new(404, "the event stream ended before all messages were read");
-            return self.close_with_http(key, CloseReason::HttpRefused, &refusal.with_cors(cors));
-        }
+        let Some(Post { cors, keep_alive, .. }) = self.posts.end(conn) else { return };
         let response = accepted_head(self.date_line(), cors.as_ref(), keep_alive);
         self.redact_echo(key, cors.and_then(|cors| cors.echo(&response)));
         self.egress.push_response(key, response);

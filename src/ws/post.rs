@@ -61,7 +61,7 @@ pub(super) struct Body {
 /// A result of [`Body::receive`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum BodyPart<'s> {
-    /// A line ended. `text` is `None` if it is empty. The last line may lack its line feed.
+    /// A line ended. `text` is `None` if it is empty, as only the last one can be. The last line may lack its line feed.
     Line { text: Option<&'s str>, is_last: bool },
     /// The body cannot be read to its end.
     Bad(PlainResponse),
@@ -77,32 +77,39 @@ impl Body {
         self.left
     }
 
-    /// Consumes `input` up to the end of the next line. `None` when all of it is consumed and no line has ended.
+    /// Consumes `input` up to the end of the next line with text, or of the body. `None` when all of it is consumed and neither has
+    /// ended.
     pub(super) fn receive<'s>(
         &mut self,
         input: &mut &[u8],
         scratch: &'s mut Vec<u8>,
         max_message_bytes: usize,
     ) -> Option<BodyPart<'s>> {
-        let chunk = &input[..input.len().min(self.left)];
-        let line_end = chunk.iter().position(|&c| c == b'\n');
-        let consumed = line_end.map_or(chunk.len(), |at| at + 1);
-        let text = &chunk[..line_end.unwrap_or(chunk.len())];
-        self.left -= consumed;
-        *input = &input[consumed..];
-        if line_end.is_none() && self.left > 0 {
-            self.line.extend_from_slice(text);
-            // One more: the last byte may be the CR of the line end.
-            return (self.line.len() > max_message_bytes + 1).then(|| BodyPart::Bad(too_long(max_message_bytes)));
-        }
-        scratch.clear();
-        scratch.append(&mut self.line);
-        scratch.extend_from_slice(text);
-        if scratch.last() == Some(&b'\r') {
-            scratch.pop();
-        }
-        if scratch.len() > max_message_bytes {
-            return Some(BodyPart::Bad(too_long(max_message_bytes)));
+        // Empty lines are no events of their own: each byte of a body could be one, and an event costs as much as a message.
+        loop {
+            let chunk = &input[..input.len().min(self.left)];
+            let line_end = chunk.iter().position(|&c| c == b'\n');
+            let consumed = line_end.map_or(chunk.len(), |at| at + 1);
+            let text = &chunk[..line_end.unwrap_or(chunk.len())];
+            self.left -= consumed;
+            *input = &input[consumed..];
+            if line_end.is_none() && self.left > 0 {
+                self.line.extend_from_slice(text);
+                // One more: the last byte may be the CR of the line end.
+                return (self.line.len() > max_message_bytes + 1).then(|| BodyPart::Bad(too_long(max_message_bytes)));
+            }
+            scratch.clear();
+            scratch.append(&mut self.line);
+            scratch.extend_from_slice(text);
+            if scratch.last() == Some(&b'\r') {
+                scratch.pop();
+            }
+            if scratch.len() > max_message_bytes {
+                return Some(BodyPart::Bad(too_long(max_message_bytes)));
+            }
+            if self.left == 0 || !scratch.trim_ascii().is_empty() {
+                break;
+            }
         }
         let is_last = self.left == 0;
         Some(match str::from_utf8(scratch) {
@@ -163,5 +170,17 @@ mod tests {
         check("12345678\r\r\n", &[], Some(413));
         check("€€\n", &["€€"], None);
         assert_eq!(lines(b"one\n\xff\ntwo", 3), (vec!["one".to_owned()], Some(400)));
+    }
+
+    #[test]
+    fn empty_lines_are_no_events() {
+        for (bytes, last) in
+            [("\n \r\n\t\n\r\r\n", None), ("\n\n\r\n\none", Some("one")), ("\n\n\n\none\n", Some("one"))]
+        {
+            let (mut body, mut scratch, mut input) = (Body::new(bytes.len()), Vec::new(), bytes.as_bytes());
+            let part = body.receive(&mut input, &mut scratch, 8);
+            assert_eq!(part, Some(BodyPart::Line { text: last, is_last: true }), "{bytes:?}");
+            assert!(input.is_empty());
+        }
     }
 }

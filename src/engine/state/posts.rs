@@ -14,8 +14,6 @@ pub(crate) struct Post {
     pub(crate) stream: ConnId,
     pub(crate) cors: Option<Cors>,
     pub(crate) keep_alive: bool,
-    /// Whether a message came when the stream had ended.
-    pub(crate) has_lost: bool,
 }
 
 /// The event stream of a session.
@@ -111,8 +109,8 @@ impl Posts {
         Ok(())
     }
 
-    pub(crate) fn get_mut(&mut self, conn: ConnKey) -> Option<&mut Post> {
-        self.posts.get_mut(&conn)
+    pub(crate) fn get(&self, conn: ConnKey) -> Option<&Post> {
+        self.posts.get(&conn)
     }
 
     /// Ends the POST on a connection, if there is one.

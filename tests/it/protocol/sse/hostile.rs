@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use lobbyd::config::{ByteSize, Limit};
-use lobbyd::sim::wire;
-use lobbyd::{Authorization, Config};
+use lobbyd::sim::{MemorySockets, wire};
+use lobbyd::{App, Authorization, CloseReason, Config, Context, Engine, Member, Message, Protocol, Request, Time};
 
 use super::{ANN, BOB, Site, post};
+use crate::common::scenario::START;
 
 fn target() -> String {
     format!("/sse/chess?token=ann&session={ANN}")
@@ -53,6 +54,40 @@ fn one_post_of_a_session_is_asked_about_at_a_time() {
     assert_eq!(ask(&mut site, "late", "ann"), None);
     site.hangup("ann");
     assert_eq!(allow(&mut site, "late", "ann"), 404);
+}
+
+/// Closes the connection about which it is asked, which no application should do.
+struct Closes;
+
+impl App for Closes {
+    const PROTOCOL: Protocol = Protocol::Json;
+
+    fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+        if request.query("close").is_none() {
+            return Authorization::token_is_user(request);
+        }
+        cx.close(request.conn(), CloseReason::Kicked);
+        Authorization::Pending { user: None }
+    }
+
+    fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
+}
+
+#[test]
+fn a_post_that_is_closed_while_it_is_asked_about_is_no_question() {
+    let mut engine = Engine::new(Config::default().check().expect("valid"), START, Closes);
+    let mut sockets = MemorySockets::default();
+    let mut send = |request: &str| {
+        let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");
+        engine.handle_bytes(Time::ZERO, conn, request.as_bytes());
+        engine.check();
+        engine.end_turn(Time::ZERO, &mut sockets).expect("it has no journal");
+        String::from_utf8_lossy(&sockets.written(conn)).into_owned()
+    };
+    send(&format!("GET {} HTTP/1.1\r\nHost: a\r\n\r\n", target()));
+    send(&post(&format!("{}&close=1", target()), &[], ""));
+    let answer = send(&post(&target(), &[], ""));
+    assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
 }
 
 #[test]

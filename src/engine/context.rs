@@ -62,7 +62,9 @@ use crate::ws::frame::{Frame, Outgoing};
 ///                 cx.send_to_conn(from.conn(), &Frame::text(&card));
 ///             }
 ///             // The others see what the member sent.
-///             other => drop(cx.broadcast_from(from, other)),
+///             other => {
+///                 cx.broadcast_from(from, other);
+///             }
 ///         }
 ///     }
 /// }

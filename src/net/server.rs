@@ -187,10 +187,11 @@ impl<A: App> Server<A> {
     ///
     /// # Errors
     ///
-    /// Errors of the operating system, when the pipes or the handlers cannot be set up.
+    /// [`Error::Poll`], when the operating system cannot set up the pipes or the handlers.
     #[cfg(all(feature = "signals", unix))]
-    pub fn listen_to_signals(&mut self) -> io::Result<()> {
-        self.signals = Some(Signals::listen(self.poll.registry(), tokens::STOP, tokens::RELOAD)?);
+    pub fn listen_to_signals(&mut self) -> Result<(), Error> {
+        let signals = Signals::listen(self.poll.registry(), tokens::STOP, tokens::RELOAD);
+        self.signals = Some(signals.map_err(Error::Poll)?);
         Ok(())
     }
 

@@ -200,7 +200,7 @@ fn status_line<A: App>(server: &Server<A>) -> String {
 
 fn start<A: App>(options: &Options, sockets: Vec<ListenSocket>, app: A) -> Result<Server<A>, Error> {
     let mut server = Server::bind_with_sockets(options.config.clone(), app, options.seed, sockets)?;
-    server.listen_to_signals().map_err(Error::Poll)?;
+    server.listen_to_signals()?;
     let listen: Listen = server.local_addrs().iter().cloned().collect();
     let admin: Option<Listen> = options.config.admin.as_ref().map(|_| server.admin_addrs().iter().cloned().collect());
     let tokens = match &options.auth {

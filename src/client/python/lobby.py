@@ -1120,7 +1120,7 @@ class _Link:
                     self.lobby._receive(frame)
         except ConnectionClosed:
             pass
-        return Closed(ws.close_code or 1006, ws.close_reason or "")
+        return Closed(int(ws.close_code or 1006), ws.close_reason or "")
 
     def heard(self) -> None:
         if self.lobby._link is self:

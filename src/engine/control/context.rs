@@ -142,7 +142,8 @@ impl Context<'_> {
         })
     }
 
-    /// Ends the ban of a user. Returns false if there was none.
+    /// Ends the ban of a user. Returns false if there was none. A user who was kicked by it, and had a session, is still refused for
+    /// `seat_grace` after the kick.
     ///
     /// # Errors
     ///

@@ -22,12 +22,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
+from attempts import attempts
 from lobbyd import Lobbyd, default_binary
 from peers import Python
 from suite import Tally
 
 SECRET = os.urandom(24).hex()
 LIFETIME = 600
+CLAIM_SECONDS = 180
 
 PRIVATE = {
     "RS256": rsa.generate_private_key(65537, 2048),
@@ -100,7 +102,7 @@ async def keys_rotate_on_sighup(binary, folder):
     def rotate(text, words):
         write(folder, "keys", text)
         os.kill(server.pid, signal.SIGHUP)
-        server.wait_for_log(words, 5)
+        server.wait_for_log(words, 30)
 
     with Lobbyd(binary, "--auth", "jwt", "--jwt-jwks-file", keys) as server:
         by_old, by_new = sign("RS256", "ann", old, "old"), sign("RS256", "ann", new, "new")
@@ -123,11 +125,20 @@ async def keys_rotate_on_sighup(binary, folder):
 async def members_are_closed_when_their_token_expires(binary, folder):
     flags = ["--auth", "jwt", "--jwt-key-file", write(folder, "key", pem("EdDSA")), "--jwt-leeway", "0s", "--token-grace", "0s"]
     with Lobbyd(binary, *flags) as server:
-        end = time.time() + 1.5
-        client = await admitted(server, sign("EdDSA", "ann", exp=end), "ann")
-        await client.expect("presence_state")
-        await client.expect_goodbye(4001, "token_expired")
-        assert abs(time.time() - end) < 1, "closed at the time that the token names"
+        for number, attempt in enumerate(attempts()):
+            # On a busy machine the first token has expired when the server reads it.
+            end = time.time() + 1.5 * 4 ** number
+            client = await connect(server, sign("EdDSA", "ann", exp=end))
+            first = json.loads(await client.next(60))["type"]
+            attempt.check(first == "welcome", f"the first message is a {first}")
+            if first != "welcome":
+                continue
+            await client.expect("presence_state")
+            goodbye, closed = json.loads(await client.next(60)), await client.next(60)
+            assert (goodbye["type"], goodbye["reason"], closed.code) == ("goodbye", "token_expired", 4001), (goodbye, closed)
+            late = time.time() - end
+            assert late > -0.1, f"closed {-late:.2f} s before the time that the token names"
+            attempt.check(late < 1, f"closed {late:.2f} s after the time that the token names")
 
 
 async def a_lobbyd_without_the_feature_replays_the_session(binary, folder, other):
@@ -140,7 +151,7 @@ async def a_lobbyd_without_the_feature_replays_the_session(binary, folder, other
         await refused(server, token[:-4] + "AAAA")
         await client.close()
         server.terminate()
-        assert server.exit_code() == 0
+        assert await asyncio.to_thread(server.exit_code, 60) == 0
         assert token not in server.log()
     segments = glob.glob(journal + ".*")
     assert segments
@@ -165,11 +176,11 @@ async def main(options):
     with tempfile.TemporaryDirectory(prefix="lobbyd-jwt-") as folder:
         for algorithm in ["HS256", *PRIVATE]:
             claim = each_algorithm_is_accepted
-            await tally.check(f"{claim.__name__} [{algorithm}]", claim(options.binary, folder, algorithm))
+            await tally.check(f"{claim.__name__} [{algorithm}]", claim(options.binary, folder, algorithm), CLAIM_SECONDS)
         for claim in [the_example_of_the_guide_is_accepted, keys_rotate_on_sighup, members_are_closed_when_their_token_expires]:
-            await tally.check(claim.__name__, claim(options.binary, folder))
+            await tally.check(claim.__name__, claim(options.binary, folder), CLAIM_SECONDS)
         claim = a_lobbyd_without_the_feature_replays_the_session
-        await tally.check(claim.__name__, claim(options.binary, folder, options.replay_with or options.binary))
+        await tally.check(claim.__name__, claim(options.binary, folder, options.replay_with or options.binary), CLAIM_SECONDS)
     return tally.finish()
 
 

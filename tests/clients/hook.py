@@ -38,6 +38,10 @@ from suite import Tally
 
 EXAMPLES = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../examples/backends"))
 SECRET = secrets.token_hex(32)
+SECONDS = 60        # limit for what happens in the background
+CLAIM_SECONDS = 300
+# Far longer than a backend takes, also on a busy machine: with the default a client would be asked to come back.
+PATIENT = ["--hook-timeout", "20s", "--auth-timeout", "60s"]
 
 
 def command(name, port, secret_file):
@@ -61,7 +65,8 @@ class Backend:
         with open(self.output, "ab") as output:
             self.process = subprocess.Popen(
                 command(self.name, self.port, self.secret_file), stdout=output, stderr=subprocess.DEVNULL, env=environment)
-        for _ in range(200):
+        end = time.monotonic() + SECONDS
+        while time.monotonic() < end and self.process.poll() is None:
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
                 return
@@ -86,8 +91,8 @@ class Backend:
                         seen[event["seq"]] = event
         return list(seen.values())
 
-    async def wait_for(self, count, seconds=20):
-        end = time.monotonic() + seconds
+    async def wait_for(self, count):
+        end = time.monotonic() + SECONDS
         while len(self.events()) < count:
             assert time.monotonic() < end, f"{len(self.events())} events instead of {count}: {self.events()}"
             await asyncio.sleep(0.05)
@@ -96,7 +101,7 @@ class Backend:
     def post(self, body, secret=SECRET, sent_at=None):
         sent_at = str(int(time.time() * 1000) if sent_at is None else sent_at)
         tag = hmac.new(secret.encode(), sent_at.encode() + b"." + body, hashlib.sha256).hexdigest()
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         headers = {"Content-Type": "application/json", "X-Lobbyd-Timestamp": sent_at, "X-Lobbyd-Signature": f"sha256={tag}"}
         connection.request("POST", "/hook", body, headers)
         status = connection.getresponse().status
@@ -108,14 +113,14 @@ async def run_backend(tally, binary, name, folder, journal):
     backend = Backend(name, free_port(), folder)
     await backend.start()
     arguments = ["--hook", f"http://127.0.0.1:{backend.port}/hook", "--hook-secret-file", backend.secret_file,
-                 "--auth", "hook", "--journal", journal]
+                 "--auth", "hook", "--journal", journal, *PATIENT]
     server = Lobbyd(binary, *arguments)
     try:
-        await tally.check(f"{name}: a call that is not signed, or old, is refused", refuses(backend))
-        await tally.check(f"{name}: it says who may connect, and hears of it", admits(backend, server))
-        await tally.check(f"{name}: while it is down clients are asked to come back, and no event is lost", outage(backend, server))
-        await tally.check(f"{name}: it hears of the end", ends(backend, server))
-        await tally.check(f"{name}: it skips events that are repeated", skips(backend))
+        await tally.check(f"{name}: a call that is not signed, or old, is refused", refuses(backend), CLAIM_SECONDS)
+        await tally.check(f"{name}: it says who may connect, and hears of it", admits(backend, server), CLAIM_SECONDS)
+        await tally.check(f"{name}: while it is down clients are asked to come back, and no event is lost", outage(backend, server), CLAIM_SECONDS)
+        await tally.check(f"{name}: it hears of the end", ends(backend, server), CLAIM_SECONDS)
+        await tally.check(f"{name}: it skips events that are repeated", skips(backend), CLAIM_SECONDS)
     finally:
         server.close()
         backend.kill()
@@ -164,18 +169,19 @@ async def outage(backend, server):
     begun = time.monotonic()
     refused = await Python().open(server.url("chess", "token-of-ann"))
     await refused.expect_goodbye(4101, "auth_timeout")
-    assert time.monotonic() - begun < 3, "a dead backend holds nobody"
+    # Without waiting for hook_timeout.
+    assert time.monotonic() - begun < 15, "a dead backend holds nobody"
     await ann.close()
-    server.wait_for_log("the hook does not take events", 10)
+    await asyncio.to_thread(server.wait_for_log, "the hook does not take events", SECONDS)
     await backend.start()
     events = await backend.wait_for(9)
     assert [event["seq"] for event in events] == list(range(1, 10)), events
-    server.wait_for_log("the hook takes events again", 10)
+    await asyncio.to_thread(server.wait_for_log, "the hook takes events again", SECONDS)
 
 
 async def ends(backend, server):
     server.terminate()
-    assert server.exit_code() == 0
+    assert await asyncio.to_thread(server.exit_code, SECONDS) == 0
     kinds = [event["type"] for event in await backend.wait_for(11)]
     assert kinds[-2:] == ["draining", "server_stopped"], kinds
 
@@ -223,7 +229,7 @@ async def over_tls(binary, folder):
     listener.socket = context.wrap_socket(listener.socket, server_side=True)
     threading.Thread(target=listener.serve_forever, daemon=True).start()
     arguments = ["--hook", f"https://127.0.0.1:{listener.server_address[1]}/", "--hook-secret-file",
-                 os.path.join(folder, "secret"), "--auth", "hook"]
+                 os.path.join(folder, "secret"), "--auth", "hook", *PATIENT]
     with Lobbyd(binary, *arguments, "--hook-ca-file", signed) as server:
         ann = await Python().open(server.url("chess", "ann"))
         await ann.expect("welcome", user="ann")
@@ -231,7 +237,7 @@ async def over_tls(binary, folder):
     with Lobbyd(binary, *arguments) as server:
         ann = await Python().open(server.url("chess", "ann"))
         await ann.expect_goodbye(4101, "auth_timeout")
-        server.wait_for_log("invalid peer certificate", 10)
+        await asyncio.to_thread(server.wait_for_log, "invalid peer certificate", SECONDS)
     listener.shutdown()
 
 
@@ -254,8 +260,8 @@ async def main(binary, replayer):
         for name in ["backend.py", "backend.mjs", "backend.php"]:
             journal = os.path.join(folder, f"{name}.journal")
             await run_backend(tally, binary, name, folder, journal)
-            await tally.check(f"{name}: the session is replayed without it", replays(replayer, journal))
-        await tally.check("https: only a backend with a trusted certificate is called", over_tls(binary, folder))
+            await tally.check(f"{name}: the session is replayed without it", replays(replayer, journal), CLAIM_SECONDS)
+        await tally.check("https: only a backend with a trusted certificate is called", over_tls(binary, folder), CLAIM_SECONDS)
     return tally.finish()
 
 

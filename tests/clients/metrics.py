@@ -42,7 +42,8 @@ MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SAMPLE = re.compile(r'([a-z_][a-z0-9_]*)(\{[a-z_]+="[^"\\]*"(?:,[a-z_]+="[^"\\]*")*\})? (\S+)')
 METRIC = re.compile(r"\b(?:lobbyd|process)_[a-z0-9_]+")
 ADMIN = r"admin API on http://127\.0\.0\.1:(\d+)"
-SECONDS = 20        # limit for what happens in the background
+SECONDS = 60        # limit for what happens in the background
+CLAIM_SECONDS = 300
 
 
 # ---- answers ----
@@ -55,7 +56,7 @@ def ask(port, path, token=TOKEN, host=None):
     if host:
         request.add_header("Host", host)
     try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as answer:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
             return answer.status, answer.headers["Content-Type"], answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.headers["Content-Type"], error.read().decode()
@@ -181,10 +182,11 @@ async def counters_equal_what_clients_did(server):
     assert during["lobbyd_lobbies"] - before["lobbyd_lobbies"] == 1
     await bob.say("leave")
     await bob.expect_goodbye(1000, "left")
+    await rest[1].expect("presence_diff")
     await rest[0].drop()
+    # The server has noticed it before the newer connection arrives.
+    await rest[1].expect("presence_diff")
     newer = await enter(python, server, "metrics", names[3])
-    await rest[1].expect("presence_diff")
-    await rest[1].expect("presence_diff")
     await rest[1].expect_goodbye(4004, "replaced")
     await close_all(ann, newer, *rest[2:])
     expected = {
@@ -201,6 +203,9 @@ async def counters_equal_what_clients_did(server):
         refusals("bad_message"): 3,
         refusals("user_not_found"): 1,
         refusals("rate_limited"): 0,
+        # A connection that is closing is still there.
+        "lobbyd_connections": 0,
+        "lobbyd_lobbies": 0,
     }
     end = time.monotonic() + SECONDS
     while True:
@@ -213,7 +218,6 @@ async def counters_equal_what_clients_did(server):
             break
         await asyncio.sleep(0.1)
     assert got == expected, {key: (got[key], expected[key]) for key in expected if got[key] != expected[key]}
-    assert (after["lobbyd_connections"], after["lobbyd_lobbies"]) == (before["lobbyd_connections"], before["lobbyd_lobbies"])
     # Six receivers less the sender, and what else was sent to each.
     assert after["lobbyd_queued_frames_total"] - before["lobbyd_queued_frames_total"] >= 10 * 6
     assert after["lobbyd_sent_bytes_total"] > during["lobbyd_sent_bytes_total"]
@@ -242,17 +246,21 @@ async def health_checks_are_measured(shared):
 
 async def a_health_pong_is_measured(server):
     client = await enter(Python(), server, "health", "ann")
-    while (message := json.loads(await client.next(SECONDS)))["type"] != "health_ping":
-        pass
     before = scrape(server.admin)
-    await client.say("health_pong", timestamp=message["timestamp"])
-    await client.say("ping", ref=1)
-    while (message := json.loads(await client.next(SECONDS)))["type"] == "health_ping":
-        pass
-    assert message["type"] == "pong" and message["ref"] == 1, message
-    after = scrape(server.admin)
-    grown = {part: after[f"lobbyd_health_latency_seconds_{part}"] - before[f"lobbyd_health_latency_seconds_{part}"]
-             for part in ("count", "sum")}
+    for answered in range(1, 20):
+        while (message := json.loads(await client.next(SECONDS)))["type"] != "health_ping":
+            pass
+        await client.say("health_pong", timestamp=message["timestamp"])
+        await client.say("ping", ref=answered)
+        while (message := json.loads(await client.next(SECONDS)))["type"] == "health_ping":
+            pass
+        assert message["type"] == "pong" and message["ref"] == answered, message
+        after = scrape(server.admin)
+        grown = {part: after[f"lobbyd_health_latency_seconds_{part}"] - before[f"lobbyd_health_latency_seconds_{part}"]
+                 for part in ("count", "sum")}
+        # An answer after `health_timeout` has no latency: then the next one is looked at.
+        if grown["count"]:
+            break
     assert grown["count"] == 1 and 0 < grown["sum"] < SECONDS, grown
     await close_all(client)
 
@@ -260,24 +268,31 @@ async def a_health_pong_is_measured(server):
 async def loop_journal_and_process_are_measured(server):
     began = time.monotonic()
     before = scrape(server.admin)
-    await asyncio.sleep(1)
     client = await enter(Python(), server, "process", "ann")
-    after = scrape(server.admin)
-    check_grows(before, after)
-    grown = lambda key: after[key] - before[key]
-    passed = time.monotonic() - began
-    assert 10 <= grown("lobbyd_tick_lateness_seconds_count") <= 25 * passed, grown("lobbyd_tick_lateness_seconds_count")
-    assert grown("lobbyd_turn_seconds_count") >= 10 and 0 < grown("lobbyd_turn_seconds_sum") < passed
-    assert grown("lobbyd_journal_write_seconds_count") > 0 and grown("lobbyd_journal_write_bytes_sum") > 0
+    while True:
+        scraping = time.time()
+        after = scrape(server.admin)
+        check_grows(before, after)
+        grown = lambda key: after[key] - before[key]
+        passed = time.monotonic() - began
+        counts = [grown(f"lobbyd_{name}_seconds_count") for name in ("tick_lateness", "turn", "journal_write")]
+        # 20 ticks a second. A busy machine needs longer for them.
+        if min(counts[:2]) >= 10 and counts[2] > 0:
+            break
+        assert passed < SECONDS, counts
+        await asyncio.sleep(0.5)
+    assert counts[0] <= 25 * passed, counts
+    assert 0 < grown("lobbyd_turn_seconds_sum") < passed
+    assert grown("lobbyd_journal_write_bytes_sum") > 0
     assert after["lobbyd_journal_failed"] == 0
     fds = len(os.listdir(f"/proc/{server.pid}/fd"))
     assert abs(after.get("process_open_fds", fds) - fds) <= 2, (after["process_open_fds"], fds)
     with open(f"/proc/{server.pid}/statm", encoding="ascii") as statm:
         resident = int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     assert 0.5 < after["process_resident_memory_bytes"] / resident < 2, (after["process_resident_memory_bytes"], resident)
-    age = time.time() - after["process_start_time_seconds"]
-    assert after["lobbyd_uptime_seconds"] - 2 < age < after["lobbyd_uptime_seconds"] + 10, age
-    assert 0 < after["process_cpu_seconds_total"] <= age + 1
+    oldest, youngest = (now - after["process_start_time_seconds"] for now in (time.time(), scraping))
+    assert after["lobbyd_uptime_seconds"] - 2 < oldest and youngest < after["lobbyd_uptime_seconds"] + 10, (oldest, youngest)
+    assert 0 < after["process_cpu_seconds_total"] <= oldest + 1
     await close_all(client)
 
 
@@ -368,31 +383,40 @@ class Prometheus:
 
     def close(self):
         self._process.send_signal(signal.SIGTERM)
-        self._process.wait(10)
+        try:
+            self._process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         self._log.close()
 
 
 async def prometheus_scrapes_and_evaluates(server):
     panels, rules = expressions()
+    # Without the features that they belong to.
+    panels = [expression for expression in panels if not re.search("lobbyd_(tls|hook|jwks)_", expression)]
+    # Rules about durations may fire on a busy machine.
+    rules = [expression for expression in rules if "quantile" not in expression and "skipped" not in expression]
     client = await enter(Python(), server, "scraped", "ann")
     with tempfile.TemporaryDirectory(prefix="lobbyd-prometheus-") as folder:
         prometheus = Prometheus(server, folder)
         try:
-            await prometheus.wait_for('up{job="lobbyd"} == 1')
-            assert not prometheus.query('up{job="lobbyd"} == 0')
+            await prometheus.wait_for('count(up{job="lobbyd"} == 1) == 2')
             # Rates need two scrapes.
             await prometheus.wait_for("count(rate(lobbyd_turn_seconds_count[1m]) > 0) == 2")
             # Closes by reason are shown from the first one on.
             other = await enter(Python(), server, "other", "bob")
             await close_all(other)
             await prometheus.wait_for(f"increase({closes(1000, 'peer_closed')}[1m]) > 0")
-            empty = [expression for expression in panels if not prometheus.query(expression)]
-            # Without the features that they belong to.
-            empty = [expression for expression in empty if not re.search("lobbyd_(tls|hook|jwks)_", expression)]
+            # After a scrape that has taken longer than the interval, nothing has a value until the next one.
+            end = time.monotonic() + SECONDS
+            while True:
+                empty = [expression for expression in panels if not prometheus.query(expression)]
+                firing = [expression for expression in rules if prometheus.query(expression)]
+                if not empty and not firing or time.monotonic() > end:
+                    break
+                await asyncio.sleep(1)
             assert not empty, f"no data: {empty}"
-            # Rules about durations may fire on a busy machine.
-            firing = [expression for expression in rules if prometheus.query(expression)]
-            firing = [expression for expression in firing if "quantile" not in expression and "skipped" not in expression]
             assert not firing, f"this server has no problem: {firing}"
         finally:
             prometheus.close()
@@ -428,9 +452,9 @@ async def main(binary):
             server.token_file, server.binary = token_file, binary
             for each in server, server.node:
                 each.admin = int(each.wait_for_log(ADMIN, 10).group(1))
-            server.node.wait_for_log("attached to the cluster", 10)
+            server.node.wait_for_log("attached to the cluster", SECONDS)
             for claim in CLAIMS:
-                await tally.check(claim.__name__, claim(server))
+                await tally.check(claim.__name__, claim(server), CLAIM_SECONDS)
     return tally.finish()
 
 

@@ -49,6 +49,8 @@ async def join(client, client_writer, port, max_delay):
             both.create_task(carry(client, server_writer, max_delay))
             both.create_task(carry(server, client_writer, max_delay))
     except* OSError:
+        # A reset takes its time too, or others would never be seen before it.
+        await asyncio.sleep(random.random() * max_delay)
         for writer in writers:
             reset(writer)
     finally:

@@ -3,11 +3,7 @@
 # Installs Debian's valgrind with apt-get if it is missing.
 install_valgrind() {
   command -v valgrind >/dev/null && return
-  echo "$(basename "$0"): installing valgrind" >&2
-  local sudo=
-  [ "$(id -u)" = 0 ] || sudo=sudo
-  $sudo apt-get update -qq
-  $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends valgrind >/dev/null
+  tests/install valgrind
 }
 
 # Builds a bench and prints the path of its program.

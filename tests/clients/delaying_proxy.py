@@ -59,8 +59,16 @@ async def join(client, client_writer, port, max_delay):
 
 
 async def main(port, max_delay):
+    # Otherwise nothing but a weak reference may be left of a task that waits for both sides, and it is deleted with its connection.
+    connections = set()
+
     async def accept(reader, writer):
-        await join(reader, writer, port, max_delay)
+        task = asyncio.current_task()
+        connections.add(task)
+        try:
+            await join(reader, writer, port, max_delay)
+        finally:
+            connections.discard(task)
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=PIECE, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)

@@ -33,7 +33,9 @@ class Client:
         self.socket.sendall(request(server.port, lobby, user))
         self.data, self.is_open = b"", True
         while b"\r\n\r\n" not in self.data:
-            self.data += self.socket.recv(65536)
+            data = self.socket.recv(65536)
+            assert data, "the server has refused a connection"
+            self.data += data
         self.data = self.data.split(b"\r\n\r\n", 1)[1]
         self.socket.setblocking(False)
 

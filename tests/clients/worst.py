@@ -35,7 +35,9 @@ def connect(port, lobby=None, user=None):
         peer.sendall(request(port, lobby, user))
         received = b""
         while b"\r\n\r\n" not in received:
-            received += peer.recv(1)
+            piece = peer.recv(1)
+            assert piece, "the server has refused a connection"
+            received += piece
     return peer
 
 
@@ -56,7 +58,7 @@ def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     with Lobbyd(options.lobbyd, "--app", "verbatim", "--max-connections", options.conns + 1,
                 "--bytes-per-second", "unlimited", "--messages-per-second", "unlimited", "--log", "warn,lobbyd=info") as server:
-        bound = int(server.wait_for_log(r"worst-case memory with these limits: (\d+) MiB", 5).group(1))
+        bound = int(server.wait_for_log(r"worst-case memory with these limits: (\d+) MiB", 60).group(1))
         before = resident(server.pid, "VmRSS")
         sinks = [connect(server.port, f"l{n}", f"sink{n}") for n in range(options.conns // 2)]
         talkers = [connect(server.port, f"l{n}", f"talker{n}") for n in range(options.conns // 2)]

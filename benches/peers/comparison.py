@@ -21,7 +21,7 @@ def start(command, core, **options):
     port = free_port()
     argv = ["taskset", "-c", str(core), *shlex.split(command.replace("{port}", str(port)))]
     process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, **options)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         try:
             socket.create_connection(("127.0.0.1", port), 0.3).close()

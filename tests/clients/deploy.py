@@ -97,7 +97,7 @@ class Server(Lobbyd):
 
     def __init__(self, binary, *args, proxies=("--trusted-proxies", 1), **options):
         super().__init__(binary, *proxies, "--auth", "open-to-anybody", "--admin", "127.0.0.1:0", *args, **options)
-        self.admin = int(self.wait_for_log(ADMIN, 10).group(1))
+        self.admin = int(self.wait_for_log(ADMIN, SECONDS).group(1))
 
     def ask(self, path, body=None):
         data = None if body is None else json.dumps(body).encode()

@@ -215,7 +215,7 @@ def main():
 
     bounds = Bounds()
     with Lobbyd(args.lobbyd, "--max-connections", args.conns, "--admin", "127.0.0.1:0", *args.server_arg) as server:
-        admin = int(server.wait_for_log(r"admin API on http://127\.0\.0\.1:(\d+)", 10).group(1))
+        admin = int(server.wait_for_log(r"admin API on http://127\.0\.0\.1:(\d+)", 60).group(1))
         crowd = Crowd(server.port, args.conns)
         begun = time.monotonic()
         ok = crowd.start()

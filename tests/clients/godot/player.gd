@@ -66,6 +66,7 @@ func do_join(user: String, url: String, is_later: bool) -> Dictionary:
 		return user
 	var lobby := _make(user)
 	lobby.key = user
+	lobby.request_timeout = 60.0
 	return _outcome(await lobby.join(url, token if is_later else user))
 
 
@@ -131,6 +132,10 @@ func do_free(user: String) -> void:
 
 func do_polls(user: String, is_on: bool) -> void:
 	lobbies[user].set_process(is_on)
+
+
+func do_unread(user: String) -> int:
+	return lobbies[user]._link.socket.get_available_packet_count()
 
 
 func do_frames() -> int:

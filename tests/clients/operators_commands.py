@@ -2,7 +2,8 @@
 
 import asyncio
 
-from operators_rig import GONE, MESSAGE, Server, close_with, confirm, noted, press, shown, text_of, type_key, until
+from operators_rig import GONE, MESSAGE, Server, absent, close_with, confirm, noted, press, shown, text_of, type_key, until
+from tabs import SECONDS
 
 
 async def commands_about_a_lobby_are_clicked(rig):
@@ -54,7 +55,7 @@ async def commands_about_a_lobby_are_clicked(rig):
         eve = await server.join("chess", "eve")
         await tab.until("document.querySelectorAll('#view tbody tr').length === 1")
         await close_with(tab, "Close…", 4006, eve)
-        await shown(tab, "#view p", "No lobby of this code")
+        await absent(tab, "lobby")
         await tab.check()
         await tab.close()
 
@@ -73,7 +74,7 @@ async def commands_about_a_user_are_clicked(rig):
         ann = await server.join("go", "ann")
         await tab.until("document.querySelector('#view tbody a')?.textContent === 'go'")
         await close_with(tab, "Kick…", 4003, ann)
-        await shown(tab, "#view p", "This user is not connected now.")
+        await absent(tab, "user")
         await tab.check()
         await tab.close()
 
@@ -120,7 +121,7 @@ async def commands_about_the_server_are_clicked(rig):
         tab.allowed = GONE
         await confirm(tab, word="drain")
         await shown(tab, "#done", "Drain: draining")
-        assert await asyncio.to_thread(server.exit_code) == 0
+        assert await asyncio.to_thread(server.exit_code, SECONDS) == 0
         await shown(tab, "#state", "the server does not answer; asked again after")
         await rig.show(tab, "away")
         await tab.close()

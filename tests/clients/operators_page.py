@@ -15,13 +15,14 @@ import json
 from websockets.exceptions import ConnectionClosed
 
 from attempts import attempts
-from lobbyd import Lobbyd
+from lobbyd import Lobbyd, free_port
 from operators_commands import COMMANDS
 from operators_events import EVENTS
 from operators_rig import (
-    GONE, HOSTILE, MESSAGE, TOKEN, PageRig, Server, close_with, confirm, event_stream, log_in, look_at, noted,
-    press, rows, shown, text_of, type_key)
+    GONE, HOSTILE, MESSAGE, TOKEN, PageRig, Server, absent, close_with, confirm, event_stream, log_in, look_at, noted,
+    press, rows, shown, text_of, type_key, until)
 from page_checks import main
+from tabs import SECONDS
 
 
 async def the_page_asks_for_the_token_and_keeps_it_in_memory_only(rig):
@@ -43,7 +44,7 @@ async def the_page_asks_for_the_token_and_keeps_it_in_memory_only(rig):
         await tab.until("document.querySelector('#login').open && document.querySelector('#main').hidden")
         await log_in(tab, TOKEN)
         await tab.until("!document.querySelector('#main').hidden")
-        await tab.call("Page.reload")
+        await tab.reload()
         await tab.until("document.querySelector('#login')?.open")
         await log_in(tab, TOKEN)
         await shown(tab, "#state", "ready")
@@ -81,8 +82,11 @@ async def an_empty_server_is_shown(rig):
         tab = await rig.open(server)
         await shown(tab, "#no-lobbies", "There are no lobbies.")
         await shown(tab, "#charts", "Connections")
-        assert await tab.evaluate("document.querySelector('#events').hidden") == ("error" in event_stream(server))
+        has_events = "error" not in event_stream(server)
+        if has_events:
+            await tab.until("!document.querySelector('#events').hidden")
         await asyncio.sleep(4.5)
+        assert await tab.evaluate("document.querySelector('#events').hidden") != has_events
         await rig.show(tab, "none")
         await tab.close()
 
@@ -100,21 +104,22 @@ async def ten_lobbies_are_shown_with_their_members(rig):
         await tab.until("document.querySelectorAll('#lobbies tbody tr').length === 10")
         assert await tab.evaluate(text_of("#lobbies tbody tr td:nth-child(2)")) == "1"
         await shown(tab, "#lobbies", "Friday <b>night</b>")
-        assert len(await rows(tab, "#view")) == 4
+        await tab.until("document.querySelectorAll('#view tbody tr').length === 4")
         await shown(tab, "#view details:nth-of-type(2) pre", '"round": 3')
         await shown(tab, "#view h2", "table-3")
         await shown(tab, "#charts", "p99")
         # The rates and latencies are those of the server.
         await tab.until("/[1-9].*\\/s/.test([...document.querySelectorAll('figure')].find((one) => one.textContent.startsWith('Messages')).textContent)")
-        await tab.until("/ms|µs/.test([...document.querySelectorAll('figure')].find((one) => one.textContent.startsWith('Ping')).textContent)", 15)
+        await tab.until("/ms|µs/.test([...document.querySelectorAll('figure')].find((one) => one.textContent.startsWith('Ping')).textContent)")
         # A member leaves, a lobby ends: rows that stay are the same elements.
         await tab.evaluate("globalThis.kept = document.querySelectorAll('#lobbies tbody tr')[5], true")
         await server.members["user-0-0"].ws.close()
         await server.members["user-3-3"].ws.close()
-        await tab.until("document.querySelectorAll('#lobbies tbody tr').length === 9", 40)
+        await tab.until("document.querySelectorAll('#lobbies tbody tr').length === 9")
         assert await tab.evaluate("kept.isConnected && document.querySelectorAll('#lobbies tbody tr')[4] === kept")
         await rig.show(tab, "ten", in_readme="operators")
         await look_at(tab, "user", "user-3-1")
+        await tab.until("document.querySelectorAll('#view tbody tr').length > 0")
         assert await rows(tab, "#view") == ["table-3"]
         await rig.show(tab, "user")
         await look_at(tab, "lobby", "table-4")
@@ -122,7 +127,7 @@ async def ten_lobbies_are_shown_with_their_members(rig):
         await tab.evaluate("history.back()")
         await shown(tab, "#view h2", "user-3-1")
         await tab.evaluate("location.hash = '#lobby/none'")
-        await shown(tab, "#view p", "No lobby of this code")
+        await absent(tab, "lobby")
         assert await tab.evaluate("[...document.querySelectorAll('#view .buttons, #view table')].every((one) => one.closest('[hidden]'))")
         await tab.evaluate("location.hash = '#user/%zz'")
         await tab.until("document.querySelector('#view').textContent === ''")
@@ -145,7 +150,7 @@ async def chatter(server):
 async def ten_thousand_lobbies_do_not_freeze_the_page(rig):
     async with Server(rig.binary, "--lobby-control", "on", "--max-lobbies", "20000", "--max-connections", "20000") as server:
         for number in range(10_000):
-            answer = server.ask("/lobbies", {"code": f"L{number:05}", "ttl_ms": 600_000})
+            answer = server.ask("/lobbies", {"code": f"L{number:05}", "ttl_ms": 3_600_000})
             assert "epoch" in answer, answer
         member = await server.join("L07777", "ann")
         # A stall of the machine is one of the page too, but hardly of three pages.
@@ -190,9 +195,10 @@ async def use_with_ten_thousand_lobbies(rig, server, member, attempt):
     await noted(tab, "stopped; ")
     await press(tab, "#all", "Publish to all…")
     await confirm(tab, message=f'"{to_all}"')
-    await shown(tab, "#job", "Published to 1,")
+    # While it is going on.
+    await tab.until(f"/Published to [1-9],/.test({text_of('#job span')})")
     await rig.show(tab, "many-job")
-    await tab.until(f"{text_of('#done ol li')}.includes('10,000 lobbies')", 60)
+    await tab.until(f"{text_of('#done ol li')}.includes('10,000 lobbies')", 600)
     await noted(tab, "1 queued, 0 dropped")
     await member.hears("message", f'"data":"{to_all}"')
     longest = await tab.evaluate("longest")
@@ -204,9 +210,10 @@ async def use_with_ten_thousand_lobbies(rig, server, member, attempt):
 
 async def lists_are_sorted_by_their_headers(rig):
     """All lobbies are sorted, not those of one page."""
-    async with Server(rig.binary, "--max-lobbies", "21000", "--max-connections", "21000", "--lobby-control", "on") as server:
+    # An answer to a ping would change who is idle.
+    async with Server(rig.binary, "--max-lobbies", "21000", "--max-connections", "21000", "--lobby-control", "on", "--ping-interval", "1h") as server:
         for number in range(20_000 - 2):
-            assert "epoch" in server.ask("/lobbies", {"code": f"L{number:05}", "ttl_ms": 600_000})
+            assert "epoch" in server.ask("/lobbies", {"code": f"L{number:05}", "ttl_ms": 3_600_000})
         await server.join("two", "ann")
         bob = await server.join("two", "bob")
         await server.join("one", "cid")
@@ -240,8 +247,9 @@ async def lists_are_sorted_by_their_headers(rig):
             await tab.evaluate(f"(field => (field.value = {json.dumps(text)}, field.dispatchEvent(new Event('change'))))(document.querySelector('#view input'))")
             await tab.until(f"{members} === {json.dumps(found)}")
         # With one lobby more they are too many to be sorted: the page says so, and goes on without.
+        said = await tab.watch(f"{text_of('#state')}.includes('more than 20000 entries is not sorted')")
         await (await server.join("more", "dan")).hears("welcome", "more")
-        await shown(tab, "#state", "more than 20000 entries is not sorted")
+        await tab.until(said)
         await shown(tab, "#state", "ready")
         await tab.until(f"{marks.format('#lobbies')}.every((mark) => !mark)")
         await tab.check()
@@ -265,18 +273,20 @@ async def hostile_names_are_text(rig):
         for user in HOSTILE:
             found = "[...document.querySelectorAll('#view tbody a')].find((one) => decodeURIComponent(one.hash.slice(6)) === {})".format(json.dumps(user))
             await look_at(tab, "lobby", "chess")
-            await tab.until(f"!!{found}")
-            await tab.evaluate(f"{found}.click()")
+            await tab.click_on(found)
             await tab.until(f"document.querySelector('#view h2').textContent.startsWith('User ') && document.querySelector('#view tbody a')?.textContent === 'chess'")
             await close_with(tab, "Kick…", 4003, server.members[user])
             others -= 1
+            # The member knows of its end before the server knows of that of the connection.
+            await until(lambda: server.ask("/stats")["total_connections"] <= others, f"{user} is gone")
             assert server.ask("/stats")["total_connections"] == others, user
         assert not await tab.evaluate("globalThis.hit || document.images.length || document.scripts.length > 1 || document.querySelectorAll('iframe').length")
         # A link that somebody has sent.
         await tab.evaluate("location.hash = '#user/..'")
-        await shown(tab, "#view p", "This user is not connected now.")
+        await absent(tab, "user")
         await tab.evaluate("location.hash = '#user/<img src=x onerror=globalThis.hit=1>'")
-        await asyncio.sleep(0.3)
+        await shown(tab, "#view h2", "<img src=x")
+        await absent(tab, "user")
         assert not await tab.evaluate("globalThis.hit || document.images.length")
         await tab.check()
         await tab.close()
@@ -295,10 +305,13 @@ async def a_hidden_page_asks_nothing(rig):
         await tab.evaluate(COUNT)
         hide = "Object.defineProperty(document, 'hidden', {{ configurable: true, get: () => {} }}), document.dispatchEvent(new Event('visibilitychange')), true"
         await tab.evaluate(hide.format("true"))
-        await asyncio.sleep(0.5)
-        await tab.evaluate("asked.length = 0, true")
-        await asyncio.sleep(4)
-        assert await tab.evaluate("asked") == []
+        # What it has begun to ask before it goes on. A page that does not stop asks every two seconds.
+        for _ in range(3):
+            await tab.evaluate("asked.length = 0, true")
+            await asyncio.sleep(5)
+            if not (asked := await tab.evaluate("asked")):
+                break
+        assert asked == [], asked
         await tab.evaluate(hide.format("false"))
         await tab.until("asked.includes('stats')")
         await tab.check()
@@ -306,14 +319,19 @@ async def a_hidden_page_asks_nothing(rig):
 
 
 async def the_page_waits_longer_and_longer_for_a_server_that_is_away(rig):
-    async with Server(rig.binary) as server:
+    async with Server(rig.binary, admin=free_port()) as server:
         tab = await rig.open(server, allowed=GONE)
         await tab.evaluate(COUNT)
+        # How often it had asked when it said so.
+        await tab.evaluate("""globalThis.waits = {}; new MutationObserver(() => {
+            const seconds = /asked again after (\\d+) s/.exec(document.querySelector('#state').textContent)?.[1];
+            if (seconds) waits[seconds] ??= askedAt.length;
+        }).observe(document.querySelector('#state'), { subtree: true, childList: true, characterData: true }); true""")
         server.terminate()
-        server.exit_code()
+        await asyncio.to_thread(server.exit_code, SECONDS)
         for seconds in 4, 8:
-            count = await tab.until(f"{text_of('#state')}.includes('asked again after {seconds} s') && askedAt.length")
-            await tab.until(f"askedAt.length > {count}", 30)
+            count = await tab.until(f"waits[{seconds}]")
+            await tab.until(f"askedAt.length > {count}")
             # The clock of the page and that of its timers differ by a little.
             pause = await tab.evaluate(f"askedAt[{count}] - askedAt[{count - 1}]")
             assert pause > seconds * 1000 - 50, f"asked again after {pause} ms"
@@ -321,7 +339,7 @@ async def the_page_waits_longer_and_longer_for_a_server_that_is_away(rig):
         try:
             await tab.click("#retry")
             await shown(tab, "#state", "ready")
-            assert await tab.evaluate("document.querySelector('#retry').hidden")
+            await tab.until("document.querySelector('#retry').hidden")
             # A server that has counted from 0 again shows no negative rates.
             await asyncio.sleep(4.5)
             assert not await tab.evaluate("document.querySelector('#charts').textContent.includes('-')")
@@ -389,18 +407,20 @@ async def memory_stays_flat_for_a_quarter_of_an_hour(rig):
         async def lowest(first):
             readings = []
             for polls in range(first, first + 80, 10):
-                await tab.until(f"polled > {polls}", 90)
+                await tab.until(f"polled > {polls}", 180)
                 await tab.call("HeapProfiler.collectGarbage")
                 counts = await tab.call("Memory.getDOMCounters")
                 heap = await tab.call("Runtime.getHeapUsage")
                 readings.append((heap["usedSize"], counts["nodes"], counts["jsEventListeners"]))
             return [min(values) for values in zip(*readings)]
 
-        before = await lowest(160)
-        after = await lowest(400)
-        assert await tab.evaluate("document.querySelectorAll('#lobbies tbody tr').length") == 30
-        grown = [new - old for new, old in zip(after, before)]
-        assert grown[0] < 100_000 and grown[1] < 200 and grown[2] < 20, f"{before} became {after}"
+        for attempt in attempts():
+            first = await tab.evaluate("polled")
+            before = await lowest(first + 160)
+            after = await lowest(first + 400)
+            grown = [new - old for new, old in zip(after, before)]
+            attempt.check(grown[0] < 100_000 and grown[1] < 200 and grown[2] < 20, f"{before} became {after}")
+        await tab.until("document.querySelectorAll('#lobbies tbody tr').length === 30")
         await tab.check()
         await tab.close()
 

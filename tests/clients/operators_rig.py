@@ -6,14 +6,16 @@ import http.client
 import json
 import os
 import tempfile
+import time
 import urllib.parse
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from lobbyd import Lobbyd
+from delaying_proxy import DelayingProxy
+from lobbyd import DELAY_MS, Lobbyd
 from page_checks import Rig
-from tabs import DESKTOP
+from tabs import DESKTOP, SECONDS
 
 TOKEN = "correct-horse-battery-staple"
 ADMIN = r"admin API on http://127\.0\.0\.1:(\d+)"
@@ -27,19 +29,25 @@ MESSAGE = '{"notice":12345678901234567890}'
 class Server(Lobbyd):
     """A server with an operators' port. `conns` are its members, by name."""
 
-    def __init__(self, binary, *options, token=None):
+    def __init__(self, binary, *options, token=None, admin=0):
         self.members, self.folder = {}, tempfile.TemporaryDirectory()
         if token:
             path = os.path.join(self.folder.name, "token")
             with open(path, "w", encoding="ascii") as file:
                 file.write(token)
             options = ("--admin-token-file", path, *options)
-        super().__init__(binary, "--admin", "127.0.0.1:0", *options)
-        self.admin = int(self.wait_for_log(ADMIN, 5).group(1))
-        self.page = f"http://127.0.0.1:{self.admin}/"
-        self.http = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=10)
+        super().__init__(binary, "--admin", f"127.0.0.1:{admin}", *options)
+        self.admin = int(self.wait_for_log(ADMIN, SECONDS).group(1))
+        self.page_proxy = DelayingProxy(self.admin, DELAY_MS) if DELAY_MS else None
+        self.page = f"http://127.0.0.1:{self.page_proxy.port if DELAY_MS else self.admin}/"
+        self.http = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=SECONDS)
+        self.asked_at = time.monotonic()
 
     def ask(self, path, body=None):
+        # The server closes a connection on which it is asked nothing for 30 s.
+        if time.monotonic() - self.asked_at > 10:
+            self.http.close()
+        self.asked_at = time.monotonic()
         lines = {"Content-Type": "application/json"} if body is not None else {}
         self.http.request("GET" if body is None else "POST", path, json.dumps(body) if body is not None else None, lines)
         answer = self.http.getresponse()
@@ -60,13 +68,16 @@ class Server(Lobbyd):
             await member.ws.close()
         self.http.close()
         self.close()
+        if self.page_proxy:
+            self.page_proxy.close()
         self.folder.cleanup()
 
 
 class Member:
     async def open(self, url):
         self.heard = []
-        self.ws = await connect(url, proxy=None, subprotocols=["lobby.v1.json"])
+        # Pings of its own would show it as busy.
+        self.ws = await connect(url, proxy=None, subprotocols=["lobby.v1.json"], open_timeout=SECONDS, ping_interval=None)
         self.task = asyncio.create_task(self.read())
 
     async def read(self):
@@ -77,18 +88,18 @@ class Member:
                     await self.ws.send(json.dumps({"type": "health_pong", "timestamp": message["timestamp"]}))
                 self.heard.append((message["type"], text))
 
-    async def hears(self, kind, part, seconds=5):
-        await until(lambda: any(heard == kind and part in text for heard, text in self.heard), f"{kind} {part} in {self.heard[-3:]}", seconds)
+    async def hears(self, kind, part):
+        await until(lambda: any(heard == kind and part in text for heard, text in self.heard), f"{kind} {part}", self.heard)
 
     async def closed(self):
-        await asyncio.wait_for(self.ws.wait_closed(), 5)
+        await asyncio.wait_for(self.ws.wait_closed(), SECONDS)
         return self.ws.close_code
 
 
-async def until(is_true, what, seconds=5):
-    end = asyncio.get_running_loop().time() + seconds
+async def until(is_true, what, heard=()):
+    end = asyncio.get_running_loop().time() + SECONDS
     while not is_true():
-        assert asyncio.get_running_loop().time() < end, f"not within {seconds} s: {what}"
+        assert asyncio.get_running_loop().time() < end, f"not within {SECONDS} s: {what}, the last: {heard[-3:]}"
         await asyncio.sleep(0.02)
 
 
@@ -113,8 +124,7 @@ async def shown(tab, selector, part):
 async def press(tab, within, label):
     """Clicks the button with this label."""
     found = f"[...document.querySelectorAll({json.dumps(within + ' button')})].find((one) => one.textContent === {json.dumps(label)} && !one.hidden && !one.disabled)"
-    await tab.until(f"!!{found}")
-    await tab.evaluate(f"{found}.click()")
+    await tab.click_on(found)
 
 
 async def confirm(tab, word=None, message=None, kind=None):
@@ -146,8 +156,20 @@ async def type_key(tab, key):
 
 
 async def look_at(tab, kind, name):
-    await tab.evaluate(f"location.hash = '#{kind}/' + encodeURIComponent({json.dumps(name)})")
-    await tab.until("document.querySelectorAll('#view .buttons button').length > 0")
+    # The page shows what it showed before for a moment.
+    await tab.evaluate(f"""(() => {{
+        const hash = '#{kind}/' + encodeURIComponent({json.dumps(name)});
+        if (location.hash === hash) return;
+        for (const child of document.querySelector('#view').children) child.dataset.isOld = true;
+        location.hash = hash;
+    }})()""")
+    await tab.until("document.querySelectorAll('#view .buttons:not([data-is-old]) button').length > 0")
+
+
+async def absent(tab, kind):
+    """What is shown is a lobby or user that does not exist."""
+    words = {"lobby": "No lobby of this code exists now.", "user": "This user is not connected now."}[kind]
+    await tab.until(f"(({{ hidden, textContent }}) => !hidden && textContent === {json.dumps(words)})(document.querySelector('#view p'))")
 
 
 async def rows(tab, selector):

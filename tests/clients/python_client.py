@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 
+from attempts import attempts
 from lobbyd import Lobbyd, default_binary
 from suite import Tally
 
@@ -31,7 +32,8 @@ from lobby import Lobby, LobbyError, join  # noqa: E402
 
 SERVER_ARGS = ["--lobby-control", "on", "--messages-per-second", "unlimited", "--bytes-per-second", "unlimited", "--max-connections", 2000,
                "--attempts-per-minute", "unlimited", "--max-message-bytes", "2MiB", "--max-outbound-bytes", "8MiB"]
-SECONDS = 15
+# For what happens at all: a busy machine may take long.
+SECONDS = 60
 MAX_BYTES_PER_LOBBY, MAX_IDLE_SECONDS, MAX_MICROSECONDS = 100_000, 0.5, 200
 USE = """
 from lobbyd import Lobby, LobbyError, Member, join
@@ -49,8 +51,11 @@ class Network:
     def __init__(self, port, tls=None):
         self.server_port, self.tls = port, tls
         self.writers, self.opened = set(), 0
-        self.passes = asyncio.Event()
+        # What passes on in both directions, and what the server says.
+        self.passes, self.answers_pass = asyncio.Event(), asyncio.Event()
         self.passes.set()
+        self.answers_pass.set()
+        self.bytes_to_server = 0
         self.first_answer = None
         # Seconds between pieces of 4 KiB.
         self.pause = None
@@ -82,17 +87,23 @@ class Network:
         upstream_reader, upstream = await asyncio.open_connection("127.0.0.1", self.server_port)
         ours = {writer, upstream}
         self.writers |= ours
-        await asyncio.gather(self.pipe(reader, upstream), self.pipe(upstream_reader, writer))
+        await asyncio.gather(self.pipe(reader, upstream, is_answer=False), self.pipe(upstream_reader, writer, is_answer=True))
         self.writers -= ours
 
-    async def pipe(self, reader, writer):
+    async def pipe(self, reader, writer, is_answer):
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
                 await self.passes.wait()
-                for at in range(0, len(data), 4096) if self.pause else ():
+                if is_answer:
+                    await self.answers_pass.wait()
+                else:
+                    self.bytes_to_server += len(data)
+                # It may change meanwhile.
+                pause = self.pause
+                for at in range(0, len(data), 4096) if pause else ():
                     writer.write(data[at:at + 4096])
-                    await asyncio.sleep(self.pause)
-                if not self.pause:
+                    await asyncio.sleep(pause)
+                if not pause:
                     writer.write(data)
                 await writer.drain()
         writer.close()
@@ -107,6 +118,17 @@ async def until(what, holds, seconds=SECONDS):
     while not holds():
         assert time.monotonic() < end, f"not within {seconds} s: {what}"
         await asyncio.sleep(0.01)
+
+
+async def next_of(messages):
+    """Returns a future of the next message of an iterator, which listens from now on: it may arrive before the next line is reached."""
+    message = asyncio.ensure_future(anext(messages))
+    await asyncio.sleep(0)
+    return message
+
+
+async def hears(future):
+    return await asyncio.wait_for(future, SECONDS)
 
 
 def heard_by(lobby, *names):
@@ -133,16 +155,17 @@ async def members_talk(server):
     async with Lobby(server.url("talk"), token=lambda: asyncio.sleep(0, "Zoë 🎲")) as zoe:
         texts, blobs = [], []
 
-        async def answer(data, meta):
+        async def reply(data, meta):
             texts.append((data, meta.sender, meta.is_direct))
             await zoe.request("direct", {"to": meta.sender, "data": "hello"})
 
-        zoe.on("chat", answer)
+        zoe.on("chat", reply)
         zoe.on("binary", blobs.append)
         await until("the join", lambda: len(ann.members) == 2)
         equal([who.user for who in ann.members.values()], ["ann", "Zoë 🎲"], "the members")
+        answer = await next_of(aiter(ann))
         equal((await ann.request("chat", "Grüße 👋")).keys(), {"seq"}, "the ack")
-        data, meta = await asyncio.wait_for(anext(aiter(ann)), SECONDS)
+        data, meta = await hears(answer)
         equal((data, meta.sender, meta.is_direct), ("hello", "Zoë 🎲", True), "what ann hears")
         equal(texts, [({"data": "Grüße 👋"}, "ann", False)], "what Zoë hears")
         assert ann.bytes(bytes(range(256))) and ann.send("chat", {"to": 1})
@@ -182,7 +205,8 @@ async def lobby_control_and_lists(server):
     await bob.me.set({"ready": True})
     await ann.set({"round": 1})
     await ann.hand_over(ann.members[bob.me.conn])
-    equal((ann.host.user, bob.me.host, bob.data), ("bob", True, {"round": 1}), "what is known")
+    await until("bob is told", lambda: bob.me.host)
+    equal((ann.host.user, bob.data), ("bob", {"round": 1}), "what is known")
     equal([entry[:2] for entry in heard if entry[0] != "settings"],
           [("data", {"ready": 1}), ("data", {"ready": True}), ("data", {"round": 1}), ("host", "bob")], "what ann heard")
     await bob.kick("ann", ban=True)
@@ -223,11 +247,11 @@ async def a_cut_connection_loses_and_doubles_nothing(server):
         ours, theirs = heard_by(ann, "n", "gap"), heard_by(bob, "n", "gap", "leave")
         requests = []
         for number in range(300):
-            requests += [ann.request("n", {"n": number}, timeout=60), bob.request("n", {"n": number})]
+            requests += [who.request("n", {"n": number}, timeout=SECONDS) for who in (ann, bob)]
             if number % 60 == 30:
                 network.cut()
             await asyncio.sleep(0.002 if number % 60 == 30 else 0)
-            while len(ann._kept) > 50:
+            while max(len(ann._kept), len(bob._kept)) > 50:
                 await asyncio.sleep(0.01)
         acks = await asyncio.gather(*requests)
         await until("the last message", lambda: len(ours) >= 300 and len(theirs) >= 300)
@@ -240,6 +264,7 @@ async def a_cut_connection_loses_and_doubles_nothing(server):
 async def a_program_that_is_restarted_comes_back_to_its_seat(server):
     bob = await join(server.url("restart"), token="bob")
     ann = await join(server.url("restart"), token="ann")
+    await until("bob is told", lambda: bob.count == 2)
     heard, conn, session = heard_by(bob, "join", "leave"), ann.me.conn, ann.session
     await ann.leave(keep_seat=True)
     await bob.request("direct", {"to": "ann", "data": "while you were away"})
@@ -257,22 +282,25 @@ async def a_silent_connection_is_given_up_and_the_seat_kept(server):
         ann = await join(network.url("silent"), token="ann", heartbeat=1)
         heard, states, conn = heard_by(bob, "leave"), heard_by(ann, "connection"), ann.me.conn
         network.passes.clear()
-        await until("the client notices", lambda: ann.state == "waiting")
+        # It may wait too briefly for its state to be seen.
+        await until("the client notices", lambda: states)
         await bob.request("n", 1)
+        message = await next_of(aiter(ann))
         network.passes.set()
-        data, _ = await asyncio.wait_for(anext(aiter(ann)), SECONDS)
+        data, _ = await hears(message)
         equal((data, ann.me.conn, heard, states[0][2].code), ({"data": 1}, conn, [], 1006), "after the silence")
         await asyncio.gather(ann.leave(), bob.leave())
 
 
 async def a_quiet_connection_is_kept(server):
-    ann = await join(server.url("quiet"), token="ann", heartbeat=1)
-    states = heard_by(ann, "connection")
-    # Several heartbeats. An answer has half a second, which a busy machine hardly ever takes.
-    with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(anext(aiter(ann)), 4)
-    equal(states, [], "what has happened")
-    await ann.leave()
+    # An answer has half a second, which a busy machine may take.
+    for attempt in attempts():
+        ann = await join(server.url("quiet"), token="ann", heartbeat=1)
+        states = heard_by(ann, "connection")
+        # Several heartbeats.
+        await asyncio.sleep(4)
+        attempt.check(not states, f"changes of the connection: {states}, none")
+        await ann.leave()
 
 
 async def parts_of_a_large_message_on_a_slow_line_are_signs_of_life(server):
@@ -315,15 +343,14 @@ async def numbers_of_thousands_of_digits_hide_no_message(server):
 async def iterators_yield_each_message_once(server):
     ann, bob = await join(server.url("once"), token="ann"), await join(server.url("once"), token="bob")
     messages = aiter(bob)
-    first = asyncio.ensure_future(anext(messages))
-    await asyncio.sleep(0)
+    first = await next_of(messages)
     # Types that might be the name of an event of the client's own.
     types = ["any message", "_ANY", "None", "*", "last"]
     for name in types:
         await ann.request(name)
-    heard = [await first]
+    heard = [await hears(first)]
     while heard[-1][1].type != "last":
-        heard.append(await asyncio.wait_for(anext(messages), SECONDS))
+        heard.append(await hears(anext(messages)))
     equal([meta.type for _, meta in heard], types, "what bob hears")
     await asyncio.gather(ann.leave(), bob.leave())
 
@@ -366,15 +393,13 @@ async def a_full_connection_is_given_up(server):
     async with Network(server.port) as network:
         ann = await join(network.url("full"), token="ann", heartbeat=1)
         bob = await join(network.url("full"), token="bob", heartbeat=None)
+        states = heard_by(ann, "connection")
         network.passes.clear()
         while ann.send("n", "x" * 1_000_000) | bob.send("n", "x" * 1_000_000):
             await asyncio.sleep(0)
-        await until("the client notices", lambda: ann.state == "waiting")
-        begun = time.monotonic()
-        await bob.leave()
-        assert time.monotonic() - begun < 10
+        await until("the client notices", lambda: states)
+        await asyncio.wait_for(bob.leave(), SECONDS)
         network.passes.set()
-        await ann.ready
         await until("it is back", lambda: ann.state == "open")
         await ann.leave()
 
@@ -387,8 +412,9 @@ async def a_callback_may_leave(server):
         ann.on("data", lambda *_: ann.leave())
         network.passes.clear()
         network.cut()
-        for number in range(300):
-            await bob.request("n", number)
+        # Within the grace period of ann's seat.
+        for number in range(0, 300, 60):
+            await asyncio.gather(*(bob.request("n", n) for n in range(number, number + 60)))
         await bob.set({"round": 1})
         await bob.leave()
         network.passes.set()
@@ -418,14 +444,18 @@ async def a_request_on_a_closing_connection_gets_no_number(server):
 
 async def a_blocked_event_loop_ends_no_connection(server):
     async with Network(server.port) as network:
-        ann = await join(network.url("block"), token="ann", heartbeat=2)
+        ann = await join(network.url("block"), token="ann", heartbeat=3)
         states = heard_by(ann, "connection")
+        await until("the ping after the welcome is answered", lambda: ann.latency is not None)
         for _ in range(2):
-            request = ann.request("n", 1, timeout=3)
-            network.passes.clear()
-            # The answers to the ping and to the request arrive only after their times, which are over.
-            await until("a ping is sent", lambda: "probe" in ann._timers)
-            network.passes.set()
+            network.answers_pass.clear()
+            before = network.bytes_to_server
+            request = ann.request("n", 1, timeout=5)
+            await until("the request is sent", lambda: network.bytes_to_server > before)
+            before = network.bytes_to_server
+            await until("a ping is sent", lambda: "probe" in ann._timers and network.bytes_to_server > before)
+            # Both are answered meanwhile. The client reads that only after their times, which are over.
+            network.answers_pass.set()
             time.sleep(4)
             await request
         equal(states, [], "what has happened")
@@ -455,7 +485,7 @@ async def join_can_be_cancelled_and_misses_no_event(server):
     with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(join(f"ws://127.0.0.1:{port}/ws/chess", token="ann"), 0.2)
         raise AssertionError("it joined")
-    await until("no task is left", lambda: asyncio.all_tasks() - before == set(), 3)
+    await until("no task is left", lambda: asyncio.all_tasks() - before == set())
     silent.close()
     bob, ann = await join(server.url("early"), token="bob"), await join(server.url("early"), token="ann")
     for number in range(10):
@@ -465,7 +495,7 @@ async def join_can_be_cancelled_and_misses_no_event(server):
         joining = asyncio.wait_for(join(server.url("early"), token="ann", was=ann.session), SECONDS)
         [ann] = await asyncio.gather(joining)
         heard = heard_by(ann, "direct")
-        await until("it is heard", lambda: heard, 2)
+        await until("it is heard", lambda: heard)
         equal([entry[1] for entry in heard], [number], "what ann hears")
     await ann.leave()
     with contextlib.suppress(LobbyError):
@@ -484,8 +514,7 @@ async def iterators_end(server):
     received = []
     bob.on("n", lambda *_: received.append(1))
     lazy = aiter(bob)
-    first = asyncio.ensure_future(anext(lazy))
-    await asyncio.sleep(0)
+    first = await next_of(lazy)
     for number in range(1100):
         ann.send("n", number)
         if number % 50 == 0:
@@ -500,7 +529,7 @@ async def iterators_end(server):
     ended = asyncio.ensure_future(anext(aiter(bob), "the end"))
     await asyncio.sleep(0)
     await bob.leave()
-    equal(await asyncio.wait_for(ended, 1), "the end", "the iterator")
+    equal(await hears(ended), "the end", "the iterator")
     await ann.leave()
 
 
@@ -521,20 +550,21 @@ async def volatile_messages_are_dropped_when_nothing_is_read(server):
 
 
 async def a_program_that_is_too_fast_is_slowed_down_and_not_closed(server):
-    with Lobbyd(server.binary, "--messages-per-second", 60, "--message-burst", 60) as slow:
+    # So slow that a busy machine is too fast for it, too.
+    with Lobbyd(server.binary, "--messages-per-second", 20, "--message-burst", 20) as slow:
         ann = await join(slow.url("fast"), token="ann")
         heard = heard_by(ann, "connection", "error")
-        for _ in range(4):
-            await asyncio.gather(*(ann.request("n", timeout=30) for _ in range(60)))
-        assert ann._ref > 240, "no request was refused"
+        for _ in range(2):
+            await asyncio.gather(*(ann.request("n", timeout=SECONDS) for _ in range(60)))
+        assert ann._ref > 120, "no request was refused"
         sent, until_then = 0, time.monotonic() + 3
-        while time.monotonic() < until_then:
+        while time.monotonic() < until_then or sent < 40:
+            assert time.monotonic() < until_then + SECONDS, f"only {sent} messages are sent"
             # As in the frames of a fast display, several of them in a slow turn.
             sent += sum(ann.send("n") for _ in range(4))
             await asyncio.sleep(0.01)
-        await ann.request("n")
+        await ann.request("n", timeout=SECONDS)
         equal([entry for entry in heard if entry[0] == "connection"], [], "what happened to the connection")
-        assert sent > 60, sent
         await ann.leave()
 
 
@@ -570,24 +600,28 @@ async def compression_is_the_users_choice(server):
 
 
 async def many_lobbies_are_cheap(server, members):
-    before, begun, tasks = resident_bytes(), time.monotonic(), asyncio.all_tasks()
-    lobbies = await asyncio.gather(*(join(server.url(f"many-{n // 10}"), token=f"user-{n}") for n in range(members)))
-    memory = (resident_bytes() - before) / members
-    heard = [heard_by(lobby, "n") for lobby in lobbies]
-    print(f"{members} lobbies joined in {time.monotonic() - begun:.2f} s, {memory:.0f} bytes each")
-    rounds, processor = 10, time.process_time()
-    for number in range(rounds):
-        await asyncio.gather(*(lobby.request("n", {"n": number}) for lobby in lobbies))
-    await until("all is heard", lambda: all(len(entries) == rounds * 9 for entries in heard))
-    each = (time.process_time() - processor) / (members * rounds * 10)
-    assert all(sorted(entry[1]["n"] for entry in entries) == sorted([*range(rounds)] * 9) for entries in heard)
-    processor = time.process_time()
-    await asyncio.sleep(3)
-    idle = time.process_time() - processor
-    print(f"{each * 1e6:.1f} µs of processor time for each message that is sent or heard, {idle:.3f} s in 3 idle seconds")
-    await asyncio.gather(*(lobby.leave() for lobby in lobbies))
-    equal(asyncio.all_tasks() - tasks, set(), "tasks that are left")
-    assert memory < MAX_BYTES_PER_LOBBY and idle < MAX_IDLE_SECONDS and each * 1e6 < MAX_MICROSECONDS
+    rounds, tasks = 10, asyncio.all_tasks()
+    for attempt in attempts():
+        before, begun = resident_bytes(), time.monotonic()
+        lobbies = await asyncio.gather(*(join(server.url(f"many-{n // 10}"), token=f"user-{n}") for n in range(members)))
+        memory = (resident_bytes() - before) / members
+        heard = [heard_by(lobby, "n") for lobby in lobbies]
+        print(f"{members} lobbies joined in {time.monotonic() - begun:.2f} s, {memory:.0f} bytes each")
+        processor = time.process_time()
+        for number in range(rounds):
+            await asyncio.gather(*(lobby.request("n", {"n": number}, timeout=SECONDS) for lobby in lobbies))
+        await until("all is heard", lambda: all(len(entries) >= rounds * 9 for entries in heard))
+        each = (time.process_time() - processor) / (members * rounds * 10)
+        processor = time.process_time()
+        await asyncio.sleep(3)
+        idle = time.process_time() - processor
+        assert all(sorted(entry[1]["n"] for entry in entries) == sorted([*range(rounds)] * 9) for entries in heard)
+        print(f"{each * 1e6:.1f} µs of processor time for each message that is sent or heard, {idle:.3f} s in 3 idle seconds")
+        await asyncio.gather(*(lobby.leave() for lobby in lobbies))
+        await until("no task is left", lambda: asyncio.all_tasks() - tasks == set())
+        attempt.check(memory < MAX_BYTES_PER_LOBBY, f"{memory:.0f} bytes for a lobby, below {MAX_BYTES_PER_LOBBY}")
+        attempt.check(idle < MAX_IDLE_SECONDS, f"{idle:.3f} s in 3 idle seconds, below {MAX_IDLE_SECONDS}")
+        attempt.check(each * 1e6 < MAX_MICROSECONDS, f"{each * 1e6:.1f} µs for a message, below {MAX_MICROSECONDS}")
 
 
 def resident_bytes():

@@ -106,6 +106,7 @@ class ClusterRig(Rig):
         await self.settle()
         self.pipe.send({"settled": True})
         await self.expect("check")
+        await self.agree()
         self.books.check()
         for member in self.members:
             member.stop()

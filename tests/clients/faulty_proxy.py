@@ -274,7 +274,7 @@ class Proxy:
         self._process.stdin.close()
         try:
             self.faults = json.loads(self._process.stdout.read() or "{}")
-            self._process.wait(10)
+            self._process.wait(60)
         finally:
             self._process.kill()
 

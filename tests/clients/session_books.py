@@ -352,7 +352,8 @@ class Books:
                 self.double(f"{message_id} has several numbers: {where}")
         self.check_requests(places)
         self.check_reasons(logs)
-        self.check_ends()
+        for text in self.differences():
+            self.problem(text)
 
     def sequences(self):
         """Merges what the members of each lobby have received. By lobby and epoch: {seq: (entry, bytes)}."""
@@ -441,8 +442,9 @@ class Books:
                 reason = "no reason"
             self.reasons[reason] += 1
 
-    def check_ends(self):
-        """At the end all present members agree about the members and the sequence."""
+    def differences(self):
+        """At the end all present members agree about the members and the sequence. Returns what differs."""
+        found = []
         by_lobby = collections.defaultdict(list)
         for session in self.sessions:
             if session.is_active:
@@ -451,7 +453,8 @@ class Books:
             truth = {session.conn: (session.user, False) for session in sessions}
             ends = {(session.segment.epoch, session.segment.position) if session.segment else None for session in sessions}
             if len(ends) != 1:
-                self.problem(f"the members of {lobby} end at different positions: {sorted(map(str, ends))}")
+                found.append(f"the members of {lobby} end at different positions: {sorted(map(str, ends))}")
             for session in sessions:
                 if session.view != truth:
-                    session.problem(f"its list at the end is {session.view}, the truth is {truth}")
+                    found.append(f"{session.name}: its list at the end is {session.view}, the truth is {truth}")
+        return found

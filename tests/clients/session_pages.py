@@ -15,6 +15,8 @@ from session_reports import Reports
 
 CHANGES = {"freeze": 4, "offline": 3, "reload": 3}
 PAGES = [("lobby_page.html", "sockets"), ("session_page.html", "sockets"), ("lobby_page.html", "events")]
+# Chromium answers so while another document takes the place of the page.
+NAVIGATES = "navigated or closed", "Cannot find context", "context was destroyed"
 CHANGE_EVERY = 10.0             # mean seconds between two changes of a page
 ONLINE = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
 
@@ -83,7 +85,13 @@ class Page(Reports):
         return await self.pages.tools.call(method, self.session, **params)
 
     async def evaluate(self, expression):
-        answer = await self.call("Runtime.evaluate", expression=f"globalThis.take ? {expression} : null", returnByValue=True)
+        """Returns None while the page is loaded."""
+        try:
+            answer = await self.call("Runtime.evaluate", expression=f"globalThis.take ? {expression} : null", returnByValue=True)
+        except AssertionError as error:
+            if any(words in str(error) for words in NAVIGATES):
+                return None
+            raise
         if "exceptionDetails" in answer:
             raise AssertionError(f"{self.user}: {expression}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
@@ -116,7 +124,8 @@ class Page(Reports):
                 await self.call("Network.emulateNetworkConditions", **ONLINE)
             else:
                 await self.reload()
-        await self.evaluate("quiet()")
+        while not await self.evaluate("(quiet(), true)"):
+            await asyncio.sleep(0.1)
 
     async def freeze(self, seconds):
         async with self.taking:
@@ -155,7 +164,7 @@ class Pages:
     async def __aenter__(self):
         self.server = await asyncio.create_subprocess_exec(
             "node", os.path.join(HERE, "page_server.js"), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
-        self.origin = (await asyncio.wait_for(self.server.stdout.readline(), 10)).decode().strip()
+        self.origin = (await asyncio.wait_for(self.server.stdout.readline(), 60)).decode().strip()
         self.browser = chromium("about:blank", "--remote-debugging-port=0")
         profile = self.browser.__enter__()
         try:

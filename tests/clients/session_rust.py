@@ -138,7 +138,7 @@ class RustMembers:
 
     async def __aexit__(self, *_):
         self.process.stdin.close()
-        code = await asyncio.wait_for(self.process.wait(), 10)
+        code = await asyncio.wait_for(self.process.wait(), 60)
         await self.reader
         assert code == 0, f"the process of the Rust members has ended with {code}"
 

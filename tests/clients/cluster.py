@@ -41,9 +41,9 @@ from sessions import SERVER_ARGS, listed
 NODES = ["a", "b", "c"]
 MEMBER_FAULT_EVERY = 20.0           # mean seconds between two faults of a member's connection through a proxy
 LINK_FAULT_EVERY = 15.0             # the same for a node's connection to Redis
-JOIN_SECONDS, SETTLE_SECONDS = 120, 180
+JOIN_SECONDS, SETTLE_SECONDS = 300, 600
 USERS_ASKED = 100
-ATTEMPTS = 5                        # to get the same answer from all nodes
+ATTEMPTS = 40                       # to get the same answer from all nodes
 SHARED = {"lobby", "members", "away", "locked", "epoch", "seq", "user", "conn"}     # what operators may ask any node
 COPY_EVERY = 2.0                    # seconds between two copies of Redis' data
 
@@ -75,7 +75,7 @@ class Node:
         if self.rig.options.journals == "on":
             args += ["--journal", self.journal()]
         self.server = Lobbyd(self.rig.options.lobbyd, *args, listen=f"127.0.0.1:0,unix:{self.socket}")
-        self.operators = int(self.server.wait_for_log(r"admin API on http://127\.0\.0\.1:(\d+)", 10).group(1))
+        self.operators = int(self.server.wait_for_log(r"admin API on http://127\.0\.0\.1:(\d+)", 60).group(1))
         self.set_up(True)
 
     def redis_url(self):
@@ -92,7 +92,7 @@ class Node:
         """Ends the process. Returns its exit code."""
         self.set_up(False)
         self.server.signal(number)
-        code = self.server.exit_code(60)
+        code = self.server.exit_code(120)
         self.keep_log()
         return code
 
@@ -188,12 +188,16 @@ class Faults:
     def copy(self):
         while not self.is_over.wait(COPY_EVERY):
             if self.redis_lock.acquire(timeout=0.01):
-                self.rig.redis.keep_copy()
-                self.redis_lock.release()
+                try:
+                    self.rig.redis.keep_copy()
+                finally:
+                    self.redis_lock.release()
 
     def kill_connections(self, _rng):
-        self.rig.redis.call("CLIENT", "KILL", "TYPE", "normal")
-        self.rig.redis.call("CLIENT", "KILL", "TYPE", "pubsub")
+        # Not the one that saves a copy.
+        with self.redis_lock:
+            self.rig.redis.call("CLIENT", "KILL", "TYPE", "normal")
+            self.rig.redis.call("CLIENT", "KILL", "TYPE", "pubsub")
 
     def pause_redis(self, rng):
         self.pause(rng.random() * self.rig.options.lease * 0.5)
@@ -290,7 +294,7 @@ class Rig:
         for node in self.nodes:
             node.start()
         for node in self.nodes:
-            node.wait_until_attached(30)
+            node.wait_until_attached(60)
         self.has_begun = True
         self.announce()
         self.expect("joined", JOIN_SECONDS)

@@ -23,7 +23,7 @@ class Redis:
         self._process = subprocess.Popen(
             ["redis-server", "--port", "0", "--save", "", "--appendonly", "no", "--dir", self.folder, "--unixsocket", self.socket,
              "--loglevel", "warning"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while True:
             try:
                 if self.call("PING") == b"+PONG":

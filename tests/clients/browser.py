@@ -15,7 +15,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 # and times as pages in English show them.
 FLAGS = ["--headless", "--lang=en-US", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-PAGE_SECONDS = 60
+PAGE_SECONDS = 300
 
 
 async def results(binary):
@@ -24,22 +24,22 @@ async def results(binary):
         "node", os.path.join(HERE, "page_server.js"),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 20)
     try:
-        origin = (await asyncio.wait_for(page.stdout.readline(), 10)).decode().strip()
+        origin = (await asyncio.wait_for(page.stdout.readline(), 60)).decode().strip()
         # The page is served from another port than lobbyd's, so it has another origin. Origins of this machine are allowed unless
         # --allowed-origin is given.
         with Lobbyd(binary, "--max-per-lobby", 2) as plain, \
                 Lobbyd(binary, "--allowed-origin", origin, "--max-connections", 1) as full, \
-                Lobbyd(binary, "--health-interval", "2s") as health, \
-                Lobbyd(binary, "--max-lifetime", "1s") as brief, \
+                Lobbyd(binary, "--health-interval", "4s", "--health-timeout", "4s") as health, \
+                Lobbyd(binary, "--max-lifetime", "3s") as brief, \
                 Lobbyd(binary, "--allowed-origin", "own") as strict:
             ports = {"plain": plain, "full": full, "health": health, "brief": brief, "strict": strict}
             address = f"{origin}/?" + "&".join(f"{name}={server.port}" for name, server in ports.items())
             async for result in visit(address, page.stdout):
                 yield result
             yield "the page is reported healthy with a latency", error_of(
-                lambda: health.wait_for_log(r'user="page".*\bhealthy latency_ms=\d', 5))
+                lambda: health.wait_for_log(r'user="page".*\bhealthy latency_ms=\d', 60))
             yield "the log names the origin that is refused", error_of(
-                lambda: strict.wait_for_log(rf"the origin {origin} is refused at 127", 5))
+                lambda: strict.wait_for_log(rf"the origin {origin} is refused at 127", 60))
             yield "the page is never reported unhealthy", \
                 "unhealthy in the log" if "unhealthy" in health.log() else ""
         yield "the page of the README connects when it is opened from a file", error_of(lambda: open_from_file(binary))

@@ -30,7 +30,7 @@ class Lobbyd:
         self.pid = self._process.pid
         self._proxy = None
         try:
-            self.port = int(self.wait_for_log(LISTENING, 10).group(1))
+            self.port = int(self.wait_for_log(LISTENING, 60).group(1))
             if DELAY_MS:
                 self._proxy = DelayingProxy(self.port, DELAY_MS)
                 self.port = self._proxy.port
@@ -64,7 +64,7 @@ class Lobbyd:
     def signal(self, number):
         self._process.send_signal(number)
 
-    def exit_code(self, seconds=10):
+    def exit_code(self, seconds=60):
         """Waits for the process to exit, and returns its exit code."""
         return self._process.wait(seconds)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-TIMEOUT = 5        # seconds; limit for events that should be immediate
+TIMEOUT = 60       # seconds; limit for events that should be immediate, on a busy machine
 
 
 @dataclass
@@ -62,12 +62,10 @@ class Client:
         assert reason is None or end.reason == reason, f"closed with {end}, expected {reason}"
         return goodbye
 
-    async def expect_quiet(self, seconds=0.2):
-        try:
-            frame = await self.next(seconds)
-        except asyncio.TimeoutError:
-            return
-        raise AssertionError(f"{self.user} expected nothing, got {shorten(frame)}")
+    async def expect_quiet(self):
+        """Expects that the server has sent nothing: the next frame is the answer to a question."""
+        await self.say("ping", ref="quiet")
+        await self.expect("pong", ref="quiet")
 
     async def say(self, kind, **fields):
         await self.send(json.dumps({"type": kind, **fields}, ensure_ascii=False))

@@ -85,14 +85,23 @@ class Crowd:
 
 def silent(server):
     """Opens a client that joins and then never answers."""
-    sock = socket.create_connection(("127.0.0.1", server.port))
+    sock = socket.create_connection(("127.0.0.1", server.port), timeout=60)
     sock.sendall(b"GET /ws/silence?token=silent HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                  b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+    read_until(sock, b"presence_state")
     return sock
 
 
+def read_until(sock, words):
+    received = b""
+    while words not in received:
+        piece = sock.recv(4096)
+        check(piece, f"the connection ended before {words}: {received}")
+        received += piece
+
+
 def replay(binary, *args):
-    done = subprocess.run([binary, "replay", *args], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([binary, "replay", *args], capture_output=True, text=True, timeout=600)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -105,7 +114,7 @@ def read_independently(path):
     """Reads all segments, and the example of the specification, with a program that knows only the specification."""
     specification = os.path.join(HERE, "../../src/journal/FORMAT.md")
     command = [sys.executable, "-B", os.path.join(HERE, "read_journal.py"), "--summary", "--example", specification]
-    done = subprocess.run([*command, *segments(path)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*command, *segments(path)], capture_output=True, text=True, timeout=600)
     check(done.returncode == 0, f"read_journal.py: {done.stderr}")
     print(done.stdout, end="")
 
@@ -124,10 +133,11 @@ async def session(binary, path, seconds, how):
         users = [(Python(), f"python{n % (PYTHONS - 4)}") for n in range(PYTHONS)] + [(node, f"node{n}") for n in range(NODES)]
         tasks = [asyncio.create_task(crowd.live(library, user)) for library, user in users]
         await asyncio.sleep(seconds)
+        await asyncio.to_thread(read_until, sock, b"stale")
         if how == signal.SIGTERM:
             crowd.over = True
         os.kill(server.pid, how)
-        code = await asyncio.to_thread(server.exit_code, 40)
+        code = await asyncio.to_thread(server.exit_code, 90)
         crowd.over = True
         await asyncio.wait(tasks, timeout=10)
         for task in tasks:
@@ -170,9 +180,10 @@ async def main(binary, seconds):
         check(code == 0 and out.startswith("turn 50 at "), out)
 
         # The same journal with one changed byte, a file that is not a journal, and a missing file.
-        last = segments(path)[-1]
-        with open(last, "r+b") as file:
-            file.seek(os.path.getsize(last) // 2)
+        # Of the newest session. Its last segment may have little more than a head.
+        largest = max(segments(path)[-int(summary["segments"]):], key=os.path.getsize)
+        with open(largest, "r+b") as file:
+            file.seek(os.path.getsize(largest) // 2)
             byte = file.read(1)
             file.seek(-1, os.SEEK_CUR)
             file.write(bytes([byte[0] ^ 1]))

@@ -122,7 +122,7 @@ fn a_half_open_connection_is_given_up_and_the_seat_kept() {
     let mut ann = join(address, Some(Duration::from_millis(100)));
     open(&mut server, &mut [&mut ann]);
     let seat = ann.me().expect("a member").conn().to_owned();
-    assert!(ann.wait(Duration::from_secs(10), |session| session.state() == State::Waiting), "it is noticed");
+    assert!(ann.wait(Duration::from_secs(60), |session| session.state() == State::Waiting), "it is noticed");
     assert_eq!(ann.why().map(|why| why.code), Some(1006));
     assert_eq!(why(&mut ann).map(|why| why.code), Some(1006), "the event");
     open(&mut server, &mut [&mut ann]);

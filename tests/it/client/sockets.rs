@@ -10,7 +10,7 @@ use lobbyd::client::{Closed, Event, Lobby, LobbyOptions, LobbyToken, Session, St
 use lobbyd::net::Server;
 use lobbyd::{App, Config};
 
-use crate::common::sockets::{SHORT, on_free_port};
+use crate::common::sockets::{SHORT, TURNS, on_free_port, refusing};
 
 pub fn relay(config: Config) -> Server<Relay> {
     Server::bind(config, Relay::default()).expect("a free port")
@@ -25,14 +25,14 @@ pub fn connect(address: SocketAddr, token: &str) -> Lobby {
     Lobby::connect(&format!("ws://{address}/ws/chess"), with_token(token)).expect("a valid address")
 }
 
-/// Runs turns of the server and of the clients until `is_done`, for some seconds at most.
+/// Runs turns of the server and of the clients until `is_done`.
 #[track_caller]
 pub fn turns<A: App>(
     server: &mut Server<A>,
     lobbies: &mut [&mut Lobby],
     mut is_done: impl FnMut(&mut [&mut Lobby]) -> bool,
 ) {
-    for _ in 0..3000 {
+    for _ in 0..TURNS {
         for lobby in lobbies.iter_mut() {
             lobby.turn(Duration::ZERO);
         }
@@ -75,8 +75,8 @@ impl Stage {
     fn accept(&mut self) -> (TcpStream, String) {
         self.listener.set_nonblocking(true).expect("a socket can be set non-blocking");
         let mut accepted = None;
-        for _ in 0..3000 {
-            self.lobby.turn(Duration::from_millis(2));
+        for _ in 0..TURNS {
+            self.lobby.turn(Duration::from_millis(5));
             match self.listener.accept() {
                 Ok((socket, _)) => {
                     accepted = Some(socket);
@@ -109,14 +109,14 @@ impl Stage {
         socket
     }
 
-    /// Does turns until `is_done`, for some seconds at most.
+    /// Does turns until `is_done`.
     #[track_caller]
     fn until(&mut self, mut is_done: impl FnMut(&mut Lobby) -> bool) {
-        for _ in 0..1000 {
+        for _ in 0..TURNS {
             if is_done(&mut self.lobby) {
                 return;
             }
-            self.lobby.turn(Duration::from_millis(10));
+            self.lobby.turn(Duration::from_millis(5));
         }
         panic!("it did not happen: {:?}", self.lobby);
     }
@@ -205,7 +205,7 @@ fn members_hear_each_other_and_leave() {
 fn a_game_that_never_waits_opens_and_hears() {
     let mut server = relay(on_free_port());
     let mut ann = connect(server.local_addr().expect("the server listens"), "ann");
-    for _ in 0..3000 {
+    for _ in 0..TURNS {
         if ann.turn(Duration::ZERO) == State::Open {
             return;
         }
@@ -246,7 +246,7 @@ fn a_token_function_that_panics_fails_the_attempt() {
     let options = with_token(LobbyToken::fetched(|| std::panic::resume_unwind(Box::new("no token"))));
     let mut ann = Lobby::connect("ws://127.0.0.1:9/ws/chess", options).expect("a valid address");
     let waits = |session: &Session| session.state() == State::Waiting;
-    assert!(ann.wait(Duration::from_secs(10), waits), "{ann:?}");
+    assert!(ann.wait(Duration::from_secs(60), waits), "{ann:?}");
 }
 
 #[test]
@@ -260,9 +260,9 @@ fn an_address_of_ipv6_needs_no_name() {
 
 #[test]
 fn nobody_listens() {
-    let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let (_socket, address) = refusing();
     let mut ann = connect(address, "ann");
-    assert!(ann.wait(Duration::from_secs(10), |session| session.state() == State::Waiting));
+    assert!(ann.wait(Duration::from_secs(60), |session| session.state() == State::Waiting));
     let why = why(&mut ann).expect("a reason");
     assert_eq!((why.code, &*why.reason), (1006, "no_connection"));
 }
@@ -301,12 +301,12 @@ fn a_server_that_hangs_in_the_handshake_can_be_left_at_once() {
     stage.lobby.leave();
     assert!(stage.lobby.is_finished(), "there is no connection to end");
     let mut rest = Vec::new();
-    for _ in 0..1000 {
+    for _ in 0..TURNS {
         if !read(&mut socket, &mut rest) {
             assert!(rest.is_empty());
             return;
         }
-        stage.lobby.turn(Duration::from_millis(2));
+        stage.lobby.turn(Duration::from_millis(5));
     }
     panic!("the socket stays open");
 }
@@ -420,7 +420,7 @@ fn scripts_wait_for_the_lobby_and_for_answers() {
     let mut server = relay(on_free_port());
     let url = format!("ws://{}/ws/chess", server.local_addr().expect("the server listens"));
     let script = std::thread::spawn(move || {
-        let mut ann = Lobby::join(&url, with_token("ann"), Duration::from_secs(10)).expect("the lobby is open");
+        let mut ann = Lobby::join(&url, with_token("ann"), Duration::from_secs(60)).expect("the lobby is open");
         let ack = ann.request_and_wait("chat", "hello").expect("it is executed");
         assert!(ack.seq().is_some());
         assert!(ann.poll_event().is_some(), "the events of before can be polled");
@@ -431,7 +431,7 @@ fn scripts_wait_for_the_lobby_and_for_answers() {
         }
         assert!(matches!(last, Some(Event::Connection { state: State::Closed, .. })), "{last:?}");
         assert_eq!(ann.request_and_wait("chat", "again").expect_err("it is closed").code(), "closed");
-        let why = Lobby::join(&url, LobbyOptions::default(), Duration::from_secs(10)).expect_err("there is no user");
+        let why = Lobby::join(&url, LobbyOptions::default(), Duration::from_secs(60)).expect_err("there is no user");
         assert_eq!((why.code(), &why.details()["code"]), ("unauthorized", &4001.into()));
     });
     while !script.is_finished() {
@@ -449,18 +449,22 @@ fn without_tls_a_secure_address_is_an_error() {
 }
 
 #[track_caller]
-fn check_failure(options: LobbyOptions, url: &str, reason: &str) {
-    let joined = Lobby::join(url, options, Duration::from_millis(200));
-    let error = joined.map(drop).expect_err("there is no server");
+fn check_failure(token: impl Fn() -> LobbyToken, url: &str, reason: &str) {
     let message = format!("the last attempt has failed: {reason}");
-    assert_eq!((error.code(), error.message()), ("timeout", Some(&*message)));
+    // On a busy machine an attempt may take longer than the first of these times.
+    let is_said = [200, 2000, 20_000].into_iter().any(|millis| {
+        let joined = Lobby::join(url, with_token(token()), Duration::from_millis(millis));
+        let error = joined.map(drop).expect_err("there is no server");
+        assert_eq!(error.code(), "timeout");
+        error.message() == Some(&*message)
+    });
+    assert!(is_said, "{message}");
 }
 
 #[test]
 fn a_join_that_times_out_says_why_the_last_attempt_has_failed() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let url = format!("ws://{}/ws/chess", listener.local_addr().expect("an address"));
-    drop(listener);
-    check_failure(with_token("ann"), &url, "no_connection");
-    check_failure(with_token(LobbyToken::fetched(|| None)), &url, "no_token");
+    let (_socket, address) = refusing();
+    let url = format!("ws://{address}/ws/chess");
+    check_failure(|| "ann".into(), &url, "no_connection");
+    check_failure(|| LobbyToken::fetched(|| None), &url, "no_token");
 }

@@ -52,7 +52,7 @@ impl Redis {
     /// Connects with RESP3.
     pub(super) fn connect(&self) -> Connection {
         let stream = UnixStream::connect(self.socket()).expect("redis-server listens");
-        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket option");
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket option");
         let mut connection = Connection { stream, unread: Vec::new() };
         connection.call(&[b"HELLO", b"3"]);
         connection

@@ -9,10 +9,22 @@ use lobbyd::sim::wire::{self, Reader, Received};
 use lobbyd::{App, Config};
 
 pub const SHORT: Option<Duration> = Some(Duration::from_millis(5));
+/// Most turns in which something has to happen. If each of them waits, they take a minute: threads and processes that take
+/// part may have to wait for a processor.
+pub const TURNS: usize = 12_000;
 
 /// A configuration whose server listens on a free port of this machine.
 pub fn on_free_port() -> Config {
     Config { listen: "127.0.0.1:0".parse().expect("an address"), ..Config::default() }
+}
+
+/// Returns an address at which connections are refused while the socket exists. Nothing else can listen there.
+pub fn refusing() -> (socket2::Socket, SocketAddr) {
+    use socket2::{Domain, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a descriptor");
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+    let address = socket.local_addr().expect("it is bound").as_socket().expect("an address of IPv4");
+    (socket, address)
 }
 
 /// A client with a non-blocking socket: the test runs the server's turns while the client waits.
@@ -58,10 +70,10 @@ impl<S: Read + Write> Client<S> {
         self.reader.next().expect("the server keeps to the protocol")
     }
 
-    /// Runs turns of the server until the client has received an item. A thousand turns take some seconds.
+    /// Runs turns of the server until the client has received an item.
     #[track_caller]
     pub fn next<A: App>(&mut self, server: &mut Server<A>) -> Received {
-        for _ in 0..1000 {
+        for _ in 0..TURNS {
             if let Some(received) = self.poll() {
                 return received;
             }
@@ -81,7 +93,7 @@ impl<S: Read + Write> Client<S> {
     /// Runs turns of the server until it has shut down its side of the connection.
     #[track_caller]
     pub fn end<A: App>(&mut self, server: &mut Server<A>) {
-        for _ in 0..1000 {
+        for _ in 0..TURNS {
             let received = self.poll();
             assert_eq!(received, None, "nothing more was expected");
             if self.ended {

@@ -11,7 +11,7 @@ use lobbyd::sim::wire::{self, Received};
 use serde_json::Value;
 
 use crate::common::files::File;
-use crate::common::sockets::{Client, SHORT, on_free_port};
+use crate::common::sockets::{Client, SHORT, TURNS, on_free_port};
 
 const TOKEN: &str = "correct-horse-battery";
 
@@ -47,7 +47,7 @@ impl Stream {
     /// Runs turns until the text has arrived.
     #[track_caller]
     fn wait_for(&mut self, server: &mut Server<Relay>, text: &str) {
-        for _ in 0..1000 {
+        for _ in 0..TURNS {
             self.read();
             if self.received.contains(text) {
                 return;
@@ -81,7 +81,7 @@ fn visit(server: &mut Server<Relay>, members: SocketAddr, lobby: &str, user: &st
     assert!(matches!(client.next(server), Received::Answer(101, _)));
     client.json(server);
     client.send(&wire::close(1000, ""));
-    for _ in 0..1000 {
+    for _ in 0..TURNS {
         client.poll();
         if client.ended {
             return;
@@ -192,7 +192,7 @@ fn a_drain_is_an_event_and_streams_do_not_hold_it_up() {
     reader.wait_for(&mut server, "hello");
     server.handle().stop();
     let mut stopped = false;
-    for _ in 0..100 {
+    for _ in 0..TURNS {
         if let lobbyd::net::Status::Stopped(_) = server.turn(SHORT).expect("the turn succeeds") {
             stopped = true;
             break;

@@ -141,11 +141,15 @@ fn the_unspecified_ipv6_address_takes_ipv4_unless_ipv4_has_a_listener_of_its_own
         let mut client = connect(&ListenAddress::Ip(address), "ann");
         assert!(matches!(client.next(&mut server), Received::Answer(101, _)), "{address}");
     }
-    let server = bind(listening("0.0.0.0:0,[::]:0")).expect("free ports");
-    assert!(TcpStream::connect(("127.0.0.1", port(&server, 0))).is_ok());
-    assert!(TcpStream::connect((Ipv6Addr::LOCALHOST, port(&server, 1))).is_ok());
-    let refused = TcpStream::connect(("127.0.0.1", port(&server, 1))).map_err(|error| error.kind());
-    assert!(matches!(refused, Err(ErrorKind::ConnectionRefused)), "{refused:?}");
+    let is_refused = || {
+        let server = bind(listening("0.0.0.0:0,[::]:0")).expect("free ports");
+        assert!(TcpStream::connect(("127.0.0.1", port(&server, 0))).is_ok());
+        assert!(TcpStream::connect((Ipv6Addr::LOCALHOST, port(&server, 1))).is_ok());
+        let refused = TcpStream::connect(("127.0.0.1", port(&server, 1))).map_err(|error| error.kind());
+        matches!(refused, Err(ErrorKind::ConnectionRefused))
+    };
+    // Another test may listen on 127.0.0.1 with the same port.
+    assert!((0..5).any(|_| is_refused()));
 }
 
 /// The budget of a turn is shared: a flood at one address does not keep the clients of another one waiting.
@@ -219,7 +223,7 @@ fn the_file_of_a_living_server_is_refused_and_a_stale_one_is_replaced() {
     drop((other, backlog));
     assert!(path.exists());
     // A child process that another test starts has a copy of the listener until it executes its program.
-    let mut attempts = (0..10_000).map(|_| {
+    let mut attempts = (0..1_000_000).map(|_| {
         std::thread::yield_now();
         bind(config.clone())
     });

@@ -10,13 +10,13 @@ use lobbyd::net::{Error, Server, Status};
 use lobbyd::sim::wire::{self, Opcode, Received};
 use lobbyd::{App, Authorization, Config, ConnId, Context, Member, Message, Protocol, Request};
 
-use crate::common::sockets::{BlockingClient, Client, SHORT, on_free_port};
+use crate::common::sockets::{BlockingClient, Client, SHORT, TURNS, on_free_port};
 
 /// Reads until the server's end of stream, which follows all its output. A reset fails the test. Returns the last item.
 #[track_caller]
 fn read_to_the_end<A: App>(client: &mut Client, server: &mut Server<A>) -> Received {
     let mut last = None;
-    for _ in 0..1000 {
+    for _ in 0..TURNS {
         while let Some(received) = client.poll() {
             last = Some(received);
         }
@@ -127,7 +127,9 @@ fn input_with_the_end_of_the_stream_is_answered_on_both_ports() {
 /// The number of bytes read after a close is bounded.
 #[test]
 fn a_peer_that_keeps_sending_after_the_close_is_dropped() {
-    let config = Config { max_linger_bytes: lobbyd::config::ByteSize(100_000), ..on_free_port() };
+    let max_linger_bytes = lobbyd::config::ByteSize(100_000);
+    // Its bound in time is not what ends the connection.
+    let config = Config { max_linger_bytes, linger_timeout: Duration::from_secs(60), ..on_free_port() };
     let mut server = Server::bind(config, Relay::default()).expect("a free port");
     let mut client = Client::connect(server.local_addr().expect("the server listens"), "chess", "ann");
     assert!(matches!(client.next(&mut server), Received::Answer(101, _)));
@@ -307,7 +309,7 @@ fn a_lost_client_frees_its_seat() {
     let mut ann = Client::connect(address, "chess", "ann");
     assert!(matches!(ann.next(&mut server), Received::Answer(101, _)));
     drop(ann);
-    for _ in 0..1000 {
+    for _ in 0..TURNS {
         if server.engine().stats().total_connections == 0 {
             break;
         }
@@ -340,7 +342,9 @@ impl App for Asking {
 
 #[test]
 fn other_threads_can_authorize_command_and_stop() {
-    let mut server = Server::bind(on_free_port(), Asking::default()).expect("a free port");
+    let long = Duration::from_secs(60);
+    let config = Config { auth_timeout: long, close_timeout: long, drain_deadline: 2 * long, ..on_free_port() };
+    let mut server = Server::bind(config, Asking::default()).expect("a free port");
     let handle = server.handle();
     let mut ann = Client::connect(server.local_addr().expect("the server listens"), "a", "ann");
     while server.engine().app().asked.is_empty() {
@@ -360,7 +364,7 @@ fn other_threads_can_authorize_command_and_stop() {
     ann.send(&wire::close(1001, ""));
     ann.end(&mut server);
     drop(ann);
-    for _ in 0..1000 {
+    for _ in 0..TURNS {
         if let Status::Stopped(totals) = server.turn(SHORT).expect("the turn succeeds") {
             assert_eq!((totals.closed, totals.dropped_bytes, totals.forced), (1, 0, 0));
             return;
@@ -412,11 +416,12 @@ fn the_example_embeds_the_server_in_a_loop_of_its_own() {
     let position: i32 = first.strip_prefix("ann=").expect("ann is there").parse().expect("a number");
     client.send(&wire::text("right"));
     let moved = Received::Text(format!("ann={}", position + 1));
-    assert!((0..100).any(|_| client.next() == moved), "the move is seen in a later frame");
+    // Thirty frames come each second.
+    assert!((0..2000).any(|_| client.next() == moved), "the move is seen in a later frame");
     let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
     assert!(status.expect("kill can be started").success());
     let close = Received::Close(1001, "server_shutdown".into());
-    assert!((0..100).any(|_| client.next() == close), "it says goodbye");
+    assert!((0..2000).any(|_| client.next() == close), "it says goodbye");
     drop(client);
     assert_eq!(child.wait().expect("the child can be waited for").code(), Some(0));
 }

@@ -10,7 +10,7 @@ use lobbyd::apps::Relay;
 use lobbyd::net::{Error, Server};
 
 use crate::common::files::{File, Folder};
-use crate::common::sockets::{Client, SHORT, on_free_port};
+use crate::common::sockets::{Client, SHORT, TURNS, on_free_port};
 
 const TOKEN: &str = "correct-horse-battery";
 const HEALTH: &str = "GET /health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -70,7 +70,7 @@ impl Asker {
     /// Runs turns of the server until a response has arrived.
     #[track_caller]
     fn status(&mut self, server: &mut Server<Relay>) -> u16 {
-        for _ in 0..1000 {
+        for _ in 0..TURNS {
             if let Some(status) = self.poll() {
                 return status;
             }

@@ -11,7 +11,7 @@ use lobbyd::sim::wire::{self, Received};
 use lobbyd::{Config, Time};
 
 use crate::common::scrape::Scrape;
-use crate::common::sockets::{Client, SHORT, on_free_port};
+use crate::common::sockets::{Client, SHORT, TURNS, on_free_port};
 
 const V1: &[u8] = b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n";
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc6\x33\x64\x01\xdc\x04\x01\xbb";
@@ -71,7 +71,7 @@ impl Rig {
         let mut client = Client::open(self.server.admin_addr().expect("admin is on"));
         client.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes());
         let (mut answer, mut bytes) = (Vec::new(), [0; 65_536]);
-        for _ in 0..1000 {
+        for _ in 0..TURNS {
             match client.stream.read(&mut bytes) {
                 Ok(0) => {
                     return String::from_utf8(answer)
@@ -107,7 +107,7 @@ impl Rig {
     /// Runs turns until the server has closed a connection of which it has read less than a header.
     #[track_caller]
     fn expect_closed(&mut self, client: &mut Client) {
-        for _ in 0..1000 {
+        for _ in 0..TURNS {
             match client.stream.read(&mut [0; 16]) {
                 Ok(0) => return,
                 Ok(_) => panic!("something was answered"),
@@ -288,7 +288,7 @@ fn a_header_that_does_not_come_or_trickles_in_is_timed_out() {
     let mut slow = rig.open(b"PROXY");
     rig.turns(1);
     let mut bytes = b" TCP4 192.0.2.1 198.51.100.1 ".iter().cycle();
-    for _ in 0..1000 {
+    for _ in 0..TURNS {
         match slow.stream.write(&[*bytes.next().expect("it cycles")]).and_then(|_| slow.stream.read(&mut [0; 16])) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => rig.turns(1),
             _ => break,

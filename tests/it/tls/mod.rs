@@ -17,7 +17,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-use crate::common::sockets::SHORT;
+use crate::common::sockets::{SHORT, TURNS};
 
 /// Returns the path of a file in `tests/it/tls/files`.
 fn file(name: &str) -> PathBuf {
@@ -163,7 +163,7 @@ impl TlsClient {
     /// Runs turns of the server until the client has received an item.
     #[track_caller]
     fn next<A: App>(&mut self, server: &mut Server<A>) -> Received {
-        for _ in 0..1000 {
+        for _ in 0..TURNS {
             if let Some(received) = self.poll() {
                 return received;
             }
@@ -177,7 +177,7 @@ impl TlsClient {
     #[track_caller]
     fn end<A: App>(&mut self, server: &mut Server<A>) -> Vec<Received> {
         let mut all = Vec::new();
-        for _ in 0..1000 {
+        for _ in 0..TURNS {
             while let Some(received) = self.poll() {
                 all.push(received);
             }
@@ -193,7 +193,7 @@ impl TlsClient {
 /// Runs turns of the server until `is_done`.
 #[track_caller]
 fn turns_until<A: App>(server: &mut Server<A>, mut is_done: impl FnMut(&Server<A>) -> bool) {
-    for _ in 0..1000 {
+    for _ in 0..TURNS {
         if is_done(server) {
             return;
         }
@@ -207,7 +207,7 @@ fn turns_until<A: App>(server: &mut Server<A>, mut is_done: impl FnMut(&Server<A
 fn raw_end<A: App>(server: &mut Server<A>, socket: &mut TcpStream) -> Vec<u8> {
     socket.set_nonblocking(true).expect("a socket can be set non-blocking");
     let (mut all, mut bytes) = (Vec::new(), [0; 4096]);
-    for _ in 0..1000 {
+    for _ in 0..TURNS {
         match socket.read(&mut bytes) {
             Ok(0) => return all,
             Ok(count) => all.extend_from_slice(&bytes[..count]),

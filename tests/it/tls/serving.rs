@@ -125,7 +125,7 @@ fn check_numbered(message: Received, number: usize) {
 /// The close frame follows what was partly sent, although the rest of the queue is dropped.
 #[test]
 fn a_slow_consumer_with_tls_is_closed_with_a_reason() {
-    let mut server = bind(with_tls("first"));
+    let mut server = bind(Config { close_timeout: Duration::from_secs(60), ..with_tls("first") });
     let mut ann = TlsClient::join(&mut server, &newest(), "ann");
     turns_until(&mut server, |server| server.engine().stats().total_connections == 1);
     let frame = lobbyd::Frame::text(&"x".repeat(60_000));
@@ -151,7 +151,7 @@ fn a_slow_consumer_with_tls_is_closed_with_a_reason() {
 
 #[test]
 fn the_server_says_that_it_sends_nothing_more() {
-    let mut server = bind(with_tls("first"));
+    let mut server = bind(Config { close_timeout: Duration::from_secs(60), ..with_tls("first") });
     let mut ann = TlsClient::join(&mut server, &newest(), "ann");
     ann.send(&wire::close(1000, ""));
     let received = ann.end(&mut server);

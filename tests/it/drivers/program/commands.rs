@@ -155,7 +155,7 @@ fn the_printed_file_has_every_option_with_its_default() {
     // As printed, and with all options set, it is accepted and changes nothing.
     let defaults = effective(&[]);
     for contents in [&printed, &uncommented(&printed)] {
-        let file = File::new("printed", contents);
+        let file = File::new("printed-config", contents);
         assert!(output_of(&["check", "--config", file.path()]).starts_with("ok\n"));
         assert_eq!(effective(&["--config", file.path()]), defaults);
     }

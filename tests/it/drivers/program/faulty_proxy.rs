@@ -17,7 +17,7 @@ pub(super) enum Fault {
     Swap,
     /// Ends the connection in front of it.
     Cut,
-    /// Stops all output of the server to one member, until the others have received 200 messages more.
+    /// Stops all output of the server to one member, until the others have received 100 messages more.
     Stall,
     /// Passes it on, but ends a connection for POSTs in place of its 20th answer.
     CutPost,
@@ -146,7 +146,7 @@ fn pass_on(mut upstream: TcpStream, mut client: TcpStream, fault: Fault, message
                 Fault::Cut if is_it => return cut(&client, &upstream),
                 Fault::CutPost if is_answer => return cut(&client, &upstream),
                 Fault::Stall if is_it => {
-                    messages.wait_for(220);
+                    messages.wait_for(120);
                     piece
                 }
                 _ if is_message => [piece, held.take().unwrap_or_default()].concat(),

@@ -2,6 +2,8 @@
 
 mod rig;
 
+use std::time::Duration;
+
 use self::rig::{Cluster, Node, Redis, has_redis};
 use crate::cluster::link::LinkConfig;
 use crate::net::clock::Clock;
@@ -75,7 +77,8 @@ fn a_node_that_is_silent_ends_and_comes_back_under_a_new_incarnation() {
     if !has_redis() {
         return;
     }
-    let mut cluster = Cluster::start("silent", &["a", "b"]);
+    // The test waits for the end of the lease.
+    let mut cluster = Cluster::with_lease("silent", &["a", "b"], Duration::from_secs(3));
     let lost = cluster.nodes[1].node;
     let mut silent = cluster.nodes.remove(1);
     cluster.run_until("its lease expires", |nodes| nodes[0].nodes.len() == 1);

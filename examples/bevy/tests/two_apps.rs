@@ -56,7 +56,7 @@ fn game(url: &str, user: &str) -> App {
 /// Runs frames of the games and turns of the server until `is_done`.
 #[track_caller]
 fn frames(server: &mut Server<Relay>, games: &mut [App; 2], is_done: impl Fn(&World) -> bool) {
-    for _ in 0..3000 {
+    for _ in 0..12_000 {
         games.iter_mut().for_each(App::update);
         if games.iter().all(|game| is_done(game.world())) {
             return;
@@ -102,6 +102,11 @@ fn two_games_hear_each_other_and_come_back_to_a_new_server() {
 
 #[test]
 fn a_game_that_exits_leaves_its_seat() {
+    // The last frame waits for the server for half a second, in which a busy machine may do something else.
+    assert!((0..5).any(|_| last_frame_waits_until_the_seat_is_left()));
+}
+
+fn last_frame_waits_until_the_seat_is_left() -> bool {
     let mut server = serve("127.0.0.1:0");
     let url = url(&server);
     let mut bob = game(&url, "bob");
@@ -114,9 +119,9 @@ fn a_game_that_exits_leaves_its_seat() {
         }
         ann.world_mut().write_message(AppExit::Success);
         ann.update();
-        assert!(ann.world().resource::<LobbyClient>().is_finished());
+        ann.world().resource::<LobbyClient>().is_finished()
     });
-    for _ in 0..3000 {
+    for _ in 0..12_000 {
         bob.update();
         if ann.is_finished() && !bob.world().resource::<Heard>().leaves.is_empty() {
             break;
@@ -124,8 +129,8 @@ fn a_game_that_exits_leaves_its_seat() {
         server.turn(Some(Duration::from_millis(5))).expect("the turn succeeds");
     }
     assert!(ann.is_finished(), "the game has not ended");
-    ann.join().expect("it does not panic");
     assert_eq!(bob.world().resource::<Heard>().leaves, [("ann".to_owned(), "left".to_owned())]);
+    ann.join().expect("it does not panic")
 }
 
 #[test]

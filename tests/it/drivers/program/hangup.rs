@@ -52,7 +52,7 @@ fn a_closed_terminal_drains_the_server() {
 /// The kernel sends it to the leader of the session and to the group in the foreground, and this process is in both.
 #[test]
 fn a_second_sighup_does_not_cut_off_the_drain() {
-    let (mut program, _terminal) = start_in_terminal(&[PROGRAM]);
+    let (mut program, _terminal) = start_in_terminal(&[PROGRAM, "--close-timeout", "25s"]);
     let mut client = BlockingClient::connect(program.address, "/ws/a?token=ann", &[]);
     program.signal("-HUP");
     while !matches!(client.next(), Received::Close(1001, _)) {}

@@ -135,7 +135,7 @@ fn check_token(program: &Program, token: &str, user: Option<&str>) {
 /// Opens a connection that is either upgraded or dropped without an answer.
 fn try_connect(program: &Program, user: usize) -> Option<BlockingClient> {
     let mut client = BlockingClient::open(program.address);
-    client.stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket takes it");
+    client.stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket takes it");
     // The connection may be dropped already.
     let _ = client.stream.write_all(&wire::upgrade_request(&format!("/ws/a?token=u{user}"), &[]));
     let answer = client.poll()?;

@@ -20,7 +20,7 @@ impl Manager {
         let path = std::env::temp_dir().join(format!("lobbyd-{name}-{}", std::process::id()));
         let _ = std::fs::remove_file(&path);
         let socket = UnixDatagram::bind(&path).expect("a socket file can be bound");
-        socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket takes it");
+        socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket takes it");
         Manager { socket, path }
     }
 
@@ -93,14 +93,16 @@ fn the_watchdog_hears_from_an_idle_loop_and_not_from_a_stopped_one() {
     let late = std::iter::from_fn(|| manager.socket.recv(&mut bytes).ok()).take(1000).count();
     assert!(late < 1000, "it notifies after the stop");
     program.signal("-CONT");
-    manager.socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket takes it");
+    manager.socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket takes it");
     assert!(manager.receive().starts_with("WATCHDOG=1\n"));
 }
 
 #[test]
 fn the_status_of_a_drain_stays_while_the_watchdog_is_served() {
     let manager = Manager::listen("watchdog-drain");
-    let mut program = manager.start(&[("WATCHDOG_USEC", "20000")], &["--stats-interval", "off"]);
+    // The queue of a socket has room for ten notifications: those of two seconds.
+    let arguments = ["--stats-interval", "off", "--close-timeout", "25s"];
+    let mut program = manager.start(&[("WATCHDOG_USEC", "400000")], &arguments);
     let (client, _) = super::connect(&program, "ann");
     program.signal("-TERM");
     while !manager.receive().starts_with("STOPPING=1\n") {}

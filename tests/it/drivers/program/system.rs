@@ -24,7 +24,7 @@ fn sigterm_says_goodbye_and_exits_0() {
 
 #[test]
 fn a_second_signal_ends_at_once_and_a_bad_configuration_does_not_start() {
-    let mut program = Program::start(PROGRAM, &["--listen", "127.0.0.1:0"]);
+    let mut program = Program::start(PROGRAM, &["--listen", "127.0.0.1:0", "--close-timeout", "25s"]);
     let mut client = BlockingClient::connect(program.address, "/ws/a?token=ann", &[]);
     program.signal("-INT");
     // This client never answers the close frame, so the server waits for it.
@@ -69,7 +69,7 @@ fn a_log_that_cannot_be_written_does_not_stop_the_server() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_process_that_was_stopped_closes_no_connection() {
-    let timeouts = ["--ping-interval", "2s", "--pong-timeout", "1900ms", "--handshake-timeout", "2s"];
+    let timeouts = ["--ping-interval", "4s", "--pong-timeout", "3900ms", "--handshake-timeout", "4s"];
     let limits = ["--max-per-lobby", "100", "--events-per-turn", "7", "--accept-per-turn", "7"];
     let program = Program::start(PROGRAM, &[&["--listen", "127.0.0.1:0"], &timeouts[..], &limits].concat());
     let mut members: Vec<_> = (0..40).map(|user| connect(&program, &format!("u{user}"))).collect();

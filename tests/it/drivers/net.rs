@@ -399,8 +399,16 @@ fn the_example_embeds_the_server_in_a_loop_of_its_own() {
     // `cargo test` has built the examples, `cargo test --test it` has not.
     let tests = std::env::current_exe().expect("a path");
     let target = tests.ancestors().nth(3).expect("target/PROFILE/deps/it");
-    let build = ["build", "--quiet", "--example", "embed", "--target-dir"];
-    let built = Command::new(env!("CARGO")).args(build).arg(target).status();
+    // With the features of the tests the library is built already.
+    let features = [
+        ("deflate", cfg!(feature = "deflate")),
+        ("hook", cfg!(feature = "hook")),
+        ("jwt", cfg!(feature = "jwt")),
+        ("tls", cfg!(feature = "tls")),
+    ];
+    let features: Vec<&str> = features.into_iter().filter_map(|(name, is_on)| is_on.then_some(name)).collect();
+    let build = ["build", "--quiet", "--example", "embed", "--features", &features.join(",")];
+    let built = Command::new(env!("CARGO")).args(build).arg("--target-dir").arg(target).status();
     assert!(built.expect("cargo runs").success());
     let example = target.join("debug/examples/embed");
     let mut command = Command::new(example);

@@ -1,6 +1,7 @@
 //! The whole server under simulation: many seeds, the same hash in every process, and seeds that once failed.
 //!
-//! `LOBBYD_SEEDS=10000` sets the number of seeds. The default is 120: `.ci/run` simulates thousands with the release program.
+//! `LOBBYD_SEEDS=10000` sets the number of seeds. The default is 120, and fewer where a seed runs several times: `.ci/run`
+//! simulates thousands with the release program, hundreds of them with a journal, and compares a hundred with a debug build.
 
 use std::process::Command;
 
@@ -31,7 +32,7 @@ fn invariants_hold_for_every_seed() {
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
-    for seed in 0..20 {
+    for seed in 0..8 {
         let plan = Plan::new(seed, 500);
         assert_eq!(run(&plan), run(&plan), "seed {seed}");
     }
@@ -41,11 +42,11 @@ fn the_same_seed_gives_the_same_run() {
 #[test]
 fn another_process_gives_the_same_hash() {
     let output = Command::new(env!("CARGO_BIN_EXE_lobbyd"))
-        .args(["simulate", "--seed", "1..20", "--steps", "500"])
+        .args(["simulate", "--seed", "1..8", "--steps", "500"])
         .output()
         .expect("the program starts");
     let text = String::from_utf8(output.stdout).expect("UTF-8");
-    let expected = format!("{:016x}", run_all(1..20, 500).hash);
+    let expected = format!("{:016x}", run_all(1..8, 500).hash);
     assert_eq!(text.lines().last().and_then(|line| line.split_whitespace().last()), Some(&*expected), "{text}");
 }
 
@@ -116,7 +117,7 @@ mod broken {
 /// the same transcript.
 #[test]
 fn recording_changes_nothing_and_the_run_replays_exactly() {
-    for seed in 0..30 {
+    for seed in 0..12 {
         let plan = Plan::new(seed, 400);
         let recorded = simulate_journaled(&plan).unwrap_or_else(|failure| panic!("{failure}"));
         assert!(recorded.connections > 0);

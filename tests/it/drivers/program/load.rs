@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::process::Output;
+use std::thread;
 
 use serde_json::Value;
 
@@ -253,32 +254,43 @@ fn run_behind(fault: Fault, arguments: &str) -> (Value, Option<i32>) {
     report(proxy, &format!("--members 4 --per-lobby 4 {arguments}"))
 }
 
+/// Checks runs with WebSockets and runs with event streams, all at the same time: they mostly wait.
+fn check_at_once<T: Sync>(runs: &[T], check: impl Fn(&T, &str) + Sync) {
+    let check = &check;
+    thread::scope(|scope| {
+        for run in runs {
+            for sse in ["", "--sse"] {
+                scope.spawn(move || check(run, sse));
+            }
+        }
+    });
+}
+
 #[test]
 fn a_lost_doubled_or_swapped_message_is_reported() {
-    for (fault, expected, words) in [
+    let runs = [
         (Fault::Drop, [1, 0, 0, 0, 0, 0], "1 messages were lost"),
         (Fault::Double, [0, 1, 0, 0, 0, 0], "1 messages were received twice"),
         (Fault::Swap, [0, 0, 1, 0, 0, 0], "1 messages were received out of order"),
-    ] {
-        for sse in ["", "--sse"] {
-            let (report, code) = run_behind(fault, &format!("--seconds 1 --rate 16 {sse}"));
-            assert_eq!((counts(&report, FAULTS), code), (expected.to_vec(), Some(1)), "{fault:?} {sse}: {report:#}");
-            check_sentence(&report, "problems", words);
-            let expected = 4 * 16 * 3 - u64::from(fault == Fault::Drop);
-            assert_eq!(counts(&report, &["acked", "delivered"]), [64, expected], "{fault:?} {sse}");
-        }
-    }
+    ];
+    check_at_once(&runs, |(fault, expected, words), sse| {
+        let (report, code) = run_behind(*fault, &format!("--seconds 1 --rate 16 {sse}"));
+        assert_eq!((counts(&report, FAULTS), code), (expected.to_vec(), Some(1)), "{fault:?} {sse}: {report:#}");
+        check_sentence(&report, "problems", words);
+        let expected = 4 * 16 * 3 - u64::from(*fault == Fault::Drop);
+        assert_eq!(counts(&report, &["acked", "delivered"]), [64, expected], "{fault:?} {sse}");
+    });
 }
 
 /// A member whose connection is cut comes back to its seat, and has missed nothing.
 #[test]
 fn a_member_that_is_cut_resumes_its_session() {
-    for sse in ["", "--sse"] {
+    check_at_once(&[()], |(), sse| {
         let (report, code) = run_behind(Fault::Cut, &format!("--seconds 4 --rate 4 {sse}"));
         assert_eq!((counts(&report, FAULTS), code), (vec![0; 6], Some(0)), "{sse}: {report:#}");
         assert_eq!(counts(&report, &["joined", "resumed", "rejoined", "acked", "delivered"]), [4, 1, 0, 64, 192]);
         check_sentence(&report, "notes", "1 connections were closed with 1006 unexpected end of the stream");
-    }
+    });
 }
 
 /// The server has executed the messages of this POST, and executes them once. Nothing is wrong with the event stream.
@@ -293,11 +305,11 @@ fn a_post_without_an_answer_is_repeated() {
 /// due meanwhile, and not only in the one that waits.
 #[test]
 fn a_stall_is_seen_by_every_message_that_was_due() {
-    for sse in ["", "--sse"] {
+    check_at_once(&[()], |(), sse| {
         let (report, code) = run_behind(Fault::Stall, &format!("--seconds 3 --rate 5 {sse}"));
         assert_eq!((counts(&report, FAULTS), code), (vec![0; 6], Some(0)), "{sse}: {report:#}");
         // One of four members hears nothing for most of the time: the others receive 45 messages a second.
         let p90 = report["micros"]["delivery"]["p90"].as_u64().expect("a number");
         assert!(p90 > 500_000, "{sse}: {p90} us: {report:#}");
-    }
+    });
 }

@@ -1,6 +1,6 @@
 //! A `redis-server` of one test, and connections to it.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -86,7 +86,11 @@ impl Connection {
                 return self.unread.drain(..len).collect();
             }
             let mut buffer = [0; 65536];
-            let len = self.stream.read(&mut buffer).expect("redis-server answers");
+            let len = match self.stream.read(&mut buffer) {
+                // A read with a timeout is not restarted after a signal.
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read.expect("redis-server answers"),
+            };
             assert!(len > 0, "redis-server has closed the connection");
             self.unread.extend_from_slice(&buffer[..len]);
         }

@@ -139,6 +139,8 @@ impl BlockingClient {
             let mut bytes = [0; 4096];
             match self.stream.read(&mut bytes) {
                 Ok(n) if n > 0 => self.reader.push(&bytes[..n]),
+                // A read with a timeout is not restarted after a signal.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 _ => return None,
             }
         }

@@ -1,5 +1,6 @@
 //! Notifications to a service manager: the test is the manager.
 
+use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -46,7 +47,13 @@ impl Manager {
     #[track_caller]
     fn receive(&self) -> String {
         let mut bytes = [0; 1024];
-        let length = self.socket.recv(&mut bytes).expect("a notification arrives");
+        let length = loop {
+            match self.socket.recv(&mut bytes) {
+                // A read with a timeout is not restarted after a signal.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                received => break received.expect("a notification arrives"),
+            }
+        };
         String::from_utf8(bytes[..length].to_vec()).expect("UTF-8")
     }
 }

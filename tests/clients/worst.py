@@ -42,7 +42,10 @@ def connect(port, lobby=None, user=None):
 
 
 def frame(first, payload, length=None):
-    return bytes([first, 0xFF]) + (length or len(payload)).to_bytes(8, "big") + bytes(4) + payload
+    length = length or len(payload)
+    # The server takes only the shortest form of a length.
+    head = bytes([0xFE]) + length.to_bytes(2, "big") if length < 65_536 else bytes([0xFF]) + length.to_bytes(8, "big")
+    return bytes([first]) + head + bytes(4) + payload
 
 
 def resident(pid, field):

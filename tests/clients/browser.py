@@ -29,7 +29,7 @@ async def results(binary):
         # --allowed-origin is given.
         with Lobbyd(binary, "--max-per-lobby", 2) as plain, \
                 Lobbyd(binary, "--allowed-origin", origin, "--max-connections", 1) as full, \
-                Lobbyd(binary, "--health-interval", "4s", "--health-timeout", "4s") as health, \
+                Lobbyd(binary, "--health-interval", "8s", "--health-timeout", "8s") as health, \
                 Lobbyd(binary, "--max-lifetime", "3s") as brief, \
                 Lobbyd(binary, "--allowed-origin", "own") as strict:
             ports = {"plain": plain, "full": full, "health": health, "brief": brief, "strict": strict}

@@ -23,7 +23,7 @@ from browser import chromium
 from lobbyd import Lobbyd, default_binary
 from peers import Closed, Python
 
-SECONDS = 30        # for playing one example; the browser needs most of them
+SECONDS = 180       # for playing one example; the browser needs most of them, on a busy machine
 
 library = Python()
 
@@ -62,8 +62,8 @@ async def arena(server):
     await ann.say("input", dx=1 if start < 400 else -1, dy=0, fire=False)
     await next_of(bob, "snapshot", lambda message: abs(message["players"][0]["x"] - start) > 20)
     # The page is another address. A window without a name in its address chooses one.
-    page = server.wait_for_log(r"open (http://\S+) in two windows", 5).group(1)
-    with urllib.request.urlopen(page, timeout=5) as answer:
+    page = server.wait_for_log(r"open (http://\S+) in two windows", SECONDS).group(1)
+    with urllib.request.urlopen(page, timeout=SECONDS) as answer:
         assert answer.status == 200 and b"<canvas" in answer.read()
     with contextlib.ExitStack() as windows:
         for _ in range(2):
@@ -147,7 +147,7 @@ def check(binary, game, stop, records):
         journal = os.path.join(folder, "session")
         with Lobbyd(binary, *(["--journal", journal] if records else [])) as server:
             asyncio.run(play(server, game, stop))
-            code = server.exit_code()
+            code = server.exit_code(SECONDS)
             assert code == 0, f"it ended with {code}:\n{server.log()[-2000:]}"
             for words in ['user="ann"', ' joined', "server_shutdown"]:
                 assert words in server.log(), f"{words} is not in the log:\n{server.log()[-2000:]}"

@@ -6,6 +6,22 @@ use std::path::{Path, PathBuf};
 use super::{documents, pages, read, root};
 use crate::meta::is_left_out;
 
+/// Fragments that rustdoc uses itself on each page. A heading with such a text gets another fragment there, such as `fields-1`.
+const FRAGMENTS_OF_RUSTDOC: &[&str] = &[
+    "all-types",
+    "copy-path",
+    "fields",
+    "help",
+    "implementations",
+    "layout",
+    "main-content",
+    "provided-methods",
+    "required-methods",
+    "search",
+    "settings",
+    "variants",
+];
+
 /// A document without its code, to look for links and headings.
 struct Prose {
     path: PathBuf,
@@ -142,6 +158,8 @@ fn labels_are_defined_for_the_repository_and_for_rustdoc() {
             let (_, rustdoc) = link.unwrap_or_else(|| panic!("{name}: [{label}] is not in links.md"));
             if let Some((page, fragment)) = target.split_once(".md").filter(|(page, _)| !page.contains('/')) {
                 assert_eq!(*rustdoc, format!("crate::guide::{page}{fragment}"), "{name}: [{label}]");
+                let is_taken = FRAGMENTS_OF_RUSTDOC.contains(&fragment.trim_start_matches('#'));
+                assert!(!is_taken, "{name}: rustdoc gives the heading of [{label}] another fragment");
             }
             all_used.insert(label.to_owned());
         }

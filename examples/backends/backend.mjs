@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { buffer } from "node:stream/consumers";
 const secret = readFileSync(process.argv[3], "utf8").trim();
+if (secret.length < 16) throw new Error("the secret must have at least 16 bytes");
 const users = new Map([["token-of-ann", { allow: true, user: "ann", tier: "pro", role: "host", data: { rating: 1850 } }]]);
 const lastSeq = new Map(); // by boot
 const isNew = ({ boot, seq }) => seq > (lastSeq.get(boot) ?? 0) && lastSeq.set(boot, seq); // otherwise it is repeated

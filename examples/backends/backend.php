@@ -1,14 +1,18 @@
 <?php // A backend for lobbyd: LOBBYD_SECRET_FILE=secret php -S 127.0.0.1:PORT backend.php
+ini_set('display_errors', '0'); // an error is answered with 500
+function refuse($status) {
+    http_response_code($status);
+    exit;
+}
 $file = getenv('LOBBYD_SECRET_FILE');
+$secret = trim(file_get_contents($file));
+if (strlen($secret) < 16) refuse(500);
 $users = ['token-of-ann' => ['allow' => true, 'user' => 'ann', 'tier' => 'pro', 'role' => 'host', 'data' => ['rating' => 1850]]];
 $body = file_get_contents('php://input');
 $sentAt = $_SERVER['HTTP_X_LOBBYD_TIMESTAMP'] ?? '';
-$expected = 'sha256=' . hash_hmac('sha256', "$sentAt.$body", trim(file_get_contents($file)));
+$expected = 'sha256=' . hash_hmac('sha256', "$sentAt.$body", $secret);
 $isSigned = hash_equals($expected, $_SERVER['HTTP_X_LOBBYD_SIGNATURE'] ?? '');
-if (!$isSigned || abs(microtime(true) * 1000 - (float) $sentAt) > 60000) {
-    http_response_code(401);
-    exit;
-}
+if (!$isSigned || abs(microtime(true) * 1000 - (float) $sentAt) > 60000) refuse(401);
 $call = json_decode($body, true);
 $mark = "$file.{$call['boot']}"; // a file with the seq of the last event
 foreach ($call['events'] ?? [] as $event) {

@@ -1,6 +1,7 @@
 """A backend for lobbyd: python3 backend.py PORT SECRET_FILE"""
 import hashlib, hmac, http.server, json, sys, time
 SECRET = open(sys.argv[2], "rb").read().strip()
+if len(SECRET) < 16: sys.exit("the secret must have at least 16 bytes")
 USERS = {"token-of-ann": {"allow": True, "user": "ann", "tier": "pro", "role": "host", "data": {"rating": 1850}}}
 last_seq = {}  # by boot
 

@@ -3,8 +3,9 @@
     tests/clients/run --hook [--replay-with path/to/another/lobbyd] path/to/lobbyd
 
 Each backend checks the signature, answers whether clients may connect, and takes the events. It is killed and started again: no
-event is lost, and none comes in another order. The session is recorded, and replayed by the other lobbyd, which needs no backend
-and may lack the feature.
+event is lost, and none comes in another order. It needs a secret.
+
+The session is recorded, and replayed by the other lobbyd, which needs no backend and may lack the feature.
 """
 
 import argparse
@@ -38,6 +39,7 @@ from suite import Tally
 
 EXAMPLES = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../examples/backends"))
 SECRET = secrets.token_hex(32)
+CONNECT = json.dumps({"type": "connect", "token": "token-of-ann"}).encode()
 SECONDS = 60        # limit for what happens in the background
 CLAIM_SECONDS = 300
 # Far longer than a backend takes, also on a busy machine: with the default a client would be asked to come back.
@@ -54,17 +56,20 @@ def command(name, port, secret_file):
 
 
 class Backend:
-    def __init__(self, name, port, folder):
+    def __init__(self, name, port, folder, secret_file="secret"):
         self.name, self.port = name, port
-        self.secret_file = os.path.join(folder, "secret")
+        self.secret_file = os.path.join(folder, secret_file)
         self.output = os.path.join(folder, f"{name}.out")
         self.process = None
 
-    async def start(self):
+    def spawn(self):
         environment = {**os.environ, "LOBBYD_SECRET_FILE": self.secret_file}
         with open(self.output, "ab") as output:
             self.process = subprocess.Popen(
                 command(self.name, self.port, self.secret_file), stdout=output, stderr=subprocess.DEVNULL, env=environment)
+
+    async def start(self):
+        self.spawn()
         end = time.monotonic() + SECONDS
         while time.monotonic() < end and self.process.poll() is None:
             try:
@@ -127,10 +132,28 @@ async def run_backend(tally, binary, name, folder, journal):
 
 
 async def refuses(backend):
-    body = json.dumps({"type": "connect", "token": "token-of-ann"}).encode()
-    assert backend.post(body) == 200
-    assert backend.post(body, secret="x" * 32) == 401
-    assert backend.post(body, sent_at=int(time.time() * 1000) - 120_000) == 401
+    assert backend.post(CONNECT) == 200
+    assert backend.post(CONNECT, secret="x" * 32) == 401
+    assert backend.post(CONNECT, sent_at=int(time.time() * 1000) - 120_000) == 401
+
+
+async def needs_secret(name, folder):
+    """With a key that is empty or can be guessed anybody can sign a call."""
+    for contents in [None, "", "\n", "x" * 15]:
+        backend = Backend(name, free_port(), folder, f"{name}.secret")
+        if contents is not None:
+            with open(backend.secret_file, "w") as file:
+                file.write(contents)
+        try:
+            if name == "backend.php":  # It reads the file for each call.
+                await backend.start()
+                status = backend.post(CONNECT, secret=(contents or "").strip())
+                assert status == 500, (contents, status)
+            else:
+                backend.spawn()
+                assert await asyncio.to_thread(backend.process.wait, SECONDS) != 0
+        finally:
+            backend.kill()
 
 
 async def skips(backend):
@@ -259,6 +282,7 @@ async def main(binary, replayer):
             file.write(SECRET + "\n")
         for name in ["backend.py", "backend.mjs", "backend.php"]:
             journal = os.path.join(folder, f"{name}.journal")
+            await tally.check(f"{name}: it accepts nothing without a secret of 16 bytes", needs_secret(name, folder), CLAIM_SECONDS)
             await run_backend(tally, binary, name, folder, journal)
             await tally.check(f"{name}: the session is replayed without it", replays(replayer, journal), CLAIM_SECONDS)
         await tally.check("https: only a backend with a trusted certificate is called", over_tls(binary, folder), CLAIM_SECONDS)

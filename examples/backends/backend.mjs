@@ -8,7 +8,7 @@ if (secret.length < 16) throw new Error("the secret must have at least 16 bytes"
 const users = new Map([["token-of-ann", { allow: true, user: "ann", tier: "pro", role: "host", data: { rating: 1850 } }]]);
 const lastSeq = new Map(); // by boot
 const isNew = ({ boot, seq }) => seq > (lastSeq.get(boot) ?? 0) && lastSeq.set(boot, seq); // otherwise it is repeated
-createServer(async (request, response) => {
+async function handle(request, response) {
   const [body, sentAt] = [await buffer(request), request.headers["x-lobbyd-timestamp"] ?? ""];
   const expected = Buffer.from(`sha256=${createHmac("sha256", secret).update(`${sentAt}.`).update(body).digest("hex")}`);
   const shown = Buffer.from(request.headers["x-lobbyd-signature"] ?? "");
@@ -18,4 +18,8 @@ createServer(async (request, response) => {
   const answer = call.type === "connect" ? users.get(call.token) ?? { allow: false, reason: "unauthorized" } : {};
   for (const event of call.events ?? []) if (isNew(event)) console.log(JSON.stringify(event));
   response.writeHead(200, { "Content-Type": "application/json" }).end(JSON.stringify(answer));
-}).listen(Number(process.argv[2]), "127.0.0.1");
+}
+createServer((request, response) => handle(request, response).catch((error) => {
+  console.error(error.message); // "aborted" if the client has gone; without this the error would end the process
+  response.destroy();
+})).listen(Number(process.argv[2]), "127.0.0.1");

@@ -3,13 +3,14 @@
     tests/clients/run --hook [--replay-with path/to/another/lobbyd] path/to/lobbyd
 
 Each backend checks the signature, answers whether clients may connect, and takes the events. It is killed and started again: no
-event is lost, and none comes in another order. It needs a secret.
+event is lost, and none comes in another order. It needs a secret, and withstands requests that anybody can send.
 
 The session is recorded, and replayed by the other lobbyd, which needs no backend and may lack the feature.
 """
 
 import argparse
 import asyncio
+import contextlib
 import datetime
 import glob
 import hashlib
@@ -122,6 +123,7 @@ async def run_backend(tally, binary, name, folder, journal):
     server = Lobbyd(binary, *arguments)
     try:
         await tally.check(f"{name}: a call that is not signed, or old, is refused", refuses(backend), CLAIM_SECONDS)
+        await tally.check(f"{name}: it goes on serving when a client ends a connection in a body", survives(backend), CLAIM_SECONDS)
         await tally.check(f"{name}: it says who may connect, and hears of it", admits(backend, server), CLAIM_SECONDS)
         await tally.check(f"{name}: while it is down clients are asked to come back, and no event is lost", outage(backend, server), CLAIM_SECONDS)
         await tally.check(f"{name}: it hears of the end", ends(backend, server), CLAIM_SECONDS)
@@ -135,6 +137,16 @@ async def refuses(backend):
     assert backend.post(CONNECT) == 200
     assert backend.post(CONNECT, secret="x" * 32) == 401
     assert backend.post(CONNECT, sent_at=int(time.time() * 1000) - 120_000) == 401
+
+
+async def survives(backend):
+    with socket.create_connection(("127.0.0.1", backend.port), SECONDS) as client:
+        client.sendall(b"POST /hook HTTP/1.1\r\nHost: backend\r\nContent-Length: 100\r\n\r\nabc")
+        client.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionResetError):
+            client.recv(4096)  # It is refused, or closed: the backend has seen the end.
+    assert backend.post(CONNECT) == 200
+    assert backend.process.poll() is None
 
 
 async def needs_secret(name, folder):

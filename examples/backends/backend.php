@@ -1,4 +1,5 @@
 <?php // A backend for lobbyd: LOBBYD_SECRET_FILE=secret php -S 127.0.0.1:PORT backend.php
+// For tests: php -S reads a body of any length before it runs this. Elsewhere the web server needs a bound.
 ini_set('display_errors', '0'); // an error is answered with 500
 function refuse($status) {
     http_response_code($status);
@@ -8,6 +9,7 @@ $file = getenv('LOBBYD_SECRET_FILE');
 $secret = trim(file_get_contents($file));
 if (strlen($secret) < 16) refuse(500);
 $users = ['token-of-ann' => ['allow' => true, 'user' => 'ann', 'tier' => 'pro', 'role' => 'host', 'data' => ['rating' => 1850]]];
+if (!preg_match('/^\d{1,6}$/D', $_SERVER['CONTENT_LENGTH'] ?? '')) refuse(413); // lobbyd sends less than 1 MB
 $body = file_get_contents('php://input');
 $sentAt = $_SERVER['HTTP_X_LOBBYD_TIMESTAMP'] ?? '';
 $expected = 'sha256=' . hash_hmac('sha256', "$sentAt.$body", $secret);

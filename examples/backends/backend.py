@@ -1,15 +1,19 @@
 """A backend for lobbyd: python3 backend.py PORT SECRET_FILE"""
-import hashlib, hmac, http.server, json, sys, time
+import hashlib, hmac, http.server, json, re, sys, time
 SECRET = open(sys.argv[2], "rb").read().strip()
 if len(SECRET) < 16: sys.exit("the secret must have at least 16 bytes")
 USERS = {"token-of-ann": {"allow": True, "user": "ann", "tier": "pro", "role": "host", "data": {"rating": 1850}}}
 last_seq = {}  # by boot
 
 class Backend(http.server.BaseHTTPRequestHandler):
+    timeout = 5  # seconds, for each read
+
     def do_POST(self):
-        body, sent_at = self.rfile.read(int(self.headers["Content-Length"])), self.headers["X-Lobbyd-Timestamp"]
+        length, sent_at = self.headers.get("Content-Length", ""), self.headers.get("X-Lobbyd-Timestamp", "")
+        if not re.fullmatch("[0-9]{1,6}", length): return self.send_error(413)  # lobbyd sends less than 1 MB
+        body = self.rfile.read(int(length))
         expected = "sha256=" + hmac.new(SECRET, f"{sent_at}.".encode() + body, hashlib.sha256).hexdigest()
-        is_signed = hmac.compare_digest(expected, self.headers["X-Lobbyd-Signature"])
+        is_signed = hmac.compare_digest(expected.encode(), self.headers.get("X-Lobbyd-Signature", "").encode())
         if not is_signed or abs(time.time() * 1000 - int(sent_at)) > 60_000: return self.send_error(401)
         call = json.loads(body)
         answer = USERS.get(call["token"], {"allow": False, "reason": "unauthorized"}) if call["type"] == "connect" else {}

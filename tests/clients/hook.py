@@ -114,6 +114,17 @@ class Backend:
         connection.close()
         return status
 
+    def status_of(self, lines, body=b""):
+        """The status of the answer to a request with these header lines and without a signature. None if there is no answer."""
+        head = "\r\n".join(["POST /hook HTTP/1.1", "Host: backend", *lines, "", ""])
+        with socket.create_connection(("127.0.0.1", self.port), SECONDS) as client:
+            client.sendall(head.encode("latin-1") + body)
+            try:
+                answer = client.recv(4096)
+            except ConnectionResetError:
+                return None
+        return int(answer.split()[1]) if answer else None
+
 
 async def run_backend(tally, binary, name, folder, journal):
     backend = Backend(name, free_port(), folder)
@@ -123,6 +134,7 @@ async def run_backend(tally, binary, name, folder, journal):
     server = Lobbyd(binary, *arguments)
     try:
         await tally.check(f"{name}: a call that is not signed, or old, is refused", refuses(backend), CLAIM_SECONDS)
+        await tally.check(f"{name}: a body is read only if its length is known and fits", bounds(backend), CLAIM_SECONDS)
         await tally.check(f"{name}: it goes on serving when a client ends a connection in a body", survives(backend), CLAIM_SECONDS)
         await tally.check(f"{name}: it says who may connect, and hears of it", admits(backend, server), CLAIM_SECONDS)
         await tally.check(f"{name}: while it is down clients are asked to come back, and no event is lost", outage(backend, server), CLAIM_SECONDS)
@@ -137,6 +149,30 @@ async def refuses(backend):
     assert backend.post(CONNECT) == 200
     assert backend.post(CONNECT, secret="x" * 32) == 401
     assert backend.post(CONNECT, sent_at=int(time.time() * 1000) - 120_000) == 401
+    for lines in [[], ["X-Lobbyd-Signature: sha256=\xe9"], ["X-Lobbyd-Timestamp: x", "X-Lobbyd-Signature: x"]]:
+        status = backend.status_of(["Content-Length: 2", *lines], b"{}")
+        assert status == 401, (lines, status)
+
+
+async def bounds(backend):
+    """The longest call of lobbyd is taken: 256 KiB of events, and what is around them."""
+    padded = json.dumps({"type": "connect", "token": "token-of-ann", "padding": "x" * (257 << 10)}).encode()
+    assert backend.post(padded) == 200
+    is_php = backend.name == "backend.php"  # Its web server has read the whole body before the script begins.
+    for line, body in [("X-Length: 1", b""), ("Content-Length: 1048577", b"x" * 1_048_577),
+                       ("Transfer-Encoding: chunked", b"2\r\n{}\r\n0\r\n\r\n")]:
+        status = backend.status_of([line], body if is_php else b"")
+        assert status == 413, (line, status)
+    # The web servers of Node and PHP refuse these by themselves.
+    expected = [413] if backend.name == "backend.py" else [400, None]
+    for length in ["-1", "2x", "0x10"]:
+        status = backend.status_of([f"Content-Length: {length}"], b"{}")
+        assert status in expected, (length, status)
+    if backend.name == "backend.py":
+        with socket.create_connection(("127.0.0.1", backend.port), SECONDS) as client:
+            client.sendall(b"POST /hook HTTP/1.1\r\nHost: backend\r\nContent-Length: 100\r\n\r\nabc")
+            assert client.recv(1) == b"", "it waits for the body"
+    assert backend.post(CONNECT) == 200
 
 
 async def survives(backend):

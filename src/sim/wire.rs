@@ -180,7 +180,11 @@ impl std::error::Error for Violation {}
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Reader {
-    unread: Vec<u8>,
+    input: Vec<u8>,
+    /// Bytes at the front of `input` that were returned. Dropped with the next bytes: many small frames may arrive at once.
+    consumed: usize,
+    /// Unread bytes that do not contain the end of the head.
+    searched: usize,
     state: ReaderState,
     /// Whether the response accepts compression.
     has_deflate: bool,
@@ -199,12 +203,13 @@ enum ReaderState {
 impl Reader {
     /// Appends received bytes.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.unread.extend_from_slice(bytes);
+        self.input.drain(..std::mem::take(&mut self.consumed));
+        self.input.extend_from_slice(bytes);
     }
 
     /// Returns the number of bytes that are not yet part of a complete unit.
     pub fn unread(&self) -> usize {
-        self.unread.len()
+        self.input.len() - self.consumed
     }
 
     /// Returns whether the server has accepted compressed messages. [`next`](Self::next) returns them decompressed.
@@ -229,21 +234,28 @@ impl Reader {
     pub fn next(&mut self) -> Result<Option<Received>, Violation> {
         match self.state {
             ReaderState::Head => self.next_head(),
-            ReaderState::Body => Ok((!self.unread.is_empty()).then(|| {
-                let body = String::from_utf8_lossy(&self.unread).into_owned();
-                self.unread.clear();
+            ReaderState::Body => Ok((self.unread() > 0).then(|| {
+                let body = String::from_utf8_lossy(&self.input[self.consumed..]).into_owned();
+                self.consumed = self.input.len();
                 Received::Body(body)
             })),
             ReaderState::Frames => self.next_frame(),
-            ReaderState::Closed if self.unread.is_empty() => Ok(None),
+            ReaderState::Closed if self.unread() == 0 => Ok(None),
             ReaderState::Closed => Err(violation("bytes after the close frame")),
         }
     }
 
     fn next_head(&mut self) -> Result<Option<Received>, Violation> {
-        let Some(length) = head_length(&self.unread) else { return Ok(None) };
-        let head = String::from_utf8(self.unread.drain(..length).collect())
-            .map_err(|_| violation("a response head that is not UTF-8"))?;
+        let unread = &self.input[self.consumed..];
+        // Its end may have begun in the bytes that were searched.
+        let from = self.searched.saturating_sub(3);
+        let Some(length) = head_length(&unread[from..]).map(|length| from + length) else {
+            self.searched = unread.len();
+            return Ok(None);
+        };
+        let head = String::from_utf8(unread[..length].to_vec());
+        (self.consumed, self.searched) = (self.consumed + length, 0);
+        let head = head.map_err(|_| violation("a response head that is not UTF-8"))?;
         let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).and_then(|code| code.parse().ok());
         let status = status.ok_or_else(|| violation("a response without a status line"))?;
         self.state = if status == 101 { ReaderState::Frames } else { ReaderState::Body };
@@ -252,8 +264,8 @@ impl Reader {
     }
 
     fn next_frame(&mut self) -> Result<Option<Received>, Violation> {
-        let bytes = &self.unread;
-        let &[first, second, ..] = &bytes[..] else { return Ok(None) };
+        let bytes = &self.input[self.consumed..];
+        let &[first, second, ..] = bytes else { return Ok(None) };
         let is_compressed = first & RSV1 != 0;
         if first & 0xf0 & !RSV1 != 0x80 || (is_compressed && !self.has_deflate) {
             return Err(violation("a fragment, or a reserved bit"));
@@ -273,7 +285,8 @@ impl Reader {
         if bytes.len() < end {
             return Ok(None);
         }
-        let mut payload: Vec<u8> = self.unread.drain(..end).skip(start).collect();
+        let mut payload = bytes[start..end].to_vec();
+        self.consumed += end;
         let opcode = Opcode(first & 0x0f);
         if is_compressed {
             let message = deflate::decompress(&payload).map_err(violation)?;

@@ -1,7 +1,7 @@
 //! How a connection has ended, and whether its member comes back.
 
 use super::response::header;
-use super::tally::Tally;
+use super::tally::{MAX_REASON, Tally, count_text};
 
 /// What the server has said before it ended a connection.
 #[derive(Clone, Debug)]
@@ -61,7 +61,7 @@ impl Ended {
     pub(super) fn count_and_wait(self, goodbye: Option<&Goodbye>, tally: &mut Tally, backoff: u64) -> Option<u64> {
         let (code, reason) = match self {
             Ended::Failed(error) => {
-                *tally.failed.entry(error).or_default() += 1;
+                count_text(&mut tally.failed, &error, MAX_REASON);
                 return Some(backoff);
             }
             Ended::Status(status, retry_after) => {
@@ -75,7 +75,7 @@ impl Ended {
             Ended::EndOfStream => (1006, "unexpected end of the stream".to_owned()),
             Ended::Closed(code, reason) => (code, reason),
         };
-        *tally.closed.entry((code, reason)).or_default() += 1;
+        tally.count_closed(code, &reason);
         match (goodbye, code) {
             (Some(Goodbye { reconnect: false, .. }), _) => None,
             (Some(Goodbye { retry_after_micros: Some(wait), .. }), _) => Some(*wait),

@@ -7,7 +7,7 @@ use super::member::{Member, State};
 use super::message::{Said, ServerMessage};
 use super::plan::Plan;
 use super::position::Position;
-use super::tally::{Interval, Tally, record};
+use super::tally::{Interval, MAX_CODE, Tally, count_text, record};
 
 pub(super) struct Receiver<'a> {
     pub(super) plan: &'a Plan,
@@ -126,7 +126,7 @@ impl Receiver<'_> {
         for (number, said) in std::mem::replace(&mut member.unanswered, rest) {
             let is_refused = refused.checked_shr((done - number) as u32).is_some_and(|bits| bits & 1 == 1);
             if is_refused {
-                *self.tally.refused.entry("refused".into()).or_default() += 1;
+                count_text(&mut self.tally.refused, "refused", MAX_CODE);
                 member.sent.optional.insert(said.number);
             } else {
                 self.tally.count.acked += 1;
@@ -137,7 +137,7 @@ impl Receiver<'_> {
 
     fn refuse(&mut self, member: &mut Member, now: u64, message: &ServerMessage<'_>) {
         let code = message.code.map_or("", |code| code.get().trim_matches('"'));
-        *self.tally.refused.entry(code.to_owned()).or_default() += 1;
+        count_text(&mut self.tally.refused, code, MAX_CODE);
         if let Some(said) = message.number().and_then(|number| member.unanswered.remove(&number)) {
             member.sent.optional.insert(said.number);
         }

@@ -45,7 +45,7 @@ pub(super) fn problems(plan: &Plan, tally: &Tally) -> Vec<String> {
         }
     }
     for (code, number) in &tally.refused {
-        problems.push(format!("{number} messages were refused with {code}{}", refusal_advice(code)));
+        problems.push(format!("{number} messages were refused with {}{}", escaped(code), refusal_advice(code)));
     }
     if (count.sent as f64) < REACHED * count.due as f64 {
         let cause =

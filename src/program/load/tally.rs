@@ -6,6 +6,12 @@ use hdrhistogram::Histogram;
 
 /// Longest duration that is recorded as it is, in microseconds: an hour.
 const MAX_MICROS: u64 = 3_600_000_000;
+/// Most different texts of the server under which events are counted. All further ones are counted as [`OTHER`].
+const MAX_TEXTS: usize = 64;
+/// Bytes of a code, and of a reason or an error, that are kept.
+pub(super) const MAX_CODE: usize = 64;
+pub(super) const MAX_REASON: usize = 256;
+const OTHER: &str = "other";
 
 #[derive(Debug)]
 pub(super) struct Tally {
@@ -74,6 +80,18 @@ fn durations(digits: u8) -> Histogram<u64> {
     Histogram::new_with_bounds(1, MAX_MICROS, digits).expect("the bounds and digits are valid")
 }
 
+/// Counts an event under the first bytes of a text that the server has chosen.
+pub(super) fn count_text(counts: &mut BTreeMap<String, u64>, text: &str, max_bytes: usize) {
+    let text = shortened(text, max_bytes);
+    let is_room = counts.len() < MAX_TEXTS || counts.contains_key(text);
+    *counts.entry(if is_room { text } else { OTHER }.to_owned()).or_default() += 1;
+}
+
+fn shortened(text: &str, max_bytes: usize) -> &str {
+    let end = (0..=max_bytes.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
+    &text[..end.unwrap_or(0)]
+}
+
 pub(super) fn record(histogram: &mut Histogram<u64>, micros: u64) {
     histogram.saturating_record(micros.max(1));
 }
@@ -104,6 +122,13 @@ impl Tally {
         let statuses = self.statuses.values().chain(self.post_statuses.values());
         let ended: u64 = self.closed.values().chain(statuses).chain(self.failed.values()).sum();
         refused + ended + count.doubled + count.out_of_order + count.unknown
+    }
+
+    /// Counts a connection that the server has closed.
+    pub(super) fn count_closed(&mut self, code: u16, reason: &str) {
+        let key = (code, shortened(reason, MAX_REASON).to_owned());
+        let is_room = self.closed.len() < MAX_TEXTS || self.closed.contains_key(&key);
+        *self.closed.entry(if is_room { key } else { (code, OTHER.to_owned()) }).or_default() += 1;
     }
 
     pub(super) fn add(&mut self, other: &Tally) {
@@ -184,5 +209,26 @@ impl Interval {
         self.errors += other.errors;
         self.open += other.open;
         self.delivery.add(&other.delivery).expect("all histograms have the same bounds");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_the_server_are_bounded() {
+        let mut tally = Tally::new();
+        for number in 0..200 {
+            let text = format!("{number}{}é", "x".repeat(1000));
+            count_text(&mut tally.refused, &text, MAX_CODE);
+            tally.count_closed(4000, &text);
+        }
+        let long = format!("0{}", "x".repeat(63));
+        count_text(&mut tally.refused, &format!("{long}y"), MAX_CODE);
+        assert_eq!((tally.refused.len(), tally.refused[OTHER], tally.refused[&long]), (65, 136, 2));
+        assert_eq!((tally.closed.len(), tally.closed[&(4000, OTHER.to_owned())]), (65, 136));
+        assert_eq!(shortened(&"é".repeat(40), 64).len(), 64);
+        assert_eq!(shortened(&format!("x{}", "é".repeat(40)), 64).len(), 63);
     }
 }

@@ -32,7 +32,10 @@ impl Receiver<'_> {
             match members[at].next() {
                 Ok(None) => break,
                 Ok(Some(Item::Text(text))) => match serde_json::from_str(&text) {
-                    Ok(message) => outcome.has_joined |= self.handle(members, at, now, &message),
+                    Ok(message) => match self.handle(members, at, now, &message) {
+                        Ok(has_joined) => outcome.has_joined |= has_joined,
+                        Err(ended) => outcome.ended = Some(ended),
+                    },
                     Err(_) => outcome.ended = Some(Ended::Failed("the server does not speak lobby.v1.json".into())),
                 },
                 Ok(Some(Item::Binary)) => self.tally.count.unknown += 1,
@@ -43,12 +46,21 @@ impl Receiver<'_> {
     }
 
     /// Handles a message. Returns whether the member is welcomed by it.
-    fn handle(&mut self, members: &mut [Member], at: usize, now: u64, message: &ServerMessage<'_>) -> bool {
+    fn handle(
+        &mut self,
+        members: &mut [Member],
+        at: usize,
+        now: u64,
+        message: &ServerMessage<'_>,
+    ) -> Result<bool, Ended> {
         let member = &mut members[at];
         match &*message.kind {
+            "welcome" if member.state != State::Connecting => {
+                return Err(Ended::Failed("the server has welcomed a connection twice".into()));
+            }
             "welcome" => {
                 self.welcome(member, now, message);
-                return true;
+                return Ok(true);
             }
             "message" => self.enter(members, at, now, message),
             "ack" => {
@@ -75,11 +87,11 @@ impl Receiver<'_> {
             }
             _ => {}
         }
-        let Some(position) = &mut members[at].position else { return false };
+        let Some(position) = &mut members[at].position else { return Ok(false) };
         position.is_known |= message.kind == "presence_state";
         position.seq = position.seq.max(message.seq.unwrap_or(0));
         position.n = message.n.unwrap_or(position.n);
-        false
+        Ok(false)
     }
 
     fn welcome(&mut self, member: &mut Member, now: u64, message: &ServerMessage<'_>) {
@@ -122,9 +134,10 @@ impl Receiver<'_> {
     fn settle(&mut self, member: &mut Member, now: u64, message: &ServerMessage<'_>) {
         let done = message.done.unwrap_or(0);
         let refused = message.refused.as_deref().and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0);
-        let rest = member.unanswered.split_off(&(done + 1));
+        let rest = member.unanswered.split_off(&done.saturating_add(1));
         for (number, said) in std::mem::replace(&mut member.unanswered, rest) {
-            let is_refused = refused.checked_shr((done - number) as u32).is_some_and(|bits| bits & 1 == 1);
+            let place = u32::try_from(done - number).ok();
+            let is_refused = place.and_then(|place| refused.checked_shr(place)).is_some_and(|bits| bits & 1 == 1);
             if is_refused {
                 count_text(&mut self.tally.refused, "refused", MAX_CODE);
                 member.sent.optional.insert(said.number);
@@ -204,10 +217,12 @@ mod tests {
         fn receive(&mut self, text: &str) {
             let Rig { plan, tally, interval, members } = self;
             let message = serde_json::from_str(text).expect("JSON");
-            Receiver { plan, tally, interval, first: 0 }.handle(members, 0, 0, &message);
+            let mut receiver = Receiver { plan, tally, interval, first: 0 };
+            receiver.handle(members, 0, 0, &message).expect("the server keeps to the protocol");
         }
 
         fn welcome(&mut self, seat: &str, resumed: bool, done: u64) {
+            self.members[0].state = State::Connecting;
             self.receive(&format!(
                 r#"{{"type":"welcome","conn":"{seat}","epoch":1,"seq":3,"resumed":{resumed},"recovered":{resumed},"away_ms":30000,"done":{done},"refused":"0","n":0}}"#
             ));
@@ -234,6 +249,7 @@ mod tests {
         rig.welcome("s2", false, 0);
         assert!(!rig.members[0].can_send(0), "it has joined anew");
         // Without sessions, nothing is numbered for good.
+        rig.members[0].state = State::Connecting;
         rig.receive(r#"{"type":"welcome","conn":"s3","epoch":1,"seq":3,"resumed":false}"#);
         assert!(rig.members[0].can_send(0));
     }
@@ -247,6 +263,18 @@ mod tests {
         rig.welcome("s1", true, 2);
         assert_eq!(rig.members[0].unanswered.keys().collect::<Vec<_>>(), [&3]);
         assert_eq!((rig.tally.count.acked, rig.tally.count.resumed), (2, 1));
+        rig.welcome("s1", true, u64::MAX);
+        assert_eq!((rig.members[0].unanswered.len(), rig.tally.count.acked), (0, 3), "more than was sent");
+    }
+
+    #[test]
+    fn a_connection_is_welcomed_once() {
+        let mut rig = Rig::new();
+        rig.welcome("s1", false, 0);
+        let Rig { plan, tally, interval, members } = &mut rig;
+        let message = serde_json::from_str(r#"{"type":"welcome","conn":"s1","epoch":1}"#).expect("JSON");
+        let outcome = Receiver { plan, tally, interval, first: 0 }.handle(members, 0, 0, &message);
+        assert_eq!(outcome, Err(Ended::Failed("the server has welcomed a connection twice".into())));
     }
 
     /// Its seat was given up, and it got another one on a connection that was lost before the welcome arrived.

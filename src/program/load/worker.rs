@@ -273,7 +273,7 @@ impl Worker {
         match wait.filter(|_| can_come_back) {
             Some(wait) => {
                 member.state = State::Idle;
-                self.connects.push(Reverse((now + wait, at)));
+                self.connects.push(Reverse((now.saturating_add(wait), at)));
             }
             None => self.give_up(at),
         }

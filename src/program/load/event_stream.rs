@@ -4,14 +4,16 @@
 //! whether to come back.
 
 use super::ended::Ended;
+use super::input::MAX_MESSAGE;
 use super::response::{Piece, Responses, header};
 
 #[derive(Debug, Default)]
 pub(super) struct EventStream {
     responses: Responses,
-    /// Bytes of the stream, of which `parsed` are done with.
+    /// Bytes of the stream, of which `parsed` are done with, and `searched` contain no further line end.
     unread: Vec<u8>,
     parsed: usize,
+    searched: usize,
     /// Data of the event that is not complete.
     data: Option<Vec<u8>>,
 }
@@ -45,10 +47,11 @@ impl EventStream {
 
     fn next_event(&mut self) -> Result<Option<String>, Ended> {
         let mut event = None;
-        while let Some(length) = self.unread[self.parsed..].iter().position(|&byte| byte == b'\n') {
-            let line = &self.unread[self.parsed..self.parsed + length];
+        while let Some(length) = self.unread[self.searched..].iter().position(|&byte| byte == b'\n') {
+            let end = self.searched + length;
+            let line = &self.unread[self.parsed..end];
             let line = line.strip_suffix(b"\r").unwrap_or(line);
-            self.parsed += length + 1;
+            (self.parsed, self.searched) = (end + 1, end + 1);
             if line.is_empty() {
                 event = self.data.take();
                 if event.is_some() {
@@ -67,7 +70,10 @@ impl EventStream {
         }
         if event.is_none() {
             self.unread.drain(..self.parsed);
-            self.parsed = 0;
+            (self.parsed, self.searched) = (0, self.unread.len());
+            if self.unread.len() + self.data.as_ref().map_or(0, Vec::len) > MAX_MESSAGE {
+                return Err(Ended::Failed("an event of more than 16 MiB".to_owned()));
+            }
         }
         let not_utf8 = |_| Ended::Failed("an event that is not UTF-8".to_owned());
         event.map(|data| String::from_utf8(data).map_err(not_utf8)).transpose()
@@ -114,5 +120,15 @@ mod tests {
         let page = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n";
         assert_eq!(read(page, 10).1, Some(Ended::Failed("the answer is no event stream".into())));
         assert!(matches!(read("SSH-2.0-x\r\n\r\n", 10).1, Some(Ended::Failed(_))));
+    }
+
+    #[test]
+    fn an_event_without_an_end_ends_the_connection() {
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
+        let line = format!("data: {}\n", "x".repeat(1000));
+        for body in [format!("data: {}", "x".repeat(17 << 20)), line.repeat(17 << 10)] {
+            let (messages, ended) = read(&format!("{head}data: {{}}\n\n{body}"), 64 << 10);
+            assert_eq!((messages.len(), ended), (1, Some(Ended::Failed("an event of more than 16 MiB".into()))));
+        }
     }
 }

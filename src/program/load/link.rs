@@ -7,11 +7,16 @@ use mio::Registry;
 
 use super::ended::Ended;
 use super::event_stream::EventStream;
+use super::input::MAX_MESSAGE;
 use super::plan::Plan;
 use super::position::Position;
 use super::posts::Posts;
+use super::response::{ENDLESS_HEAD, MAX_HEAD};
 use super::route::Route;
 use super::socket::{Part, Socket};
+
+/// Pings are not answered while more bytes than this wait to be written, as in `lobbyd::client`: a server may ask and not read.
+const MAX_UNSENT_FOR_ANSWERS: usize = 64 << 10;
 
 /// What a member has received.
 #[derive(Debug)]
@@ -29,7 +34,7 @@ pub(super) struct Link {
 
 #[derive(Debug)]
 enum Kind {
-    WebSocket(Reader),
+    WebSocket { reader: Reader, is_upgraded: bool },
     Events(Box<(EventStream, Posts)>),
 }
 
@@ -46,7 +51,7 @@ impl Link {
             let kind = Kind::Events(Box::new((EventStream::default(), Posts::new(route))));
             (route.event_stream(plan, position), kind)
         } else {
-            (route.upgrade(plan, position), Kind::WebSocket(Reader::default()))
+            (route.upgrade(plan, position), Kind::WebSocket { reader: Reader::default(), is_upgraded: false })
         };
         socket.push(request.as_bytes());
         Ok(Link { socket, kind })
@@ -56,14 +61,29 @@ impl Link {
         match (part, &mut self.kind) {
             (Part::Main, _) => self.socket.handle_writable(),
             (Part::Posts, Kind::Events(events)) => events.1.handle_writable(),
-            (Part::Posts, Kind::WebSocket(_)) => Ok(()),
+            (Part::Posts, Kind::WebSocket { .. }) => Ok(()),
         }
     }
 
     pub(super) fn push(&mut self, text: String) {
         match &mut self.kind {
-            Kind::WebSocket(_) => self.socket.push(&wire::text(&text)),
+            Kind::WebSocket { .. } => self.socket.push(&wire::text(&text)),
             Kind::Events(events) => events.1.push(text),
+        }
+    }
+
+    /// Sends the answer to a ping, unless too much waits already.
+    pub(super) fn answer(&mut self, text: String) {
+        if self.unsent() <= MAX_UNSENT_FOR_ANSWERS {
+            self.push(text);
+        }
+    }
+
+    /// Returns the number of bytes that wait to be sent, or for the answer to a POST.
+    pub(super) fn unsent(&self) -> usize {
+        match &self.kind {
+            Kind::WebSocket { .. } => self.socket.unwritten(),
+            Kind::Events(events) => events.1.unsent(),
         }
     }
 
@@ -71,7 +91,7 @@ impl Link {
     pub(super) fn flush(&mut self, plan: &Plan, registry: &Registry) -> io::Result<()> {
         self.socket.flush()?;
         match &mut self.kind {
-            Kind::WebSocket(_) => Ok(()),
+            Kind::WebSocket { .. } => Ok(()),
             Kind::Events(events) => events.1.flush(plan, registry),
         }
     }
@@ -83,7 +103,7 @@ impl Link {
             Ok(Some(0)) => Err(Ended::EndOfStream),
             Ok(Some(count)) => {
                 match &mut self.kind {
-                    Kind::WebSocket(reader) => reader.push(&buffer[..count]),
+                    Kind::WebSocket { reader, .. } => reader.push(&buffer[..count]),
                     Kind::Events(events) => events.0.push(&buffer[..count]),
                 }
                 Ok(true)
@@ -92,33 +112,46 @@ impl Link {
         }
     }
 
-    /// Reads the answers to POSTs. Returns how many were accepted.
-    pub(super) fn read_posts(&mut self, buffer: &mut [u8]) -> Result<u64, Ended> {
+    /// Reads the answers to POSTs once. Returns whether there may be more to read.
+    pub(super) fn read_posts(&mut self, buffer: &mut [u8]) -> Result<bool, Ended> {
         match &mut self.kind {
-            Kind::WebSocket(_) => Ok(0),
-            Kind::Events(events) => {
-                let posts = &mut events.1;
-                posts.receive(buffer)?;
-                Ok(std::mem::take(&mut posts.accepted))
-            }
+            Kind::WebSocket { .. } => Ok(false),
+            Kind::Events(events) => events.1.read(buffer),
+        }
+    }
+
+    /// Returns how many POSTs were accepted since the last call.
+    pub(super) fn take_accepted(&mut self) -> u64 {
+        match &mut self.kind {
+            Kind::WebSocket { .. } => 0,
+            Kind::Events(events) => std::mem::take(&mut events.1.accepted),
         }
     }
 
     /// Returns the next message that has arrived whole. Answers pings.
     pub(super) fn next(&mut self) -> Result<Option<Item>, Ended> {
-        let reader = match &mut self.kind {
+        let (reader, is_upgraded) = match &mut self.kind {
             Kind::Events(events) => return Ok(events.0.next()?.map(Item::Text)),
-            Kind::WebSocket(reader) => reader,
+            Kind::WebSocket { reader, is_upgraded } => (reader, is_upgraded),
         };
+        let broken = |what: &str| Err(Ended::Failed(format!("the server broke the protocol: {what}")));
         loop {
             match reader.next().map_err(|violation| Ended::Failed(violation.to_string()))? {
+                None if !*is_upgraded && reader.unread() > MAX_HEAD => return broken(ENDLESS_HEAD),
+                None if reader.unread() > MAX_MESSAGE => return broken("a message of more than 16 MiB"),
                 None => return Ok(None),
                 Some(Received::Text(text)) => return Ok(Some(Item::Text(text))),
                 Some(Received::Binary(_)) => return Ok(Some(Item::Binary)),
                 Some(Received::Ping(payload)) => {
-                    self.socket.push(&wire::frame(Opcode::PONG, true, &payload, [1, 2, 3, 4]));
+                    if self.socket.unwritten() <= MAX_UNSENT_FOR_ANSWERS {
+                        self.socket.push(&wire::frame(Opcode::PONG, true, &payload, [1, 2, 3, 4]));
+                    }
                 }
-                Some(Received::Answer(101, _) | Received::Body(_) | Received::Pong(_)) => {}
+                Some(Received::Answer(101, _)) if reader.has_deflate() => {
+                    return broken("compression that was not asked for");
+                }
+                Some(Received::Answer(101, _)) => *is_upgraded = true,
+                Some(Received::Body(_) | Received::Pong(_)) => {}
                 Some(Received::Answer(status, head)) => return Err(Ended::refused(status, &head)),
                 Some(Received::Close(code, reason)) => return Err(Ended::Closed(code, reason)),
             }

@@ -21,6 +21,10 @@ use super::socket::Part;
 /// Bytes that one read takes at most.
 pub(super) const READ_BYTES: usize = 64 << 10;
 
+/// Most bytes that wait when a message is sent: more than all those without an answer have. A server may answer what it has not
+/// read.
+const MAX_UNSENT: usize = 32 << 20;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     /// It connects when its time comes.
@@ -129,7 +133,8 @@ impl Member {
     /// sends no numbered request: a late attempt without a position would make the server forget which ones it has executed.
     pub(super) fn may_send(&self) -> bool {
         let has_list = self.position.as_ref().is_none_or(|position| position.is_known);
-        self.state == State::Joined && has_list && self.unanswered.len() < MAX_UNANSWERED
+        let has_room = self.link.as_ref().is_none_or(|link| link.unsent() <= MAX_UNSENT);
+        self.state == State::Joined && has_list && has_room && self.unanswered.len() < MAX_UNANSWERED
     }
 
     /// Whether a message could be sent now.
@@ -165,6 +170,13 @@ impl Member {
         }
     }
 
+    /// Answers a ping of the server.
+    pub(super) fn answer(&mut self, text: String) {
+        if let Some(link) = &mut self.link {
+            link.answer(text);
+        }
+    }
+
     pub(super) fn handle_writable(&mut self, part: Part) -> io::Result<()> {
         self.link.as_mut().map_or(Ok(()), |link| link.handle_writable(part))
     }
@@ -175,13 +187,17 @@ impl Member {
     }
 
     /// Reads once. Returns whether there may be more to read.
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<bool, Ended> {
-        self.link.as_mut().map_or(Ok(false), |link| link.read(buffer))
+    pub(super) fn read(&mut self, part: Part, buffer: &mut [u8]) -> Result<bool, Ended> {
+        match (part, &mut self.link) {
+            (_, None) => Ok(false),
+            (Part::Main, Some(link)) => link.read(buffer),
+            (Part::Posts, Some(link)) => link.read_posts(buffer),
+        }
     }
 
-    /// Reads the answers to POSTs. Returns how many were accepted.
-    pub(super) fn read_posts(&mut self, buffer: &mut [u8]) -> Result<u64, Ended> {
-        self.link.as_mut().map_or(Ok(0), |link| link.read_posts(buffer))
+    /// Returns how many POSTs were accepted since the last call.
+    pub(super) fn take_accepted(&mut self) -> u64 {
+        self.link.as_mut().map_or(0, Link::take_accepted)
     }
 
     /// Returns the next message that has arrived whole.

@@ -6,7 +6,7 @@
 //!
 //! A link is a WebSocket, or an event stream and POSTs:
 //!
-//!     link ──► event_stream, posts ──► response
+//!     link ──► event_stream, posts ──► response ──► input
 //!        └───────► route ──► socket
 
 mod books;
@@ -14,6 +14,7 @@ mod clock;
 pub(crate) mod command;
 mod ended;
 mod event_stream;
+mod input;
 mod link;
 mod member;
 mod message;
@@ -24,6 +25,7 @@ mod receiving;
 mod report;
 mod response;
 mod route;
+mod shared;
 mod socket;
 mod tally;
 mod target;
@@ -44,8 +46,8 @@ use lobbyd::net::raise_descriptor_limit;
 
 use self::clock::Clock;
 use self::plan::Plan;
+use self::shared::{NEVER, Report, Shared};
 use self::tally::{Interval, Tally};
-use self::worker::{NEVER, Report, Shared};
 use super::exit::{FAILED, NOT_STARTED};
 use super::failure::failed;
 

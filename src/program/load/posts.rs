@@ -24,8 +24,9 @@ pub(super) struct Posts {
     route: Route,
     socket: Option<Socket>,
     responses: Responses,
-    /// Messages that wait.
+    /// Messages that wait, and their bytes.
     lines: VecDeque<String>,
+    line_bytes: usize,
     /// Body of the request without an answer.
     under_way: Option<String>,
     /// Whether a request was answered on this connection.
@@ -41,6 +42,7 @@ impl Posts {
             socket: None,
             responses: Responses::default(),
             lines: VecDeque::new(),
+            line_bytes: 0,
             under_way: None,
             has_answered: false,
             accepted: 0,
@@ -48,7 +50,13 @@ impl Posts {
     }
 
     pub(super) fn push(&mut self, line: String) {
+        self.line_bytes += line.len();
         self.lines.push_back(line);
+    }
+
+    /// Returns the number of bytes that wait to be sent or for an answer.
+    pub(super) fn unsent(&self) -> usize {
+        self.line_bytes + self.under_way.as_ref().map_or(0, String::len)
     }
 
     /// Begins the next request if none is under way, and writes as much as the socket takes.
@@ -81,9 +89,9 @@ impl Posts {
 
     /// Takes a few small messages or one large one.
     fn next_body(&mut self) -> Option<String> {
-        let mut body = self.lines.pop_front()?;
+        let mut body = self.pop()?;
         while self.lines.front().is_some_and(|line| body.len() + line.len() < MAX_TOGETHER)
-            && let Some(line) = self.lines.pop_front()
+            && let Some(line) = self.pop()
         {
             body.push('\n');
             body.push_str(&line);
@@ -91,21 +99,26 @@ impl Posts {
         Some(body)
     }
 
-    /// Reads what there is.
-    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> Result<(), Ended> {
-        while let Some(socket) = &mut self.socket {
-            match socket.read(buffer) {
-                Ok(None) => break,
-                Ok(Some(0)) => self.lost(&"end of the stream")?,
-                Ok(Some(count)) => {
-                    self.responses.push(&buffer[..count]);
-                    self.answer()?;
-                }
-                Err(error) if is_end(&error) => self.lost(&error)?,
-                Err(error) => return Err(failed(&error)),
+    fn pop(&mut self) -> Option<String> {
+        let line = self.lines.pop_front()?;
+        self.line_bytes -= line.len();
+        Some(line)
+    }
+
+    /// Reads once. Returns whether there may be more to read.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<bool, Ended> {
+        let Some(socket) = &mut self.socket else { return Ok(false) };
+        match socket.read(buffer) {
+            Ok(None) => return Ok(false),
+            Ok(Some(0)) => self.lost(&"end of the stream")?,
+            Ok(Some(count)) => {
+                self.responses.push(&buffer[..count]);
+                self.answer()?;
             }
+            Err(error) if is_end(&error) => self.lost(&error)?,
+            Err(error) => return Err(failed(&error)),
         }
-        Ok(())
+        Ok(self.socket.is_some())
     }
 
     fn answer(&mut self) -> Result<(), Ended> {
@@ -142,6 +155,7 @@ impl Posts {
             if !self.may_repeat() {
                 return Err(failed(why));
             }
+            self.line_bytes += body.len();
             self.lines.push_front(body);
         }
         self.disconnect();

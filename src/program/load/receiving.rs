@@ -72,7 +72,7 @@ impl Receiver<'_> {
             "error" => self.refuse(member, now, message),
             "health_ping" => {
                 if let Some(timestamp) = message.timestamp {
-                    member.push(format!(r#"{{"type":"health_pong","timestamp":{timestamp}}}"#));
+                    member.answer(format!(r#"{{"type":"health_pong","timestamp":{timestamp}}}"#));
                 }
             }
             "goodbye" => {

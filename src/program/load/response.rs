@@ -3,8 +3,11 @@
 //! A proxy may frame a body in another way than the server, so all three forms are read (RFC 9112 section 6.3): a length,
 //! chunks, and everything until the end of the connection.
 
+use super::input::Input;
+
 /// Most bytes of a head, and of a line of a chunked body.
-const MAX_HEAD: usize = 64 << 10;
+pub(super) const MAX_HEAD: usize = 64 << 10;
+pub(super) const ENDLESS_HEAD: &str = "a head without an end";
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece {
@@ -18,7 +21,7 @@ pub(super) enum Piece {
 /// Parser of the bytes that a server sends. They may be split at any position.
 #[derive(Debug, Default)]
 pub(super) struct Responses {
-    unread: Vec<u8>,
+    input: Input,
     state: State,
 }
 
@@ -38,12 +41,12 @@ enum State {
 
 impl Responses {
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        self.unread.extend_from_slice(bytes);
+        self.input.push(bytes);
     }
 
     /// Whether no response has begun, or the last one is complete.
     pub(super) fn is_between(&self) -> bool {
-        self.state == State::Head && self.unread.is_empty()
+        self.state == State::Head && self.input.bytes().is_empty()
     }
 
     /// Returns the next piece, or `None` if more bytes are needed. Fails, with a description, if it is no HTTP.
@@ -94,10 +97,11 @@ impl Responses {
 
     fn next_head(&mut self) -> Result<Option<Piece>, String> {
         loop {
-            let Some(end) = self.unread.windows(4).position(|window| window == b"\r\n\r\n") else {
-                return if self.unread.len() > MAX_HEAD { Err("a head without an end".to_owned()) } else { Ok(None) };
+            let unread = self.input.bytes();
+            let Some(end) = unread.windows(4).position(|window| window == b"\r\n\r\n") else {
+                return if unread.len() > MAX_HEAD { Err(ENDLESS_HEAD.to_owned()) } else { Ok(None) };
             };
-            let head = String::from_utf8(self.unread.drain(..end + 4).collect());
+            let head = String::from_utf8(self.input.take(end + 4));
             let head = head.map_err(|_| "a head that is not UTF-8".to_owned())?;
             let status =
                 head.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)).and_then(|code| code.parse().ok());
@@ -122,16 +126,17 @@ impl Responses {
 
     /// Takes what has arrived of so many bytes.
     fn take(&mut self, left: u64) -> Option<Vec<u8>> {
-        let count = self.unread.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        (count > 0).then(|| self.unread.drain(..count).collect())
+        let count = self.input.bytes().len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        (count > 0).then(|| self.input.take(count))
     }
 
     /// Takes a line of the framing.
     fn line(&mut self) -> Result<Option<String>, String> {
-        let Some(end) = self.unread.windows(2).position(|pair| pair == b"\r\n") else {
-            return if self.unread.len() > MAX_HEAD { Err("a line without an end".to_owned()) } else { Ok(None) };
+        let unread = self.input.bytes();
+        let Some(end) = unread.windows(2).position(|pair| pair == b"\r\n") else {
+            return if unread.len() > MAX_HEAD { Err("a line without an end".to_owned()) } else { Ok(None) };
         };
-        let line: Vec<u8> = self.unread.drain(..end + 2).collect();
+        let line = self.input.take(end + 2);
         Ok(Some(String::from_utf8_lossy(&line[..end]).into_owned()))
     }
 }

@@ -54,6 +54,11 @@ impl Socket {
         self.out.extend_from_slice(bytes);
     }
 
+    /// Returns the number of bytes that wait to be written.
+    pub(super) fn unwritten(&self) -> usize {
+        self.out.len() - self.written
+    }
+
     /// Writes what waits, once the socket is connected.
     pub(super) fn handle_writable(&mut self) -> io::Result<()> {
         if !self.is_open {
@@ -76,7 +81,11 @@ impl Socket {
         while self.written < self.out.len() {
             match self.stream.write(&self.out[self.written..]) {
                 Ok(count) => self.written += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // A slow reader may never take everything.
+                    self.out.drain(..std::mem::take(&mut self.written));
+                    return Ok(());
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }

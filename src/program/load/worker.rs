@@ -3,10 +3,10 @@
 //! Open loop: when a message is due does not depend on the answers to earlier ones, and its latency begins when it was due.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use super::ended::Ended;
 use super::member::{Member, READ_BYTES, Schedule, State};
 use super::plan::{CONNECT_MICROS, Plan};
 use super::receiving::Receiver;
+use super::shared::{NEVER, Report, Shared};
 use super::socket::Part;
 use super::tally::{Interval, Tally, record};
 use super::timer::Timer;
@@ -34,30 +35,10 @@ const LEAVE_MICROS: u64 = 2_000_000;
 const MAX_BACKOFF_MICROS: u64 = 5_000_000;
 /// Attempts of a member that has never been answered.
 const MAX_FAILED_ATTEMPTS: u32 = 4;
+/// Reads of a socket in a turn, of [`READ_BYTES`] each, so that no server holds up the other members and the end of the run.
+const MAX_READS: usize = 4;
 const SECOND: u64 = 1_000_000;
 const TIMER: Token = Token(usize::MAX);
-
-/// What the threads share.
-#[derive(Debug, Default)]
-pub(super) struct Shared {
-    /// Threads all of whose members are welcomed or given up.
-    pub(super) settled: AtomicUsize,
-    /// Tokens that were refused, of the members of these threads.
-    pub(super) refused_tokens: AtomicUsize,
-    /// When members begin to talk; 0 while it is not known, and [`NEVER`] if they do not.
-    pub(super) begin: AtomicU64,
-}
-
-/// No member talks.
-pub(super) const NEVER: u64 = u64::MAX;
-
-pub(super) enum Report {
-    Interval(Interval),
-    /// The thread has ended.
-    Done(Box<Tally>),
-    /// It could not run.
-    Failed(io::Error),
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -82,6 +63,8 @@ pub(super) struct Worker {
     poll: Poll,
     timer: Timer,
     members: Vec<Member>,
+    /// Sockets with more to read. Readiness is edge-triggered, so no event reports them again.
+    unread: BTreeSet<Token>,
     /// When members connect.
     connects: BinaryHeap<Reverse<(u64, usize)>>,
     /// When messages are due, or held ones may be sent. Whether the generator has waited for this time.
@@ -128,6 +111,7 @@ impl Worker {
             poll,
             timer,
             members,
+            unread: BTreeSet::new(),
             connects,
             dues: BinaryHeap::new(),
             connecting: 0,
@@ -160,6 +144,9 @@ impl Worker {
                 self.idle += awake - asleep;
             }
             now = awake;
+            for token in std::mem::take(&mut self.unread) {
+                self.handle_readable(token, &mut buffer);
+            }
             for event in &events {
                 self.handle_event(event, &mut buffer);
             }
@@ -178,6 +165,9 @@ impl Worker {
 
     /// Returns the time until the next thing to do without an event.
     fn wait(&self, now: u64) -> u64 {
+        if !self.unread.is_empty() {
+            return 0;
+        }
         let can_connect = self.connecting < self.max_connecting;
         let connect = self.connects.peek().filter(|_| can_connect).map(|Reverse((at, _))| *at);
         let due = self.dues.peek().map(|Reverse((at, ..))| *at);
@@ -195,35 +185,51 @@ impl Worker {
             return self.end(at, ended);
         }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
-            let read = match part {
-                Part::Main => self.read(at, buffer),
-                Part::Posts => self.members[at].read_posts(buffer).map(|accepted| self.tally.count.posts += accepted),
-            };
-            match read {
-                Ok(()) => self.flush(at),
-                Err(ended) => self.end(at, ended),
-            }
+            self.handle_readable(event.token(), buffer);
         }
     }
 
-    fn read(&mut self, at: usize, buffer: &mut [u8]) -> Result<(), Ended> {
-        while self.members[at].read(buffer)? {
-            let now = self.clock.micros();
-            let first = at - self.position(at);
-            let mut receiver =
-                Receiver { plan: &self.plan, tally: &mut self.tally, interval: &mut self.interval, first };
-            let outcome = receiver.receive(&mut self.members, at, now);
-            if outcome.has_joined {
-                self.connecting -= 1;
+    fn handle_readable(&mut self, token: Token, buffer: &mut [u8]) {
+        let (at, part) = Part::of(token);
+        match self.read(at, part, buffer) {
+            Ok(has_more) => {
+                if has_more {
+                    self.unread.insert(token);
+                }
+                self.flush(at);
             }
-            if self.members[at].is_held {
-                self.resume_sending(at);
+            Err(ended) => self.end(at, ended),
+        }
+    }
+
+    /// Reads a bounded number of bytes. Returns whether there may be more to read.
+    fn read(&mut self, at: usize, part: Part, buffer: &mut [u8]) -> Result<bool, Ended> {
+        for _ in 0..MAX_READS {
+            let has_more = self.members[at].read(part, buffer);
+            self.tally.count.posts += self.members[at].take_accepted();
+            if !has_more? {
+                return Ok(false);
             }
-            if let Some(ended) = outcome.ended {
-                return Err(ended);
+            if part == Part::Main {
+                self.receive(at)?;
             }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Handles what has arrived whole.
+    fn receive(&mut self, at: usize) -> Result<(), Ended> {
+        let now = self.clock.micros();
+        let first = at - self.position(at);
+        let mut receiver = Receiver { plan: &self.plan, tally: &mut self.tally, interval: &mut self.interval, first };
+        let outcome = receiver.receive(&mut self.members, at, now);
+        if outcome.has_joined {
+            self.connecting -= 1;
+        }
+        if self.members[at].is_held {
+            self.resume_sending(at);
+        }
+        outcome.ended.map_or(Ok(()), Err)
     }
 
     fn flush(&mut self, at: usize) {

@@ -166,7 +166,7 @@ fn cut(client: &TcpStream, upstream: &TcpStream) {
 }
 
 /// A frame as a server sends it.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(payload.len()).expect("a short frame");
     let header =
         if length < 126 { vec![first, length as u8] } else { vec![first, 126, (length >> 8) as u8, length as u8] };

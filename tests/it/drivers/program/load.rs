@@ -1,6 +1,9 @@
 //! `lobbyd load` against real servers, and against one behind a proxy that drops, doubles, swaps or delays a message, or
 //! cuts a connection: each of these must be reported.
 
+#[cfg(target_os = "linux")]
+mod hostile;
+
 use std::net::SocketAddr;
 use std::process::Output;
 use std::thread;

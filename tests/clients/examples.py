@@ -68,15 +68,13 @@ async def arena(server):
     with contextlib.ExitStack() as windows:
         for _ in range(2):
             windows.enter_context(chromium(page))
-        # A client that is not read answers no pings.
-        reading = asyncio.create_task(next_of(bob, "none"))
-        # One message may announce the joins of both.
-        players = set()
-        while len(players) < 2:
-            users = [join["user"] for join in (await next_of(ann, "presence_diff"))["joins"]]
-            players.update(user for user in users if user.startswith("player-"))
-        reading.cancel()
-        await asyncio.wait([reading])
+        # One message may announce the joins of both. A client that is not read answers no pings: both are read.
+        players = {ann: set(), bob: set()}
+        while any(len(joined) < 2 for joined in players.values()):
+            for client, joined in players.items():
+                message = json.loads(await client.next())
+                users = [join["user"] for join in message["joins"]] if message["type"] == "presence_diff" else []
+                joined.update(user for user in users if user.startswith("player-"))
     return [ann, bob]
 
 

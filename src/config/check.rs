@@ -38,7 +38,8 @@ impl CheckedConfig {
         self.0
     }
 
-    /// Returns the configuration with lobby control on or off.
+    /// Returns the configuration with lobby control on or off, which may be invalid.
+    #[cfg(test)]
     pub(crate) fn with_lobby_control(self, is_on: bool) -> CheckedConfig {
         CheckedConfig(Config { lobby_control: is_on, ..self.0 })
     }
@@ -125,16 +126,16 @@ impl Config {
     ///
     /// All problems at once, each with field, value, rule and reason.
     pub fn check(self) -> Result<CheckedConfig, Problems> {
-        self.check_for(Purpose::Service)
+        self.check_as(Purpose::Service)
     }
 
     /// Checks a configuration that a journal names. An older build may have accepted a burst that has no room for the longest
     /// message in a POST; such a session must replay as it ran.
     pub(crate) fn check_recorded(self) -> Result<CheckedConfig, Problems> {
-        self.check_for(Purpose::Replay)
+        self.check_as(Purpose::Replay)
     }
 
-    fn check_for(self, purpose: Purpose) -> Result<CheckedConfig, Problems> {
+    fn check_as(self, purpose: Purpose) -> Result<CheckedConfig, Problems> {
         let problems = self.problems(purpose);
         if problems.is_empty() { Ok(CheckedConfig(self)) } else { Err(Problems(problems)) }
     }

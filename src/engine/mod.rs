@@ -63,11 +63,9 @@ use std::time::Duration;
 
 use self::app::App;
 use self::context::Context;
-use self::control::LobbyControl;
 use self::core::Core;
 use self::driver::{Consumed, Full, Start};
 use self::member::Authorization;
-use self::member::Protocol;
 use self::observer::{Observed, ObservedEvent};
 use self::recording::Input;
 use self::state::drain::DrainTotals;
@@ -152,16 +150,20 @@ pub struct Engine<A> {
 }
 
 impl<A: App> Engine<A> {
-    /// Creates an engine without connections, at [`Time::ZERO`]. [`Config::check`](crate::Config::check) returns
-    /// the configuration.
+    /// Creates an engine without connections, at [`Time::ZERO`]. [`Config::check_for`](crate::Config::check_for) returns
+    /// the configuration. [`Config::check`](crate::Config::check) does for an application without lobby control of its own.
+    ///
+    /// # Panics
+    ///
+    /// If the configuration was checked without lobby control, the application switches it on, and the configuration is
+    /// invalid with it.
     pub fn new(config: CheckedConfig, start: Start, app: A) -> Engine<A> {
-        let has_control = match (A::PROTOCOL, A::LOBBY_CONTROL) {
-            (Protocol::Raw, _) | (Protocol::Json, LobbyControl::Off) => false,
-            // Without sessions nobody could use it.
-            (Protocol::Json, LobbyControl::On) => !config.seat_grace.is_zero(),
-            (Protocol::Json, LobbyControl::ByConfig) => config.lobby_control,
-        };
-        Engine { app, core: Core::new(config.with_lobby_control(has_control), A::PROTOCOL, start) }
+        Engine::as_recorded(config.fitted_to::<A>(), start, app)
+    }
+
+    /// Creates an engine that has lobby control if the configuration says so, whatever the application says.
+    pub(crate) fn as_recorded(config: CheckedConfig, start: Start, app: A) -> Engine<A> {
+        Engine { app, core: Core::new(config, A::PROTOCOL, start) }
     }
 
     /// Returns the application.

@@ -8,6 +8,7 @@ use super::format::segment::BUILD;
 use super::printable::Printable;
 use super::summary::Summary;
 use crate::base::id::ConnId;
+use crate::config::Problems;
 use crate::ws::deflate::COMPRESSOR;
 
 /// Why a replay ends before the end of its journal.
@@ -28,6 +29,8 @@ pub enum Fault {
     OtherBuild(String),
     /// Messages of the session were compressed by another version of the library, or this build cannot compress.
     OtherCompressor(String),
+    /// This build refuses the configuration of the session.
+    Config(Problems),
     /// The journal begins with a later segment of a session, which has no checkpoint: an earlier segment is needed.
     NoStart {
         /// The number of that segment.
@@ -85,6 +88,10 @@ impl fmt::Display for Fault {
                     format!("compresses with {own}, perhaps to other bytes")
                 });
                 write!(f, "its messages were compressed with {compressor}, and this build {own}")
+            }
+            Fault::Config(problems) => {
+                let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                write!(f, "this build refuses its configuration: {}", Printable(&problems.join("; ")))
             }
             Fault::NoStart { segment } => {
                 write!(f, "segment {segment} has no checkpoint to begin with: begin with an earlier segment")

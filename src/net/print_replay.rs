@@ -177,7 +177,8 @@ impl ReplayError {
     ///
     /// 1: the journal cannot be read, or the output cannot be written. 2: there is no such journal. 4: the replay sent
     /// different bytes. 5: the journal is damaged, or is none. 6: another build or format version wrote it. 7: it
-    /// contains something that cannot be replayed, or was recorded with another application. 8: the application's check failed.
+    /// contains something that cannot be replayed, such as a configuration that this build refuses, or was recorded with
+    /// another application. 8: the application's check failed.
     pub fn exit_code(&self) -> u8 {
         match &self.failure {
             Failure::Write(_) => 1,
@@ -189,7 +190,7 @@ impl ReplayError {
                 Fault::Io(_) => 1,
                 Fault::Diverged(_) => 4,
                 Fault::OtherVersion(_) | Fault::OtherBuild(_) | Fault::OtherCompressor(_) => 6,
-                Fault::Closure | Fault::NoStart { .. } => 7,
+                Fault::Closure | Fault::Config(_) | Fault::NoStart { .. } => 7,
                 _ => 5,
             },
         }

@@ -96,7 +96,7 @@ impl<A: App> Server<A> {
     /// [`Error::Config`] with all problems, [`Error::Listen`], [`Error::Token`], [`Error::Certificate`], [`Error::Key`],
     /// [`Error::Hook`] or [`Error::Journal`].
     pub fn bind(config: Config, app: A) -> Result<Server<A>, Error> {
-        Server::bind_checked(config.check().map_err(Error::Config)?, app, None)
+        Server::bind_checked(config.check_for::<A>().map_err(Error::Config)?, app, None)
     }
 
     /// Creates a server with a configuration that is checked already, and with a seed, which determines the numbers
@@ -104,6 +104,7 @@ impl<A: App> Server<A> {
     ///
     /// # Errors
     ///
+    /// [`Error::Config`] if [`App::LOBBY_CONTROL`] switches lobby control on and the configuration is invalid with it,
     /// [`Error::Listen`], [`Error::Token`], [`Error::Hook`] or [`Error::Journal`].
     pub fn bind_checked(config: CheckedConfig, app: A, seed: Option<u64>) -> Result<Server<A>, Error> {
         Server::bind_with_sockets(config, app, seed, Vec::new())
@@ -116,14 +117,14 @@ impl<A: App> Server<A> {
     ///
     /// # Errors
     ///
-    /// [`Error::Listen`], also for a socket whose address is not listed, [`Error::Token`], [`Error::Hook`] or
-    /// [`Error::Journal`].
+    /// As [`bind_checked`](Self::bind_checked), and [`Error::Listen`] for a socket whose address is not listed.
     pub fn bind_with_sockets(
         config: CheckedConfig,
         app: A,
         seed: Option<u64>,
         sockets: Vec<ListenSocket>,
     ) -> Result<Server<A>, Error> {
+        let config = config.into_config().check_for::<A>().map_err(Error::Config)?;
         let mut given = GivenSockets::new(sockets, iter::once(&config.listen).chain(&config.admin))?;
         let seed = seed.unwrap_or_else(os_seed);
         config.without_effect().iter().for_each(|problem| warn!("{problem}"));

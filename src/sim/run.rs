@@ -14,7 +14,7 @@ use super::record;
 use super::report::{DEFAULT_CLIENTS, Expectation, Failure, Plan, Report, RunKind};
 use super::steps::Steps;
 use super::swarm::behaviour::{Behaviour, Behaviours, OF_CONTROL, OF_EVENTS, OF_SESSIONS};
-use super::swarm::config::{draw_config, draw_for_behaviours};
+use super::swarm::config::{draw_config, draw_for_behaviours, draw_for_lobby_control};
 use super::swarm::parameters::Swarm;
 use super::world::{Invariant, Setup, World};
 use crate::base::random::Random;
@@ -22,6 +22,7 @@ use crate::config::Config;
 #[cfg(test)]
 use crate::engine::Engine;
 use crate::engine::app::{App, Protocol};
+use crate::engine::control::configuring::has_lobby_control;
 
 /// Number of events shown in the report of a failure.
 const EVENTS_SHOWN: usize = 40;
@@ -150,15 +151,18 @@ impl<A: App> Simulator<A> {
     ///
     /// # Panics
     ///
-    /// Panics if [`Config::check`] rejects the configuration.
+    /// Panics if [`Config::check_for`] rejects the configuration.
     pub fn run(mut self, steps: u64) -> Result<Report, Box<Failure>> {
         self.exclude_unsupported();
         let swarm = Swarm::draw(&mut Random::new(self.seed), self.clients, self.without);
         if self.draws_config {
             draw_for_behaviours(&mut self.config, &swarm, self.seed);
+            if has_lobby_control::<A>(&self.config) && !self.config.lobby_control {
+                draw_for_lobby_control(&mut self.config, self.seed);
+            }
         }
         let without = self.named_without();
-        let config = self.config.check().unwrap_or_else(|problems| panic!("seed {}: {problems}", self.seed));
+        let config = self.config.check_for::<A>().unwrap_or_else(|problems| panic!("seed {}: {problems}", self.seed));
         let plan = Plan { seed: self.seed, steps, clients: self.clients, without };
         let steps_of_run = Steps::new(&swarm, &config);
         let Simulator { seed, app, relays, players, invariant, commands, make_app, run_kind, .. } = self;
@@ -199,7 +203,7 @@ impl<A: App> Simulator<A> {
         self.exclude_unsupported();
         let swarm = Swarm::draw(&mut Random::new(self.seed), self.clients, self.without);
         draw_for_behaviours(&mut self.config, &swarm, self.seed);
-        let config = self.config.check().unwrap_or_else(|problems| panic!("seed {}: {problems}", self.seed));
+        let config = self.config.check_for::<A>().unwrap_or_else(|problems| panic!("seed {}: {problems}", self.seed));
         let steps_of_run = Steps::new(&swarm, &config);
         let Simulator { seed, app, relays, players, invariant, commands, .. } = self;
         let mut world = World::new(Setup { seed, config, swarm, relays, players, invariant, commands }, app);

@@ -20,7 +20,7 @@ use super::swarm::config::{has_inbox_limit, has_rate_limits, has_unanswered_limi
 use super::swarm::parameters::Swarm;
 use super::transcript::{EventKind, NO_CLIENT, Transcript};
 use crate::base::random::Random;
-use crate::config::CheckedConfig;
+use crate::config::{CheckedConfig, Config};
 use crate::engine::app::App;
 
 /// An invariant of the application.
@@ -75,11 +75,13 @@ impl<A: App> World<A> {
         let limits_inbox = has_inbox_limit(&config) || has_unanswered_limit(&config, &swarm);
         let may_refuse = has_rate_limits(&config) || swarm.weight(Behaviour::Tier) > 0 || limits_inbox;
         let allowances = Allowances { limits_inbox, may_refuse, may_reserve: percent_late(&swarm) > 0 };
-        let models = Models::new(A::PROTOCOL, &config, allowances);
+        // What an application changes by itself is not modelled.
+        let modelled = Config { lobby_control: config.lobby_control && relays, ..(*config).clone() };
+        let models = Models::new(A::PROTOCOL, &modelled, allowances);
         let grace = config.seat_grace.as_millis() as u64;
         let seat_grace_ms = Some(grace).filter(|&grace| grace > 0 && swarm.weight(Behaviour::Session) > 0);
         let mut shared = SharedState::new(users, lobbies, relays, may_refuse, models.may_be_counted, seat_grace_ms);
-        shared.control = ControlBook::new(&config);
+        shared.control = ControlBook::new(&modelled);
         let authorizer = Authorizer::new(&swarm, config.ping_interval, stream(1), stream(6));
         let may_post = swarm.weight(Behaviour::Events) > 0 && swarm.weight(Behaviour::Post) > 0;
         World {

@@ -5,6 +5,7 @@
 //! follows from changes among the members is sent by [`flush`].
 
 pub(crate) mod command;
+pub(crate) mod configuring;
 mod context;
 mod flush;
 pub(crate) mod inspect;
@@ -31,7 +32,9 @@ use crate::protocol::{self, DataChanges};
 pub enum LobbyControl {
     /// They may not. The messages are the application's.
     Off,
-    /// They may, if [`App::allows`](crate::App::allows) agrees.
+    /// They may, if [`App::allows`](crate::App::allows) agrees. Whatever [`lobby_control`](crate::Config::lobby_control) is, the
+    /// configuration must have what it needs, such as a [`seat_grace`](crate::Config::seat_grace) above 0:
+    /// [`Config::check_for`](crate::Config::check_for) checks it.
     On,
     /// They may if [`lobby_control`](crate::Config::lobby_control) is on.
     ByConfig,

@@ -19,6 +19,7 @@ use crate::base::id::ConnId;
 use crate::base::time::Time;
 use crate::engine::Engine;
 use crate::engine::app::App;
+use crate::engine::control::configuring::has_lobby_control;
 use crate::engine::driver::Start;
 use crate::engine::recording::{Decisions, Edition, Input, WriteEnd};
 use crate::ws::deflate::COMPRESSOR;
@@ -92,7 +93,8 @@ impl<A: App, R: Read> Replay<A, R> {
     ///
     /// # Errors
     ///
-    /// When it is not a journal, is damaged, has no checkpoint to begin with, or was written by another build.
+    /// When it is not a journal, is damaged, has no checkpoint to begin with, or was written by another build; and when its
+    /// configuration is invalid.
     pub fn open(journal: R, app: A, any_build: bool) -> Result<Replay<A, R>, ReplayFailure> {
         Replay::try_open(journal, app, any_build).map_err(|fault| ReplayFailure { fault, summary: None })
     }
@@ -108,9 +110,10 @@ impl<A: App, R: Read> Replay<A, R> {
             return Err(Fault::OtherCompressor(compressor.clone()));
         }
         // The configuration of another build may have other fields.
-        let config = config_from_text(&session.config).map_err(|()| Fault::OtherBuild(session.build.clone()))?;
-        let invalid = Fault::Broken { offset: blocks.offset(), what: "its configuration is invalid" };
-        let config = config.check_recorded().map_err(|_| invalid)?;
+        let mut config = config_from_text(&session.config).map_err(|()| Fault::OtherBuild(session.build.clone()))?;
+        // An older build had no lobby control without sessions, whatever the application said.
+        config.lobby_control &= has_lobby_control::<A>(&config);
+        let config = config.check_recorded().map_err(Fault::Config)?;
         let edition = Edition::from_number(session.edition).ok_or_else(|| Fault::OtherBuild(session.build.clone()))?;
         let start = Start { unix_micros: session.unix_micros, seed: session.seed };
         if let Some((_, snapshot)) = &session.start {
@@ -118,7 +121,7 @@ impl<A: App, R: Read> Replay<A, R> {
         } else if session.number != 1 {
             return Err(Fault::NoStart { segment: session.number });
         }
-        let mut engine = Engine::new(config, start, app);
+        let mut engine = Engine::as_recorded(config, start, app);
         engine.replay(edition);
         if let Some((checkpoint, _)) = &session.start {
             engine.restore_checkpoint(checkpoint);

@@ -3,8 +3,9 @@
 use std::io;
 
 use super::*;
+use crate::apps::Relay;
 use crate::base::close::LeaveReason;
-use crate::config::Config;
+use crate::config::{ByteSize, Config};
 use crate::engine::app::{Authorization, Context, Protocol};
 use crate::engine::driver::Start;
 use crate::engine::member::{Member, Message};
@@ -128,4 +129,25 @@ fn checkpoints_after_an_omitted_reload_are_still_compared() {
         let failure = failure.expect_err("a counter differs").to_string();
         assert!(failure.contains("differs from the checkpoint"), "{segment}: {failure}");
     }
+}
+
+/// An older build may have accepted it.
+#[test]
+fn a_configuration_that_is_refused_is_named() {
+    let config = Config {
+        max_outbound_bytes: ByteSize::kib(128),
+        outbound_high_mark: ByteSize::kib(32),
+        outbound_low_mark: ByteSize::kib(16),
+        ..Config::default()
+    };
+    let config = config.check().expect("valid without lobby control").with_lobby_control(true);
+    let start = Start { unix_micros: 0, seed: 7 };
+    let mut engine = Engine::as_recorded(config, start, Relay::default());
+    record(&mut engine, start, Vec::new()).expect("memory takes all bytes");
+    let journal = finish::<_, Vec<u8>>(&mut engine).expect("it was recorded");
+    let failure = replay(&*journal, Relay::default()).expect_err("there is no room for data");
+    assert!(matches!(failure.fault, Fault::Config(_)), "{failure:?}");
+    let text = failure.to_string();
+    let expected = "this build refuses its configuration: max_outbound_bytes = 128KiB: must be at least ";
+    assert!(text.starts_with(expected), "{text}");
 }

@@ -148,6 +148,15 @@ pub(crate) fn draw_for_behaviours(config: &mut Config, swarm: &Swarm, seed: u64)
     }
 }
 
+/// Draws the configuration fields of an application that has lobby control, whatever the behaviours of the run are.
+pub(crate) fn draw_for_lobby_control(config: &mut Config, seed: u64) {
+    let random = &mut Random::new(seed ^ 0x7e_12_35 ^ (Behaviour::LobbyControl as u64) << 40);
+    if config.seat_grace.is_zero() {
+        config.seat_grace = millis(random, &[100, 2000, 30_000]);
+    }
+    draw_lobby_control(config, random);
+}
+
 /// Draws the rates of a run.
 fn draw_rates(config: &mut Config, random: &mut Random) {
     config.messages_per_second = limit(random, &[0, MIN_RATE, MIN_RATE, 2 * MIN_RATE, 100, 5000]);

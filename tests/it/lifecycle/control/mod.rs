@@ -1,6 +1,7 @@
 //! Members change their lobby: data, host, settings, bans and start.
 
 mod application;
+mod configured;
 mod data;
 mod host;
 mod settings;

@@ -122,7 +122,7 @@ impl<A: App> Simulator<A> {
     }
 
     /// Checks that every message of a member reaches every other member exactly once and in order, as in the built-in
-    /// applications.
+    /// applications, which announce nothing by themselves.
     pub fn relays_everything(mut self) -> Self {
         self.relays = true;
         INJECTING.iter().for_each(|&behaviour| self.without.remove(behaviour));

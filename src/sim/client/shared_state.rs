@@ -12,7 +12,7 @@ pub(crate) struct SharedState {
     pub(crate) link_users: Vec<usize>,
     /// Whether every message of a member reaches all other members exactly once, as with the built-in applications.
     pub(crate) relays: bool,
-    /// Number of messages received from clients and from the operator.
+    /// Number of messages received from clients, from the operator and from the application.
     pub(crate) messages: u64,
     /// Whether a message may be refused with `rate_limited`: because of a rate, or of a full inbox.
     pub(crate) may_refuse: bool,

@@ -1,5 +1,6 @@
 //! Drivers of the engine: their contract, the server with real sockets, the program, the simulator and the fuzz targets.
 
+mod announcements;
 mod contract;
 mod events;
 mod failure_reports;

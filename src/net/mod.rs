@@ -15,6 +15,7 @@
 mod accepting;
 mod addresses;
 mod check_files;
+mod checked_for;
 mod clock;
 mod cluster;
 mod commands;

@@ -6,6 +6,7 @@ use std::{io, iter};
 use log::{info, warn};
 use mio::{Events, Poll, Token};
 
+use super::checked_for::checked_for;
 use super::clock::{Clock, os_seed};
 use super::cluster::ClusterSocket;
 use super::descriptors::warn_if_limit_is_low;
@@ -89,14 +90,15 @@ pub enum Status {
 }
 
 impl<A: App> Server<A> {
-    /// Creates a server that listens on `config.listen`, with a random seed from the operating system.
+    /// Creates a server that listens on `config.listen`, with a random seed from the operating system. Logs a warning for each
+    /// option [without effect](Config::without_effect), and for `lobby_control` if [`App::LOBBY_CONTROL`] does not use it.
     ///
     /// # Errors
     ///
     /// [`Error::Config`] with all problems, [`Error::Listen`], [`Error::Token`], [`Error::Certificate`], [`Error::Key`],
     /// [`Error::Hook`] or [`Error::Journal`].
     pub fn bind(config: Config, app: A) -> Result<Server<A>, Error> {
-        Server::bind_checked(config.check_for::<A>().map_err(Error::Config)?, app, None)
+        Server::bind_checked(checked_for::<A>(config)?, app, None)
     }
 
     /// Creates a server with a configuration that is checked already, and with a seed, which determines the numbers
@@ -124,7 +126,7 @@ impl<A: App> Server<A> {
         seed: Option<u64>,
         sockets: Vec<ListenSocket>,
     ) -> Result<Server<A>, Error> {
-        let config = config.into_config().check_for::<A>().map_err(Error::Config)?;
+        let config = checked_for::<A>(config.into_config())?;
         let mut given = GivenSockets::new(sockets, iter::once(&config.listen).chain(&config.admin))?;
         let seed = seed.unwrap_or_else(os_seed);
         config.without_effect().iter().for_each(|problem| warn!("{problem}"));

@@ -14,6 +14,7 @@ pub(crate) fn without_effect(values: &Values, app: &str, has_tokens: bool) -> Ve
         ("auth_timeout", asks_backend, "the built-in applications answer at once".to_owned()),
         ("max_commands", false, "nothing sends commands to the built-in applications".to_owned()),
         ("token_grace", has_tokens, "only the tokens of auth = tokens, jwt and hook expire".to_owned()),
+        ("lobby_control", app == "relay", format!("app = {app} has no lobby control")),
         ("presence_max", app == "relay", format!("app = {app} sends no presence")),
         ("presence_count_interval", app == "relay", format!("app = {app} sends no presence")),
         ("binary_sender", app == "relay", format!("app = {app} names no senders")),

@@ -2,7 +2,7 @@
 
 use clap::ArgMatches;
 use lobbyd::Config;
-use lobbyd::apps::{Auth, Tokens};
+use lobbyd::apps::{Auth, Echo, Relay, Tokens, Verbatim};
 use lobbyd::config::{CheckedConfig, Form, Listen, ListenAddress};
 use lobbyd::net::{Error, read_file};
 use log::LevelFilter;
@@ -91,7 +91,12 @@ impl Options {
         if is_local && !values.is_given("playground") {
             config.playground = true;
         }
-        let config = config.check().map_err(|found| {
+        let checked = match app_word.as_str() {
+            "verbatim" => config.check_for::<Verbatim>(),
+            "echo" => config.check_for::<Echo>(),
+            _ => config.check_for::<Relay>(),
+        };
+        let config = checked.map_err(|found| {
             problems.extend(found.iter().map(|problem| values.locate(problem.field, problem.to_string())));
         });
         let auth = auth.map_err(|found| problems.extend(found));

@@ -46,7 +46,8 @@ pub enum LobbyControl {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ControlError {
-    /// Lobby control is off.
+    /// Lobby control is off: [`App::LOBBY_CONTROL`](crate::App::LOBBY_CONTROL) is not `On`, nor `ByConfig` with
+    /// [`lobby_control`](crate::Config::lobby_control) on.
     Off,
     /// No lobby with that code exists.
     NoSuchLobby,
@@ -61,7 +62,9 @@ pub enum ControlError {
 impl fmt::Display for ControlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ControlError::Off => f.write_str("lobby control is off: set lobby_control"),
+            ControlError::Off => f.write_str(
+                "lobby control is off: App::LOBBY_CONTROL can be On, or ByConfig, with which the option lobby_control decides",
+            ),
             ControlError::NoSuchLobby => f.write_str("no lobby of that code exists"),
             ControlError::NoSuchMember => f.write_str("the lobby has no such member"),
             ControlError::Invalid(why) | ControlError::TooLarge(why) => f.write_str(why),

@@ -7,4 +7,5 @@ pub mod scenario;
 pub mod scrape;
 pub mod segments;
 pub mod sockets;
+pub mod warnings;
 pub mod witness;

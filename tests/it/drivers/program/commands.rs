@@ -41,6 +41,15 @@ fn check_prints_ok_and_what_the_configuration_needs() {
         "warning: auth_timeout has no effect: the built-in applications answer at once\n\
          warning: journal_sync = on: has no effect while journal is off\n"
     );
+    let check = |app: &str| {
+        let output = command(PROGRAM).args(["check", "--lobby-control", "on", "--app", app]).output();
+        let output = output.expect("the program was built");
+        [output.stdout, output.stderr].map(|text| String::from_utf8(text).expect("UTF-8"))
+    };
+    let [needed, warnings] = check("verbatim");
+    assert_eq!(warnings, "warning: lobby_control has no effect: app = verbatim has no lobby control\n");
+    assert_eq!(needed, output_of(&["check", "--app", "verbatim"]));
+    assert_eq!(check("relay")[1], "");
 }
 
 /// Every refused start has the same report as the check, and the check needs neither the port nor the journal's lock.

@@ -140,6 +140,9 @@ fn the_methods_are_refused_with_lobby_control_off() {
     world.steps("ann joins chess");
     let changed = world.engine.act(world.now, |_, cx| cx.set_lobby_data("chess", r#"{"a":1}"#));
     assert_eq!(changed, Err(ControlError::Off));
+    let text =
+        "lobby control is off: App::LOBBY_CONTROL can be On, or ByConfig, with which the option lobby_control decides";
+    assert_eq!(ControlError::Off.to_string(), text);
     assert_eq!(world.engine.act(world.now, |_, cx| cx.lobby_data("chess")), None);
 }
 

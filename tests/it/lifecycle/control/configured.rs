@@ -11,6 +11,7 @@ use lobbyd::sim::{Plan, Simulator};
 use lobbyd::{App, Authorization, Config, Context, Engine, Member, Message, Protocol, Request};
 
 use crate::common::sockets::on_free_port;
+use crate::common::warnings::warnings_of;
 
 /// Keeps the number of its members in the data of each lobby.
 #[derive(Default)]
@@ -76,6 +77,25 @@ fn a_server_refuses_a_configuration_without_room_for_the_applications_lobby_cont
     is_refused(Server::bind_with_sockets(checked, Counted, None, Vec::new()));
     let server = Server::bind(on_free_port(), Counted).expect("the defaults have room");
     assert!(server.engine().config().lobby_control);
+}
+
+#[test]
+fn a_server_warns_of_lobby_control_that_the_application_does_not_use() {
+    // There may be another one, of too few descriptors.
+    let of_lobby_control = |mut warnings: Vec<String>| {
+        warnings.retain(|warning| warning.contains("lobby_control"));
+        warnings
+    };
+    let config = Config { lobby_control: true, ..on_free_port() };
+    let (server, warnings) = warnings_of(|| Server::bind(config.clone(), Verbatim::default()));
+    assert!(!server.expect("a free port").engine().config().lobby_control);
+    let expected = "lobby_control = on: has no effect, because the application does not use it (App::LOBBY_CONTROL)";
+    assert_eq!(of_lobby_control(warnings), [expected]);
+    for config in [on_free_port(), config] {
+        let (server, warnings) = warnings_of(|| Server::bind(config, Counted));
+        assert!(server.is_ok());
+        assert_eq!(of_lobby_control(warnings), [""; 0]);
+    }
 }
 
 #[test]

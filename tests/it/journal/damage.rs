@@ -130,7 +130,8 @@ fn an_invalid_first_block_is_refused() {
     let numbers = [1, 1, 0, START.unix_micros, 1, 0];
     let none = &[0];
     for config in ["wheel_granule=2s", "tick_hz=1001", "max_message_bytes=1", "max_headers=0"] {
-        check(numbers, config, none, &[TIMEOUT]);
+        let fault = fault_of(&written(&[first_block(numbers, journal::BUILD, config, none), vec![TIMEOUT]]));
+        assert!(matches!(fault, Some(Fault::Config(_))), "{config}: {fault:?}");
     }
     let most = u64::MAX;
     check([1, most, 0, 0, 1, 0], "", none, &[TIMEOUT]);

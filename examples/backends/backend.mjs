@@ -9,7 +9,7 @@ const users = new Map([["token-of-ann", { allow: true, user: "ann", tier: "pro",
 const lastSeq = new Map(); // by boot
 const isNew = ({ boot, seq }) => seq > (lastSeq.get(boot) ?? 0) && lastSeq.set(boot, seq); // otherwise it is repeated
 async function handle(request, response) {
-  const isShort = /^\d{1,6}$/.test(request.headers["content-length"]); // lobbyd sends less than 1 MB
+  const isShort = /^\d{1,6}$/.test(request.headers["content-length"]); // enough for max_header_bytes up to 200 KiB
   if (!isShort) return response.writeHead(413, { Connection: "close" }).end();
   const [body, sentAt] = [await buffer(request), request.headers["x-lobbyd-timestamp"] ?? ""];
   const expected = Buffer.from(`sha256=${createHmac("sha256", secret).update(`${sentAt}.`).update(body).digest("hex")}`);

@@ -9,7 +9,7 @@ $file = getenv('LOBBYD_SECRET_FILE');
 $secret = trim(file_get_contents($file));
 if (strlen($secret) < 16) refuse(500);
 $users = ['token-of-ann' => ['allow' => true, 'user' => 'ann', 'tier' => 'pro', 'role' => 'host', 'data' => ['rating' => 1850]]];
-if (!preg_match('/^\d{1,6}$/D', $_SERVER['CONTENT_LENGTH'] ?? '')) refuse(413); // lobbyd sends less than 1 MB
+if (!preg_match('/^\d{1,6}$/D', $_SERVER['CONTENT_LENGTH'] ?? '')) refuse(413); // enough for max_header_bytes up to 200 KiB
 $body = file_get_contents('php://input');
 $sentAt = $_SERVER['HTTP_X_LOBBYD_TIMESTAMP'] ?? '';
 $expected = 'sha256=' . hash_hmac('sha256', "$sentAt.$body", $secret);

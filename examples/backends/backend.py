@@ -10,7 +10,7 @@ class Backend(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         length, sent_at = self.headers.get("Content-Length", ""), self.headers.get("X-Lobbyd-Timestamp", "")
-        if not re.fullmatch("[0-9]{1,6}", length): return self.send_error(413)  # lobbyd sends less than 1 MB
+        if not re.fullmatch("[0-9]{1,6}", length): return self.send_error(413)  # enough for max_header_bytes up to 200 KiB
         body = self.rfile.read(int(length))
         expected = "sha256=" + hmac.new(SECRET, f"{sent_at}.".encode() + body, hashlib.sha256).hexdigest()
         is_signed = hmac.compare_digest(expected.encode(), self.headers.get("X-Lobbyd-Signature", "").encode())

@@ -156,7 +156,7 @@ impl<A: App> Engine<A> {
             None => {}
             Some(Authorization::Pending { user }) => {
                 self.core.wait_for_authorization(key, form, page, wanted, user.as_deref());
-                // The application may have closed the connection: then no answer would end the question.
+                // The application may have closed the connection. Then no answer comes, and the stream would stay occupied.
                 let stream = stream.filter(|_| self.core.conns[key].wire.is_deciding());
                 stream.into_iter().for_each(|stream| self.core.posts.ask(key, stream));
             }

@@ -151,7 +151,8 @@ pub struct Engine<A> {
 
 impl<A: App> Engine<A> {
     /// Creates an engine without connections, at [`Time::ZERO`]. [`Config::check_for`](crate::Config::check_for) returns
-    /// the configuration. [`Config::check`](crate::Config::check) does for an application without lobby control of its own.
+    /// the configuration. [`Config::check`](crate::Config::check) is enough unless
+    /// [`App::LOBBY_CONTROL`] is `On`.
     ///
     /// # Panics
     ///

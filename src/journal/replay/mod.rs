@@ -111,7 +111,8 @@ impl<A: App, R: Read> Replay<A, R> {
         }
         // The configuration of another build may have other fields.
         let mut config = config_from_text(&session.config).map_err(|()| Fault::OtherBuild(session.build.clone()))?;
-        // An older build had no lobby control without sessions, whatever the application said.
+        // The recorded value is the one that was in force. An application that says `On` does not switch it on: an older build had it
+        // off without `seat_grace`.
         config.lobby_control &= has_lobby_control::<A>(&config);
         let config = config.check_recorded().map_err(Fault::Config)?;
         let edition = Edition::from_number(session.edition).ok_or_else(|| Fault::OtherBuild(session.build.clone()))?;

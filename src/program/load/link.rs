@@ -8,14 +8,14 @@ use mio::Registry;
 use super::ended::Ended;
 use super::event_stream::EventStream;
 use super::input::MAX_MESSAGE;
-use super::plan::Plan;
+use super::plan::{MAX_UNANSWERED, Plan};
 use super::position::Position;
 use super::posts::Posts;
 use super::response::{ENDLESS_HEAD, MAX_HEAD};
 use super::route::Route;
 use super::socket::{Part, Socket};
 
-/// Pings are not answered while more bytes than this wait to be written, as in `lobbyd::client`: a server may ask and not read.
+/// Pings are not answered while more bytes than this wait to be written besides messages of the member: a server may ask and not read.
 const MAX_UNSENT_FOR_ANSWERS: usize = 64 << 10;
 
 /// What a member has received.
@@ -30,6 +30,7 @@ pub(super) struct Link {
     /// On which messages are received.
     socket: Socket,
     kind: Kind,
+    max_unsent_for_answers: usize,
 }
 
 #[derive(Debug)]
@@ -54,7 +55,8 @@ impl Link {
             (route.upgrade(plan, position), Kind::WebSocket { reader: Reader::default(), is_upgraded: false })
         };
         socket.push(request.as_bytes());
-        Ok(Link { socket, kind })
+        let max_unsent_for_answers = MAX_UNSENT_FOR_ANSWERS + MAX_UNANSWERED * plan.bytes;
+        Ok(Link { socket, kind, max_unsent_for_answers })
     }
 
     pub(super) fn handle_writable(&mut self, part: Part) -> io::Result<()> {
@@ -74,7 +76,7 @@ impl Link {
 
     /// Sends the answer to a ping, unless too much waits already.
     pub(super) fn answer(&mut self, text: String) {
-        if self.unsent() <= MAX_UNSENT_FOR_ANSWERS {
+        if self.unsent() <= self.max_unsent_for_answers {
             self.push(text);
         }
     }
@@ -143,7 +145,7 @@ impl Link {
                 Some(Received::Text(text)) => return Ok(Some(Item::Text(text))),
                 Some(Received::Binary(_)) => return Ok(Some(Item::Binary)),
                 Some(Received::Ping(payload)) => {
-                    if self.socket.unwritten() <= MAX_UNSENT_FOR_ANSWERS {
+                    if self.socket.unwritten() <= self.max_unsent_for_answers {
                         self.socket.push(&wire::frame(Opcode::PONG, true, &payload, [1, 2, 3, 4]));
                     }
                 }

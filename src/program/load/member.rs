@@ -21,8 +21,8 @@ use super::socket::Part;
 /// Bytes that one read takes at most.
 pub(super) const READ_BYTES: usize = 64 << 10;
 
-/// Most bytes that wait when a message is sent: more than all those without an answer have. A server may answer what it has not
-/// read.
+/// Most bytes that may wait before a member stops sending. The unanswered messages of an honest server have at most 16 MiB; one that
+/// acknowledges what it has not read could make them grow without a bound.
 const MAX_UNSENT: usize = 32 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

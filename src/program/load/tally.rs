@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 
 /// Longest duration that is recorded as it is, in microseconds: an hour.
 const MAX_MICROS: u64 = 3_600_000_000;
-/// Most different texts of the server under which events are counted. All further ones are counted as [`OTHER`].
+/// Most different texts of the server under which a thread counts events. All further ones are counted as [`OTHER`].
 const MAX_TEXTS: usize = 64;
 /// Bytes of a code, and of a reason or an error, that are kept.
 pub(super) const MAX_CODE: usize = 64;
@@ -124,11 +124,11 @@ impl Tally {
         refused + ended + count.doubled + count.out_of_order + count.unknown
     }
 
-    /// Counts a connection that the server has closed.
+    /// Counts a connection that the server has closed. The code of [`OTHER`] is 0.
     pub(super) fn count_closed(&mut self, code: u16, reason: &str) {
         let key = (code, shortened(reason, MAX_REASON).to_owned());
         let is_room = self.closed.len() < MAX_TEXTS || self.closed.contains_key(&key);
-        *self.closed.entry(if is_room { key } else { (code, OTHER.to_owned()) }).or_default() += 1;
+        *self.closed.entry(if is_room { key } else { (0, OTHER.to_owned()) }).or_default() += 1;
     }
 
     pub(super) fn add(&mut self, other: &Tally) {
@@ -222,12 +222,12 @@ mod tests {
         for number in 0..200 {
             let text = format!("{number}{}é", "x".repeat(1000));
             count_text(&mut tally.refused, &text, MAX_CODE);
-            tally.count_closed(4000, &text);
+            tally.count_closed(4000 + number, &text);
         }
         let long = format!("0{}", "x".repeat(63));
         count_text(&mut tally.refused, &format!("{long}y"), MAX_CODE);
         assert_eq!((tally.refused.len(), tally.refused[OTHER], tally.refused[&long]), (65, 136, 2));
-        assert_eq!((tally.closed.len(), tally.closed[&(4000, OTHER.to_owned())]), (65, 136));
+        assert_eq!((tally.closed.len(), tally.closed[&(0, OTHER.to_owned())]), (65, 136));
         assert_eq!(shortened(&"é".repeat(40), 64).len(), 64);
         assert_eq!(shortened(&format!("x{}", "é".repeat(40)), 64).len(), 63);
     }

@@ -35,7 +35,7 @@ const LEAVE_MICROS: u64 = 2_000_000;
 const MAX_BACKOFF_MICROS: u64 = 5_000_000;
 /// Attempts of a member that has never been answered.
 const MAX_FAILED_ATTEMPTS: u32 = 4;
-/// Reads of a socket in a turn, of [`READ_BYTES`] each, so that no server holds up the other members and the end of the run.
+/// Reads of a socket in a turn, of [`READ_BYTES`] each, so that a socket that always has more does not hold up the others.
 const MAX_READS: usize = 4;
 const SECOND: u64 = 1_000_000;
 const TIMER: Token = Token(usize::MAX);
@@ -63,7 +63,7 @@ pub(super) struct Worker {
     poll: Poll,
     timer: Timer,
     members: Vec<Member>,
-    /// Sockets with more to read. Readiness is edge-triggered, so no event reports them again.
+    /// Sockets with something to read. Readiness is edge-triggered: no event reports again what was left in one of them.
     unread: BTreeSet<Token>,
     /// When members connect.
     connects: BinaryHeap<Reverse<(u64, usize)>>,
@@ -144,11 +144,11 @@ impl Worker {
                 self.idle += awake - asleep;
             }
             now = awake;
+            for event in &events {
+                self.handle_event(event);
+            }
             for token in std::mem::take(&mut self.unread) {
                 self.handle_readable(token, &mut buffer);
-            }
-            for event in &events {
-                self.handle_event(event, &mut buffer);
             }
             self.connect_due(now);
             self.send_due(now);
@@ -175,7 +175,7 @@ impl Worker {
         next.saturating_sub(now).min(MAX_WAIT_MICROS)
     }
 
-    fn handle_event(&mut self, event: &Event, buffer: &mut [u8]) {
+    fn handle_event(&mut self, event: &Event) {
         let (at, part) = Part::of(event.token());
         let Some(member) = self.members.get_mut(at) else { return };
         if event.is_writable()
@@ -184,8 +184,12 @@ impl Worker {
             let ended = Ended::Failed(error.to_string());
             return self.end(at, ended);
         }
+        // There may be room again for messages.
+        if self.members[at].is_held {
+            self.resume_sending(at);
+        }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
-            self.handle_readable(event.token(), buffer);
+            self.unread.insert(event.token());
         }
     }
 

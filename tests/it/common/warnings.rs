@@ -6,7 +6,7 @@ use std::sync::Once;
 use log::{LevelFilter, Log, Metadata, Record};
 
 thread_local! {
-    /// Texts of the warnings of this thread; `None` while nobody asks for them.
+    /// Texts of the warnings of this thread; `None` outside of [`warnings_of`].
     static WARNINGS: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 

@@ -61,7 +61,7 @@ impl Player for Listener {
 
 #[test]
 fn an_application_may_announce() {
-    // With `op` it looks like the message of an operator, which there are none of.
+    // With `op` it looks like the message of an operator. There is no operator here.
     for name in ["played", "op"] {
         let heard = Rc::new(Cell::new(0));
         for plan in Plan::seeds(0..40, 150, None) {

@@ -290,6 +290,8 @@ fn scrapes_show_the_process() {
     let started = before.get("process_start_time_seconds");
     // The other tests of this process may have begun long before.
     assert!((now - 86_400.0..now + 5.0).contains(&started), "{started}, and now it is about {now}");
+    let again = scrape(&mut site).get("process_start_time_seconds");
+    assert!((again - started).abs() < 0.02, "{started}, then {again}: it is no duration");
     assert!(before.get("process_cpu_seconds_total") > 0.0);
     let (resident, whole) = (before.get("process_resident_memory_bytes"), before.get("process_virtual_memory_bytes"));
     assert!(resident > 1e6 && resident < whole, "{resident} {whole}");

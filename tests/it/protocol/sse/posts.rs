@@ -303,6 +303,29 @@ fn a_post_may_end_its_own_stream() {
 }
 
 #[test]
+fn the_rest_of_a_body_is_not_read_when_its_stream_has_ended() {
+    let mut site = Site::new();
+    site.join("ann", ANN);
+    let body = "{\"type\":\"leave\"}\n{\"type\":\"ping\"}\n{\"type\":\"ping\"}\n";
+    let whole = post(&target(), &[], body) + &post(&target(), &[], "hush");
+    let (begin, rest) =
+        whole.split_at(whole.len() - "{\"type\":\"ping\"}\n".len() - post(&target(), &[], "hush").len());
+    site.send("post", begin.as_bytes());
+    assert_eq!(site.statuses("post"), [404], "before the body has ended");
+    assert!(site.has_ended("post"));
+    site.engine.handle_bytes(site.now, site.conns["post"], rest.as_bytes());
+    site.turn();
+    assert_eq!(site.statuses("post"), [0; 0], "neither the rest nor the next request is read");
+    // The body has waited for the authorization.
+    site.join("ann", ANN);
+    let later = format!("/sse/chess?token=ann&auth=later&session={ANN}");
+    site.post("late", &later, &[], body);
+    site.engine.handle_authorized(site.now, site.conns["late"], Authorization::allow("ann"));
+    site.turn();
+    assert_eq!(site.statuses("late"), [404]);
+}
+
+#[test]
 fn messages_of_a_post_wait_for_the_tick() {
     let mut site = Site::with(Config { tick_hz: Some(10), ..Config::default() }, |_, _, _| {});
     site.join("ann", ANN);

@@ -100,7 +100,7 @@ async def lose_and_return(server):
     await ann.expect("welcome")
     await ann.expect("presence_state")
     await ann.say("run")
-    while (await ann.expect("state"))["runners"][0]["at"] == 0:
+    while (await ann.expect("track"))["runners"][0]["at"] == 0:
         pass
     await ann.drop()
     # In a thread: the library closes the socket in this one. The server notices it when it reads, or when it writes a state.
@@ -108,16 +108,16 @@ async def lose_and_return(server):
     ann = await library.open(server.url("chess", "ann"))
     await ann.expect("welcome")
     await ann.expect("presence_state")
-    runners = (await ann.expect("state"))["runners"]
+    runners = (await ann.expect("track"))["runners"]
     assert [runner["user"] for runner in runners] == ["ann", "ann"], runners
     # A newer connection of ann takes over her seat, and on_rejoin sends it the state.
     newer = await library.open(server.url("chess", "ann"))
     await newer.expect("welcome")
     await newer.expect("presence_state")
-    await newer.expect("state")
+    await newer.expect("track")
     server.terminate()
     # The states of the last ticks may come before the goodbye.
-    while (message := json.loads(await newer.next()))["type"] == "state":
+    while (message := json.loads(await newer.next()))["type"] == "track":
         pass
     assert message["type"] == "goodbye" and message["reason"] == "server_shutdown", message
     return newer

@@ -28,15 +28,19 @@ class Lobbyd:
             [os.path.abspath(binary) if cwd else binary, "--listen", listen, *map(str, args)],
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, cwd=cwd)
         self.pid = self._process.pid
-        self._proxy = None
+        self._proxies = []
         try:
-            self.port = int(self.wait_for_log(LISTENING, 60).group(1))
-            if DELAY_MS:
-                self._proxy = DelayingProxy(self.port, DELAY_MS)
-                self.port = self._proxy.port
+            self.port = self.delayed(int(self.wait_for_log(LISTENING, 60).group(1)))
         except BaseException:
             self.close()
             raise
+
+    def delayed(self, port):
+        """Returns where clients reach a port of the server: at a proxy that delays, if the checks run with one."""
+        if not DELAY_MS:
+            return port
+        self._proxies.append(DelayingProxy(port, DELAY_MS))
+        return self._proxies[-1].port
 
     def url(self, lobby, user=None):
         token = "" if user is None else f"?token={user}"
@@ -76,8 +80,8 @@ class Lobbyd:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        if self._proxy:
-            self._proxy.close()
+        while self._proxies:
+            self._proxies.pop().close()
         self._log.close()
 
     def __enter__(self):

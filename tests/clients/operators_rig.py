@@ -12,8 +12,7 @@ import urllib.parse
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from delaying_proxy import DelayingProxy
-from lobbyd import DELAY_MS, Lobbyd
+from lobbyd import Lobbyd
 from page_checks import Rig
 from tabs import DESKTOP, SECONDS
 
@@ -38,8 +37,7 @@ class Server(Lobbyd):
             options = ("--admin-token-file", path, *options)
         super().__init__(binary, "--admin", f"127.0.0.1:{admin}", *options)
         self.admin = int(self.wait_for_log(ADMIN, SECONDS).group(1))
-        self.page_proxy = DelayingProxy(self.admin, DELAY_MS) if DELAY_MS else None
-        self.page = f"http://127.0.0.1:{self.page_proxy.port if DELAY_MS else self.admin}/"
+        self.page = f"http://127.0.0.1:{self.delayed(self.admin)}/"
         self.http = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=SECONDS)
         self.asked_at = time.monotonic()
 
@@ -68,8 +66,6 @@ class Server(Lobbyd):
             await member.ws.close()
         self.http.close()
         self.close()
-        if self.page_proxy:
-            self.page_proxy.close()
         self.folder.cleanup()
 
 

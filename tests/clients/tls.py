@@ -25,10 +25,9 @@ import time
 
 from attempts import ATTEMPTS, attempts
 from browser import chromium
-from delaying_proxy import DelayingProxy
 from fairness import Member, core_of_clients, core_of_server, round_trips
 from idle import raise_priority
-from lobbyd import DELAY_MS, Lobbyd, default_binary
+from lobbyd import Lobbyd, default_binary
 from peers import Node, Python
 from suite import PAIRED, Tally, title
 
@@ -53,22 +52,12 @@ def trusting(version=None):
 class SecureLobbyd(Lobbyd):
     """A server with an address with TLS (`port`) and one without (`plain_port`)."""
 
-    _secure_proxy = None
-
     def __init__(self, binary, *args, cert=file("first.pem"), key=file("first.key")):
         super().__init__(binary, "--tls-cert", cert, "--tls-key", key, "--log", "info", *args,
                          listen="tls:127.0.0.1:0,127.0.0.1:0")
         # The base class has found the second address.
         self.plain_port = self.port
-        self.port = int(self.wait_for_log(LISTENING, SECONDS).group(1))
-        if DELAY_MS:
-            self._secure_proxy = DelayingProxy(self.port, DELAY_MS)
-            self.port = self._secure_proxy.port
-
-    def close(self):
-        super().close()
-        if self._secure_proxy:
-            self._secure_proxy.close()
+        self.port = self.delayed(int(self.wait_for_log(LISTENING, SECONDS).group(1)))
 
     def url(self, lobby, user=None):
         return super().url(lobby, user).replace("ws://", "wss://")

@@ -94,9 +94,7 @@ fn draw_timeouts(config: &mut Config, random: &mut Random) {
 /// Draws the configuration fields that belong to behaviours of the run. Each behaviour has its own generator, so that
 /// excluding one does not change the others.
 pub(crate) fn draw_for_behaviours(config: &mut Config, swarm: &Swarm, seed: u64) {
-    let generator = |behaviour: Behaviour| {
-        (swarm.weight(behaviour) > 0).then(|| Random::new(seed ^ 0x7e_12_35 ^ (behaviour as u64) << 40))
-    };
+    let generator = |behaviour| (swarm.weight(behaviour) > 0).then(|| generator_of(behaviour, seed));
     config.deflate = cfg!(feature = "deflate") && swarm.weight(Behaviour::Compress) > 0;
     if let Some(random) = &mut generator(Behaviour::Rates) {
         draw_rates(config, random);
@@ -148,9 +146,14 @@ pub(crate) fn draw_for_behaviours(config: &mut Config, swarm: &Swarm, seed: u64)
     }
 }
 
+/// Returns the random numbers for the configuration fields of a behaviour.
+fn generator_of(behaviour: Behaviour, seed: u64) -> Random {
+    Random::new(seed ^ 0x7e_12_35 ^ (behaviour as u64) << 40)
+}
+
 /// Draws the configuration fields of an application that has lobby control, whatever the behaviours of the run are.
 pub(crate) fn draw_for_lobby_control(config: &mut Config, seed: u64) {
-    let random = &mut Random::new(seed ^ 0x7e_12_35 ^ (Behaviour::LobbyControl as u64) << 40);
+    let random = &mut generator_of(Behaviour::LobbyControl, seed);
     if config.seat_grace.is_zero() {
         config.seat_grace = millis(random, &[100, 2000, 30_000]);
     }
